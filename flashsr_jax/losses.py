@@ -1,0 +1,105 @@
+"""Training losses: one function each, returning one value per example (B,), float32.
+
+Letters: B batch, N samples, T time, F frequency or mel bins, C channels.
+`weighted_mean` reduces them, so that a rejected example weighs nothing.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from flashsr_jax import audio
+
+
+def weighted_mean(loss_B: jax.Array, weight_B: jax.Array) -> jax.Array:
+    """Mean over the examples whose weight is 1; 0 when there is none."""
+    return jnp.sum(loss_B * weight_B) / jnp.maximum(jnp.sum(weight_B), 1.0)
+
+
+def _per_example(values: jax.Array) -> jax.Array:
+    return jnp.mean(values.astype(jnp.float32), axis=tuple(range(1, values.ndim)))
+
+
+def l1(estimate: jax.Array, target: jax.Array) -> jax.Array:
+    """Mean absolute difference of each example."""
+    return _per_example(jnp.abs(estimate.astype(jnp.float32) - target.astype(jnp.float32)))
+
+
+def l2(estimate: jax.Array, target: jax.Array) -> jax.Array:
+    """Mean squared difference of each example: the v-prediction and the distillation loss."""
+    return _per_example(jnp.square(estimate.astype(jnp.float32) - target.astype(jnp.float32)))
+
+
+def kl_divergence(mean: jax.Array, logvar: jax.Array) -> jax.Array:
+    """KL(N(mean, exp(logvar)) || N(0, 1)), mean over the latent's elements (Kingma & Welling 2014, appendix B)."""
+    return _per_example(0.5 * (jnp.square(mean) + jnp.exp(logvar) - 1.0 - logvar))
+
+
+def distribution_matching(z_hat: jax.Array, z_real: jax.Array, z_fake: jax.Array) -> jax.Array:
+    """A loss whose gradient on z_hat is -w (z_real - z_fake) / elements, w = 1 / mean|z_hat - z_real| per example.
+
+    z_real and z_fake are the clean latents that the teacher and the fake score see in the same noised z_hat.
+    DMD (Yin et al. 2024, arXiv:2311.18828), eqs. 7 and 8.
+    """
+    axes = tuple(range(1, z_hat.ndim))
+    weight = 1.0 / jnp.maximum(jnp.mean(jnp.abs(z_hat - z_real), axis=axes, keepdims=True), 1e-5)
+    target = lax.stop_gradient(z_hat + weight * (z_real - z_fake))
+    return 0.5 * l2(z_hat, target)
+
+
+def adversarial_generator(fake_logits: list[jax.Array], kind: str) -> jax.Array:
+    """Generator loss, mean over the discriminators: `lsgan` (D - 1)^2 (Mao et al. 2017) or `hinge` -D."""
+    losses = {"lsgan": lambda d: jnp.square(d - 1.0), "hinge": lambda d: -d}
+    return sum(_per_example(losses[kind](d)) for d in fake_logits) / len(fake_logits)
+
+
+def adversarial_discriminator(real_logits: list[jax.Array], fake_logits: list[jax.Array], kind: str) -> jax.Array:
+    """Discriminator loss, mean over the discriminators: `lsgan` (D(x) - 1)^2 + D(y)^2, or `hinge`."""
+    losses = {
+        "lsgan": lambda real, fake: (jnp.square(real - 1.0), jnp.square(fake)),
+        "hinge": lambda real, fake: (jax.nn.relu(1.0 - real), jax.nn.relu(1.0 + fake)),
+    }
+    total = 0.0
+    for real, fake in zip(real_logits, fake_logits, strict=True):
+        loss_real, loss_fake = losses[kind](real, fake)
+        total += _per_example(loss_real) + _per_example(loss_fake)
+    return total / len(real_logits)
+
+
+def feature_matching(real: list[list[jax.Array]], fake: list[list[jax.Array]]) -> jax.Array:
+    """L1 between the discriminators' inner features, mean over layers and discriminators (Kumar et al. 2019, eq. 2)."""
+    pairs = [pair for r, f in zip(real, fake, strict=True) for pair in zip(r, f, strict=True)]
+    return sum(l1(f, lax.stop_gradient(r)) for r, f in pairs) / len(pairs)
+
+
+def mel_l1(estimate_BxN: jax.Array, target_BxN: jax.Array, mel_bins: int) -> jax.Array:
+    """L1 of the front end's log-mel, in nat (HiFi-GAN, Kong et al. 2020, eq. 3)."""
+    return l1(audio.log_mel(estimate_BxN, mel_bins), audio.log_mel(target_BxN, mel_bins))
+
+
+MULTI_SCALE_WINDOWS = (32, 64, 128, 256, 512, 1024, 2048)
+
+
+def multi_scale_mel_l1(estimate_BxN: jax.Array, target_BxN: jax.Array) -> jax.Array:
+    """L1 of log10-mels summed over seven windows, 32 to 2048 samples, 5 to 320 bins, hop a quarter window.
+
+    The reconstruction loss of BigVGAN-v2 and DAC (Kumar et al. 2023, arXiv:2306.06546, section 3.5).
+    """
+    return sum(
+        l1(_log10_mel(estimate_BxN, window), _log10_mel(target_BxN, window)) for window in MULTI_SCALE_WINDOWS
+    )
+
+
+def _log10_mel(x_BxN: jax.Array, window: int) -> jax.Array:
+    pad = window // 2
+    padded = jnp.pad(x_BxN.astype(jnp.float32), ((0, 0), (pad, pad)), mode="reflect")
+    magnitude = audio.magnitude(audio.stft(padded, window, window // 4))
+    return jnp.log10(jnp.maximum(magnitude @ _scale_filterbank(window).T, 1e-5))
+
+
+@functools.cache
+def _scale_filterbank(window: int) -> np.ndarray:
+    return audio.mel_filterbank(window * 5 // 32, window, 0.0)

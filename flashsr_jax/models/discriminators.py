@@ -1,0 +1,125 @@
+"""Discriminators: waveform (multi-period, multi-resolution), mel patches (VAE) and frozen teacher features (student).
+
+Each returns its logits and its inner features as lists, one entry a sub-discriminator. Letters: B batch, N samples,
+T time, F frequency, C channels, P period.
+"""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from flashsr_jax import audio
+
+
+class PeriodDiscriminator(nn.Module):
+    """2-D convolutions over a waveform folded to (N / P, P). HiFi-GAN (Kong et al. 2020, arXiv:2010.05646), 2.3."""
+
+    period: int
+    channels: int  # of the first layer; multiplied by 4 a layer up to max_channels
+    max_channels: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x_BxN: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
+        batch, samples = x_BxN.shape
+        x = jnp.pad(x_BxN, ((0, 0), (0, -samples % self.period)), mode="reflect")
+        h = x.reshape(batch, -1, self.period, 1).astype(self.dtype)
+        features = []
+        widths = [min(self.channels * 4**i, self.max_channels) for i in range(4)]
+        for width, stride in zip((*widths, widths[-1]), (3, 3, 3, 3, 1), strict=True):
+            h = _conv(width, (5, 1), (stride, 1), self.dtype)(h)
+            h = nn.leaky_relu(h, 0.1)
+            features.append(h)
+        return _conv(1, (3, 1), (1, 1), self.dtype)(h).astype(jnp.float32), features
+
+
+class ResolutionDiscriminator(nn.Module):
+    """2-D convolutions over one magnitude spectrogram. UnivNet (Jang et al. 2021, arXiv:2106.07889), section 2.2."""
+
+    n_fft: int
+    hop: int
+    channels: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x_BxN: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
+        pad = (self.n_fft - self.hop) // 2
+        x = jnp.pad(x_BxN.astype(jnp.float32), ((0, 0), (pad, pad)), mode="reflect")
+        h = audio.magnitude(audio.stft(x, self.n_fft, self.hop))[..., None].astype(self.dtype)
+        features = []
+        for kernel, stride in (((3, 9), 1), ((3, 9), 2), ((3, 9), 2), ((3, 9), 2), ((3, 3), 1)):
+            h = _conv(self.channels, kernel, (1, stride), self.dtype)(h)
+            h = nn.leaky_relu(h, 0.1)
+            features.append(h)
+        return _conv(1, (3, 3), (1, 1), self.dtype)(h).astype(jnp.float32), features
+
+
+class WaveDiscriminator(nn.Module):
+    """Multi-period and multi-resolution discriminators together, as BigVGAN trains with."""
+
+    periods: Sequence[int]
+    resolutions: Sequence[tuple[int, int]]  # (n_fft, hop)
+    channels: int
+    max_channels: int
+    spectrogram_channels: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x_BxN: jax.Array) -> tuple[list[jax.Array], list[list[jax.Array]]]:
+        """(logits, features) of each sub-discriminator for waveforms (B, N)."""
+        parts = [
+            PeriodDiscriminator(period, self.channels, self.max_channels, self.dtype, name=f"period_{period}")
+            for period in self.periods
+        ]
+        parts += [
+            ResolutionDiscriminator(n_fft, hop, self.spectrogram_channels, self.dtype, name=f"resolution_{n_fft}")
+            for n_fft, hop in self.resolutions
+        ]
+        logits, features = zip(*(part(x_BxN) for part in parts), strict=True)
+        return list(logits), list(features)
+
+
+class PatchDiscriminator(nn.Module):
+    """Real or decoded, patch by patch, on log-mels (B, T, F). pix2pix (Isola et al. 2017), 3 layers, as LDM uses.
+
+    GroupNorm instead of batch norm: no running statistics, and the same values at any sharding of the batch.
+    """
+
+    channels: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, mel_BxTxF: jax.Array) -> list[jax.Array]:
+        h = nn.Conv(self.channels, (4, 4), (2, 2), padding=1, dtype=self.dtype)(mel_BxTxF[..., None])
+        h = nn.leaky_relu(h, 0.2)
+        for i, stride in enumerate((2, 2, 1)):
+            width = self.channels * min(2 ** (i + 1), 8)
+            h = nn.Conv(width, (4, 4), (stride, stride), padding=1, use_bias=False, dtype=self.dtype)(h)
+            h = nn.leaky_relu(nn.GroupNorm(num_groups=8, dtype=self.dtype)(h), 0.2)
+        return [nn.Conv(1, (4, 4), padding=1, dtype=self.dtype)(h).astype(jnp.float32)]
+
+
+class LatentHead(nn.Module):
+    """The trainable part of the student's discriminator: a small head on the frozen teacher's middle-block features.
+
+    Flash Diffusion (Chadebec et al. 2025, arXiv:2406.02347), section 3.3.
+    """
+
+    channels: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, features_BxTxFxC: jax.Array) -> list[jax.Array]:
+        h = nn.Conv(self.channels, (3, 3), dtype=self.dtype)(features_BxTxFxC)
+        for _ in range(2):
+            h = nn.silu(nn.GroupNorm(num_groups=8, dtype=self.dtype)(h))
+            h = nn.Conv(self.channels, (3, 3), dtype=self.dtype)(h)
+        h = nn.silu(nn.GroupNorm(num_groups=8, dtype=self.dtype)(h))
+        return [nn.Conv(1, (1, 1), dtype=self.dtype)(h).astype(jnp.float32)]
+
+
+def _conv(width: int, kernel: tuple[int, int], strides: tuple[int, int], dtype) -> nn.WeightNorm:
+    padding = [((k - 1) // 2, (k - 1) // 2) for k in kernel]
+    return nn.WeightNorm(nn.Conv(width, kernel, strides, padding=padding, dtype=dtype))

@@ -1,0 +1,68 @@
+"""One window through the three networks: log-mel, VAE encoder, U-Net, VAE decoder, SR Vocoder. Pure functions.
+
+Letters: B batch, N samples, T mel frames (N / 480), F mel bins; latents are (B, T / s, F / s, C), s the VAE's stride.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from flashsr_jax.audio import HOP, log_mel
+from flashsr_jax.diffusion import solve, solver_grid
+from flashsr_jax.models.presets import ModelConfig
+from flashsr_jax.models.unet import UNet
+from flashsr_jax.models.vae import VAE, posterior_sample
+from flashsr_jax.models.vocoder import SRVocoder
+
+
+def latent_shape(config: ModelConfig, samples: int) -> tuple[int, int, int]:
+    """(T / s, F / s, C) of the latents of a window. Raises ValueError where the window does not divide evenly."""
+    multiple = HOP * config.frame_multiple
+    if samples <= 0 or samples % multiple:
+        raise ValueError(f"a window must be a positive multiple of {multiple} samples for this model, got {samples}")
+    stride = config.vae.stride
+    return samples // HOP // stride, config.vae.mel_bins // stride, config.vae.latent_channels
+
+
+def encode(
+    params: dict, config: ModelConfig, mel_BxTxF: jax.Array, eps: jax.Array, scale: jax.Array, dtype=jnp.float32
+) -> jax.Array:
+    """A sample of the VAE's posterior as the U-Net sees it: scale x (mean + std x eps)."""
+    mean, logvar = VAE(config.vae, dtype).apply({"params": params}, mel_BxTxF, method=VAE.encode)
+    return scale * posterior_sample(mean, logvar, eps)
+
+
+def decode(params: dict, config: ModelConfig, z: jax.Array, scale: jax.Array, dtype=jnp.float32) -> jax.Array:
+    """Log-mel (B, T, F) of scaled latents."""
+    return VAE(config.vae, dtype).apply({"params": params}, z / scale, method=VAE.decode)
+
+
+def sample_latent(
+    params: dict, config: ModelConfig, z_lr: jax.Array, initial_noise: jax.Array, steps: int = 1, dtype=jnp.float32
+) -> jax.Array:
+    """Clean high-resolution latents from noise at t = 999, `steps` evaluations of the U-Net (1: the student's way)."""
+    unet = UNet(config.unet, dtype)
+    return solve(lambda z, t_B: unet.apply({"params": params}, z, z_lr, t_B), initial_noise, solver_grid(steps))
+
+
+def super_resolve(
+    params: dict,
+    config: ModelConfig,
+    lr_BxN: jax.Array,
+    posterior_noise: jax.Array,
+    initial_noise: jax.Array,
+    steps: int = 1,
+    dtype=jnp.float32,
+) -> jax.Array:
+    """High-resolution waveforms (B, N) of normalised low-resolution windows (B, N) at 48 kHz.
+
+    `params` holds `vae`, `unet`, `vocoder` and the scalar `scale_factor`; both noises are standard normal,
+    (B, *latent_shape(config, N)). FlashSR (Im & Nam 2025, arXiv:2501.10807), figure 1.
+    Raises ValueError where N does not suit the model (see `latent_shape`).
+    """
+    latent_shape(config, lr_BxN.shape[-1])
+    scale = params["scale_factor"]
+    mel_lr = log_mel(lr_BxN, config.vae.mel_bins)
+    z_lr = encode(params["vae"], config, mel_lr, posterior_noise, scale, dtype)
+    z0 = sample_latent(params["unet"], config, z_lr, initial_noise, steps, dtype)
+    mel_hr = decode(params["vae"], config, z0, scale, dtype)
+    return SRVocoder(config.vocoder, dtype).apply({"params": params["vocoder"]}, mel_hr, lr_BxN)
