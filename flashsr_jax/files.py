@@ -1,0 +1,25 @@
+"""Files that are either complete or not there."""
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[Path]:
+    """Yield a new name in the folder of `path` (same suffix) to write to; rename it to `path` when the block succeeds.
+
+    When the block raises, what was written is removed and `path` stays as it was. Raises FileNotFoundError where the
+    folder does not exist.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"cannot write {path}: the folder {path.parent} does not exist")
+    partial = path.parent / f".{secrets.token_hex(6)}.part{path.suffix}"
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,19 @@
+"""How JAX is set up on the user's machine: where compiled programs are kept between runs."""
+
+import os
+from pathlib import Path
+
+import jax
+
+
+def enable_compilation_cache() -> Path:
+    """Keep compiled programs on disk, so that the next run of the same model starts at once; returns the folder.
+
+    The folder is `$JAX_COMPILATION_CACHE_DIR` where the user has set it, else `$FLASHSR_CACHE/xla`, else
+    `~/.cache/flashsr_jax/xla`. Call it before the first compilation. JAX warns, and goes on, where it is not writable.
+    """
+    if jax.config.jax_compilation_cache_dir is None:
+        root = os.environ.get("FLASHSR_CACHE") or Path.home() / ".cache" / "flashsr_jax"
+        jax.config.update("jax_compilation_cache_dir", str(Path(root).expanduser() / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    return Path(jax.config.jax_compilation_cache_dir)

@@ -1,0 +1,141 @@
+"""One file for a model's weights: safetensors, with the model's configuration in its metadata.
+
+Tensors are named by their parameter path, `vae/encoder/.../kernel`; the scalar `scale_factor` (latents as the U-Net
+sees them = scale_factor x the VAE's) lies beside the networks. Nothing in the file is executed on reading.
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from flashsr_jax.audio import HOP
+from flashsr_jax.errors import UserError
+from flashsr_jax.files import replacing
+from flashsr_jax.models.presets import ModelConfig, UNetConfig, VAEConfig, VocoderConfig
+from flashsr_jax.models.unet import UNet
+from flashsr_jax.models.vae import VAE
+from flashsr_jax.models.vocoder import SRVocoder
+
+FORMAT = "flashsr_jax/1"
+NETWORKS = ("vae", "unet", "vocoder")
+DTYPES = ("float32", "bfloat16", "float16")
+RESERVED = ("format", "config")  # metadata keys that this module writes
+LISTED = 8  # mismatches spelled out in an error
+
+
+class Weights(NamedTuple):
+    """A model's configuration, its parameters as float32 numpy arrays, and the free figures kept beside them."""
+
+    config: ModelConfig
+    params: dict
+    metadata: dict[str, str]
+
+
+def save_weights(
+    path: str | os.PathLike,
+    config: ModelConfig,
+    params: Mapping,
+    metadata: Mapping[str, str] | None = None,
+    dtype: str = "float32",
+) -> None:
+    """Write `params` (any of `vae`, `unet`, `vocoder`: trees without the `params` level; and `scale_factor`).
+
+    `dtype` is how the networks are stored: float32, bfloat16 or float16; `scale_factor` is always float32. `metadata`
+    are free strings. Raises UserError where a tree does not fit `config`, or a value is not finite in `dtype`.
+    """
+    if dtype not in DTYPES:
+        raise UserError(f"weights are stored as {', '.join(DTYPES)}; got {dtype!r}")
+    metadata = dict(metadata or {})
+    if clash := sorted(set(metadata) & set(RESERVED)):
+        raise UserError(f"metadata keys {clash} are written by the weights file itself: choose other names")
+    flat = {name: np.asarray(value) for name, value in flatten_dict(dict(params), sep="/").items()}
+    _check_shapes(path, config, {name: value.shape for name, value in flat.items()})
+    tensors = {}
+    for name, value in flat.items():
+        with np.errstate(over="ignore"):  # reported just below, by name
+            stored = np.ascontiguousarray(value, jnp.dtype("float32" if name == "scale_factor" else dtype))
+        if not np.isfinite(stored.astype(np.float32)).all():
+            raise UserError(f"{path}: {name} has values that are not finite in {stored.dtype}; not saved")
+        tensors[name] = stored.reshape(value.shape)
+    text = metadata | {"format": FORMAT, "config": json.dumps(dataclasses.asdict(config))}
+    with replacing(path) as partial:
+        save_file(tensors, partial, metadata=text)
+
+
+def load_weights(path: str | os.PathLike, required: Iterable[str] = ()) -> Weights:
+    """Read a file of `save_weights`, whatever its storage dtype, as float32.
+
+    `required` names the networks that must be there (`NETWORKS` for upscaling). Raises UserError naming the file where
+    it is missing, not safetensors, not ours, incomplete, or does not fit its configuration.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"no weights file at {path}")
+    try:
+        with safe_open(path, framework="np") as file:
+            metadata = dict(file.metadata() or {})
+            flat = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise UserError(f"{path} is not a safetensors file, or is cut short: {error}") from error
+    if metadata.pop("format", None) != FORMAT:
+        raise UserError(f"{path} is a safetensors file, but not of flashsr_jax ({FORMAT}): pack or import it first")
+    config = _config(path, metadata.pop("config", ""))
+    _check_shapes(path, config, {name: value.shape for name, value in flat.items()})
+    params = unflatten_dict(flat, sep="/")
+    needed = [*required, *(["scale_factor"] if "vae" in required else [])]
+    if missing := [name for name in needed if name not in params]:
+        raise UserError(f"{path} has no {', '.join(missing)} (it has {', '.join(sorted(params))}): pack them together")
+    return Weights(config, params, metadata)
+
+
+def parameter_shapes(config: ModelConfig, network: str) -> dict:
+    """Shapes and dtypes (jax.ShapeDtypeStruct) of one network's parameter tree; nothing is computed."""
+    stride, bins, channels = config.vae.stride, config.vae.mel_bins, config.vae.latent_channels
+    frames = config.frame_multiple
+    mel = jnp.zeros((1, frames, bins))
+    latent = jnp.zeros((1, frames // stride, bins // stride, channels))
+    module, inputs = {
+        "vae": (VAE(config.vae), (mel,)),
+        "unet": (UNet(config.unet), (latent, latent, jnp.zeros(1, jnp.int32))),
+        "vocoder": (SRVocoder(config.vocoder), (mel, jnp.zeros((1, frames * HOP)))),
+    }[network]
+    return jax.eval_shape(module.init, jax.random.key(0), *inputs)["params"]
+
+
+def _config(path: str | os.PathLike, text: str) -> ModelConfig:
+    """The ModelConfig that `save_weights` wrote as JSON."""
+    try:
+        fields = {
+            network: {key: tuple(value) if isinstance(value, list) else value for key, value in sizes.items()}
+            for network, sizes in json.loads(text).items()
+        }
+        return ModelConfig(VAEConfig(**fields["vae"]), UNetConfig(**fields["unet"]), VocoderConfig(**fields["vocoder"]))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(f"{path}: its model configuration does not suit this version: {error}") from error
+
+
+def _check_shapes(path: str | os.PathLike, config: ModelConfig, shapes: dict[str, tuple[int, ...]]) -> None:
+    """Raise ValueError listing, by path, tensors that are missing, unexpected or misshaped for `config`."""
+    present = {name.split("/")[0] for name in shapes}
+    expected = {"scale_factor": ()} if "scale_factor" in present else {}
+    for network in NETWORKS:
+        if network in present:
+            tree = flatten_dict(parameter_shapes(config, network), sep="/")
+            expected |= {f"{network}/{name}": leaf.shape for name, leaf in tree.items()}
+    wrong = [
+        f"{name}: {shapes.get(name, 'missing')}, expected {expected.get(name, 'no such parameter')}"
+        for name in sorted(expected.keys() | shapes.keys())
+        if shapes.get(name) != expected.get(name)
+    ]
+    if wrong:
+        more = [f"... and {len(wrong) - LISTED} more"] if len(wrong) > LISTED else []
+        raise UserError("\n  ".join([f"{path}: parameters do not fit the configuration", *wrong[:LISTED], *more]))
