@@ -1,0 +1,58 @@
+"""Layers that the VAE and the latent U-Net share: normalisation, convolution, residual block, upsampling.
+
+Letters: B batch, T time, F frequency, C channels. Images are (B, T, F, C), channels last. Parameters are float32 and
+`dtype` is the type of the computation, except for the statistics of normalisations and softmax: always float32.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+Dtype = Any
+
+
+def group_norm(channels: int, epsilon: float, dtype: Dtype, name: str) -> nn.GroupNorm:
+    """GroupNorm of 32 groups, or of the largest divisor of `channels` below 32 (the published sizes all have 32)."""
+    groups = max(count for count in range(1, min(32, channels) + 1) if channels % count == 0)
+    # The fast variance, E[x^2] - E[x]^2, cancels in float32 where the mean is large.
+    return nn.GroupNorm(groups, epsilon=epsilon, use_fast_variance=False, dtype=dtype, name=name)
+
+
+def conv(
+    features: int, kernel: int, dtype: Dtype, name: str, *, stride: int = 1, padding: Any = "SAME", zero: bool = False
+) -> nn.Conv:
+    """Square 2-D convolution; `zero` initialises its kernel with zeros."""
+    init = nn.initializers.zeros if zero else nn.initializers.lecun_normal()
+    return nn.Conv(features, (kernel, kernel), stride, padding, kernel_init=init, dtype=dtype, name=name)
+
+
+def upsample_nearest(x_BxTxFxC: jax.Array) -> jax.Array:
+    """(B, T, F, C) -> (B, 2T, 2F, C), each position repeated."""
+    return jnp.repeat(jnp.repeat(x_BxTxFxC, 2, axis=1), 2, axis=2)
+
+
+class ResidualBlock(nn.Module):
+    """GroupNorm, SiLU, 3x3; (+ time embedding); GroupNorm, SiLU, 3x3; plus the input (1x1 where channels change).
+
+    The VAE's block has no embedding; the diffusion U-Net's starts its second convolution at zero.
+    """
+
+    channels: int
+    epsilon: float
+    zero: bool = False
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x_BxTxFxC: jax.Array, embedding_BxE: jax.Array | None = None) -> jax.Array:
+        in_channels = x_BxTxFxC.shape[-1]
+        h = nn.silu(group_norm(in_channels, self.epsilon, self.dtype, "norm1")(x_BxTxFxC))
+        h = conv(self.channels, 3, self.dtype, "conv1")(h)
+        if embedding_BxE is not None:
+            h += nn.Dense(self.channels, dtype=self.dtype, name="embedding")(nn.silu(embedding_BxE))[:, None, None]
+        h = nn.silu(group_norm(self.channels, self.epsilon, self.dtype, "norm2")(h))
+        h = conv(self.channels, 3, self.dtype, "conv2", zero=self.zero)(h)
+        if in_channels != self.channels:
+            x_BxTxFxC = conv(self.channels, 1, self.dtype, "shortcut")(x_BxTxFxC)
+        return x_BxTxFxC + h

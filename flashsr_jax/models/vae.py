@@ -1,0 +1,134 @@
+"""The mel autoencoder: AutoencoderKL on log-mel spectrograms.
+
+Letters: B batch, T mel frames, F mel bins, C channels, D = T F positions; s the stride of the VAE (8 as published).
+Source: LDM (Rombach et al., CVPR 2022, arXiv:2112.10752) as AudioSR (Liu et al., ICASSP 2024, arXiv:2309.07314) uses it.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from flashsr_jax.models.layers import Dtype, ResidualBlock, conv, group_norm, upsample_nearest
+from flashsr_jax.models.presets import VAEConfig
+
+EPSILON = 1e-6
+LOGVAR_RANGE = (-30.0, 20.0)
+
+
+def posterior_sample(mean: jax.Array, logvar: jax.Array, eps: jax.Array) -> jax.Array:
+    """mean + std eps, `eps` standard normal noise of their shape."""
+    return mean + jnp.exp(0.5 * logvar) * eps
+
+
+class Attention(nn.Module):
+    """Single-head self-attention over all positions, residual."""
+
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x_BxTxFxC: jax.Array) -> jax.Array:
+        batch, time, frequency, channels = x_BxTxFxC.shape
+        h_BxTxFxC = group_norm(channels, EPSILON, self.dtype, "norm")(x_BxTxFxC)
+        q, k, v = (
+            conv(channels, 1, self.dtype, name)(h_BxTxFxC).reshape(batch, time * frequency, 1, channels)
+            for name in ("q", "k", "v")
+        )
+        h_BxDx1xC = jax.nn.dot_product_attention(q, k, v)
+        return x_BxTxFxC + conv(channels, 1, self.dtype, "out")(h_BxDx1xC.reshape(x_BxTxFxC.shape))
+
+
+class Middle(nn.Module):
+    """Block, attention, block at the coarsest level."""
+
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, h: jax.Array) -> jax.Array:
+        channels = h.shape[-1]
+        h = ResidualBlock(channels, EPSILON, dtype=self.dtype, name="block_1")(h)
+        h = Attention(self.dtype, name="attention")(h)
+        return ResidualBlock(channels, EPSILON, dtype=self.dtype, name="block_2")(h)
+
+
+class Encoder(nn.Module):
+    """Standardised mel (B, T, F, 1) -> (B, T/s, F/s, 2 latent channels)."""
+
+    config: VAEConfig
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, h: jax.Array) -> jax.Array:
+        config = self.config
+        h = conv(config.channels, 3, self.dtype, "conv_in")(h)
+        for level, multiplier in enumerate(config.multipliers):
+            channels = config.channels * multiplier
+            for block in range(config.blocks):
+                h = ResidualBlock(channels, EPSILON, dtype=self.dtype, name=f"down_{level}_block_{block}")(h)
+            if level < len(config.multipliers) - 1:
+                padding = ((0, 1), (0, 1))  # at the end only
+                h = conv(channels, 3, self.dtype, f"down_{level}_downsample", stride=2, padding=padding)(h)
+        h = Middle(self.dtype, name="middle")(h)
+        h = nn.silu(group_norm(h.shape[-1], EPSILON, self.dtype, "norm_out")(h))
+        return conv(2 * config.latent_channels, 3, self.dtype, "conv_out")(h)
+
+
+class Decoder(nn.Module):
+    """(B, T/s, F/s, latent channels) -> standardised mel (B, T, F, 1). Level 0 is the finest, and the last."""
+
+    config: VAEConfig
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, h: jax.Array) -> jax.Array:
+        config = self.config
+        h = conv(config.channels * config.multipliers[-1], 3, self.dtype, "conv_in")(h)
+        h = Middle(self.dtype, name="middle")(h)
+        for level, multiplier in reversed(list(enumerate(config.multipliers))):
+            channels = config.channels * multiplier
+            for block in range(config.blocks + 1):
+                h = ResidualBlock(channels, EPSILON, dtype=self.dtype, name=f"up_{level}_block_{block}")(h)
+            if level > 0:
+                h = conv(channels, 3, self.dtype, f"up_{level}_upsample")(upsample_nearest(h))
+        h = nn.silu(group_norm(h.shape[-1], EPSILON, self.dtype, "norm_out")(h))
+        return conv(1, 3, self.dtype, "conv_out")(h)
+
+
+class VAE(nn.Module):
+    """Log-mel spectrograms to Gaussian latents and back. Outputs are float32.
+
+    The latent scale factor (0.3342 of the published weights) is the caller's: z = scale x latent.
+    """
+
+    config: VAEConfig
+    dtype: Dtype = jnp.float32
+
+    def setup(self):
+        self.encoder = Encoder(self.config, self.dtype)
+        self.decoder = Decoder(self.config, self.dtype)
+        self.quant_conv = conv(2 * self.config.latent_channels, 1, self.dtype, None)
+        self.post_quant_conv = conv(self.config.latent_channels, 1, self.dtype, None)
+
+    def encode(self, mel_BxTxF: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Mean and clipped log-variance of the posterior, each (B, T/s, F/s, latent channels).
+
+        Raises ValueError unless T is a multiple of s and F the configured number of mel bins.
+        """
+        _, frames, bins = mel_BxTxF.shape
+        if frames % self.config.stride or bins != self.config.mel_bins:
+            raise ValueError(
+                f"VAE: mel of {frames} frames x {bins} bins; it needs a multiple of {self.config.stride} frames "
+                f"(pad the audio) x {self.config.mel_bins} bins"
+            )
+        standardised = (mel_BxTxF - self.config.mel_mean) / self.config.mel_std
+        moments = self.quant_conv(self.encoder(standardised[..., None].astype(self.dtype)))
+        mean, logvar = jnp.split(moments.astype(jnp.float32), 2, axis=-1)
+        return mean, jnp.clip(logvar, *LOGVAR_RANGE)
+
+    def decode(self, latent: jax.Array) -> jax.Array:
+        """Unscaled latents (B, T/s, F/s, latent channels) -> log-mel (B, T, F)."""
+        standardised = self.decoder(self.post_quant_conv(latent.astype(self.dtype)))[..., 0]
+        return standardised.astype(jnp.float32) * self.config.mel_std + self.config.mel_mean
+
+    def __call__(self, mel_BxTxF: jax.Array) -> jax.Array:
+        """Reconstruction from the posterior's mean."""
+        return self.decode(self.encode(mel_BxTxF)[0])
