@@ -1,0 +1,196 @@
+"""Low-resolution simulation and bandwidth measurement on the host (numpy, scipy); `degrade_jax` is the device equivalent.
+
+Source: FlashSR (Im & Nam, ICASSP 2025, arXiv:2501.10807) and its published inference code's filters and cutoff detector.
+"""
+
+import functools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage, signal
+
+SAMPLE_RATE = 48_000
+NYQUIST = SAMPLE_RATE / 2
+FILTER_TYPES = ("cheby1", "butter", "bessel", "ellip")
+MAX_ORDER = 10
+RIPPLE_DB, STOPBAND_DB = 0.1, 60.0
+CUTOFF_TO_BANDWIDTH = 0.94  # a simulated cutoff stays below the recording's own
+
+
+@dataclass(frozen=True)
+class LowpassFilter:
+    """A zero-phase low-pass for 48 kHz audio: one of `FILTER_TYPES`, its order (1-10) and its cutoff in Hz."""
+
+    type: str
+    order: int
+    cutoff_hz: float
+
+    def __post_init__(self):
+        if self.type not in FILTER_TYPES:
+            raise ValueError(f"filter type {self.type!r} is not one of {', '.join(FILTER_TYPES)}")
+        if not 1 <= self.order <= MAX_ORDER:
+            raise ValueError(f"filter order {self.order} is not within 1-{MAX_ORDER}")
+        if not 1 <= self.cutoff_hz < NYQUIST:
+            raise ValueError(f"filter cutoff {self.cutoff_hz} Hz is not within 1-{NYQUIST:.0f} Hz")
+
+    @property
+    def low_rate(self) -> int:
+        """Sample rate in Hz of the simulated low-resolution signal: twice the cutoff, rounded down."""
+        return int(self.cutoff_hz / NYQUIST * SAMPLE_RATE)
+
+    def sos(self) -> np.ndarray:
+        """Second-order sections of the digital filter, one pass."""
+        wn = self.cutoff_hz / NYQUIST
+        match self.type:
+            case "cheby1":
+                return signal.cheby1(self.order, RIPPLE_DB, wn, output="sos")
+            case "butter":
+                return signal.butter(self.order, wn, output="sos")
+            case "bessel":
+                return signal.bessel(self.order, wn, output="sos")
+            case "ellip":
+                return signal.ellip(self.order, RIPPLE_DB, STOPBAND_DB, wn, output="sos")
+
+    def analog_prototype(self) -> tuple[np.ndarray, np.ndarray, float]:
+        """Zeros, poles and gain of the analog low-pass with its edge at 1 rad/s that the digital filter comes from."""
+        match self.type:
+            case "cheby1":
+                return signal.cheb1ap(self.order, RIPPLE_DB)
+            case "butter":
+                return signal.buttap(self.order)
+            case "bessel":
+                return signal.besselap(self.order, norm="phase")
+            case "ellip":
+                return signal.ellipap(self.order, RIPPLE_DB, STOPBAND_DB)
+
+
+def draw_filter(
+    rng: np.random.Generator,
+    bandwidth_hz: float,
+    *,
+    cutoff_hz: tuple[float, float] = (2000.0, 16_000.0),
+    order: tuple[int, int] = (2, MAX_ORDER),
+) -> LowpassFilter:
+    """Random filter for a recording of that bandwidth: type, order and cutoff uniform in the given (inclusive) ranges.
+
+    The cutoff's range ends at 0.94 of the bandwidth, so that there is always something to restore.
+    """
+    highest = min(cutoff_hz[1], CUTOFF_TO_BANDWIDTH * bandwidth_hz)
+    return LowpassFilter(
+        type=FILTER_TYPES[rng.integers(len(FILTER_TYPES))],
+        order=int(rng.integers(order[0], order[1] + 1)),
+        cutoff_hz=float(rng.uniform(min(cutoff_hz[0], highest), highest)),
+    )
+
+
+def lowpass(x_N: np.ndarray, lowpass_filter: LowpassFilter) -> np.ndarray:
+    """Forward-backward (zero-phase) filtering of a 48 kHz signal (N,), float32. N must exceed scipy's edge padding (33)."""
+    return signal.sosfiltfilt(lowpass_filter.sos(), x_N).astype(np.float32)
+
+
+def simulate_low_resolution(x_N: np.ndarray, lowpass_filter: LowpassFilter) -> np.ndarray:
+    """What is left of a 48 kHz signal (N,) after low-pass, resampling to twice the cutoff and back: (N,) float32.
+
+    The published recipe: `sosfiltfilt`, `resample_poly` with its defaults both ways, trimmed or zero-padded to N.
+    """
+    low_passed = signal.sosfiltfilt(lowpass_filter.sos(), x_N)
+    rate = lowpass_filter.low_rate
+    taps = _resampling_taps(SAMPLE_RATE // np.gcd(rate, SAMPLE_RATE))
+    low = signal.resample_poly(low_passed, rate, SAMPLE_RATE, window=taps)
+    back = signal.resample_poly(low, SAMPLE_RATE, rate, window=taps)[: len(x_N)]
+    return np.pad(back, (0, len(x_N) - len(back))).astype(np.float32)
+
+
+@functools.cache
+def _resampling_taps(max_rate: int) -> np.ndarray:
+    """The filter that `resample_poly` designs for itself. Kept (48 000 has few divisors: 25 MB): designing it is slower than using it."""
+    return signal.firwin(20 * max_rate + 1, 1 / max_rate, window=("kaiser", 5.0))
+
+
+def published_cutoff(x_N: np.ndarray) -> float:
+    """Cutoff in Hz as the published inference code reads it off a 48 kHz signal (N,), N >= 2048; for comparison only.
+
+    The last bin under 98.3 % of the cumulated spectrum, where the spectrum is the *real part* of the STFT (a slip of
+    that code). Gives 24000 where the reading is under 1 kHz.
+    """
+    frames_TxW = np.lib.stride_tricks.sliding_window_view(x_N, 2048)[::480]
+    spectrum_K = np.abs(np.fft.rfft(frames_TxW * signal.get_window("hann", 2048)).real).sum(axis=0)
+    below = np.flatnonzero(np.cumsum(spectrum_K) < 0.983 * spectrum_K.sum())
+    cutoff = below[-1] * NYQUIST / 1024 if below.size else 0.0
+    return float(cutoff) if cutoff >= 1000 else NYQUIST
+
+
+def bandwidth(x_N: np.ndarray, sample_rate: int) -> float:
+    """Highest frequency in Hz that a recording (N,) really contains: 0 for silence, half the rate for full band.
+
+    Measured per block of 5 s and taken high among the blocks, since most music is dull most of the time; within a block
+    see `_block_bandwidth`. Never raises: what holds no signal (silence, a constant, a single click) reads 0 or full band.
+    """
+    meter = BandwidthMeter(sample_rate)
+    meter.update(x_N)
+    return meter.value()
+
+
+class BandwidthMeter:
+    """`bandwidth` of a recording that is read piece by piece."""
+
+    def __init__(self, sample_rate: int):
+        self._sample_rate = sample_rate
+        self._block = 5 * sample_rate
+        self._pending = np.zeros(0, np.float32)
+        self._readings = []
+
+    def update(self, x_N: np.ndarray) -> None:
+        """Takes the next samples (N,), mono."""
+        self._pending = np.concatenate([self._pending, x_N])
+        while len(self._pending) >= 2 * self._block:  # so that the last block is never a short one
+            self._readings.append(_block_bandwidth(self._pending[: self._block], self._sample_rate))
+            self._pending = self._pending[self._block :]
+
+    def value(self) -> float:
+        """Bandwidth in Hz of everything so far."""
+        readings = [hz for hz in (*self._readings, _block_bandwidth(self._pending, self._sample_rate)) if hz > 0]
+        return float(np.quantile(readings, 0.8, method="higher")) if readings else 0.0
+
+
+SILENCE_DB = -90.0  # mean square of a frame, full scale 0 dB, under which it holds nothing
+ACTIVE_DB = 50.0  # frames further below the loudest do not count
+WALL_DB = 20.0  # drop from 0.9 to 1.08 of a frequency, with nothing above it recovering, that makes it a wall
+RECOVERY = 0.75  # quantile of the bins above; images of a resampler may stick out
+EDGE_DB = 10.0  # the wall's edge: so far below the band before it
+
+
+def _block_bandwidth(x_N: np.ndarray, sample_rate: int) -> float:
+    """Bandwidth in Hz of a few seconds of sound; 0 if there is none.
+
+    The upper edge of the steepest wall in the spectrum of the loud frames (90th percentile per bin, which an isolated
+    click does not reach), half the rate if there is no wall.
+    """
+    size = 1 << round(np.log2(sample_rate / 24))  # 2048 at 48 kHz
+    x_N = np.pad(x_N - x_N.mean(), (0, max(0, size - len(x_N))))
+    frames_TxW = np.lib.stride_tricks.sliding_window_view(x_N, size)[:: size // 4]
+    energy_T = 10 * np.log10(np.square(frames_TxW).mean(axis=1) + 1e-20)
+    if energy_T.max() < SILENCE_DB:
+        return 0.0
+    window_W = signal.get_window("blackmanharris", size)
+    active_TxW = frames_TxW[energy_T > energy_T.max() - ACTIVE_DB]
+    power_TxK = np.abs(np.fft.rfft(active_TxW * (window_W / window_W.sum()))) ** 2
+    power_K = np.quantile(ndimage.uniform_filter1d(power_TxK, 5, axis=1, mode="nearest"), 0.9, axis=0)
+    level_K = 10 * np.log10(power_K + power_K.max() * 1e-14)
+
+    highest = len(level_K) - 1
+    total_K = np.concatenate([[0], np.cumsum(level_K)])
+    walls = []
+    for k in np.unique(np.geomspace(1000 * size / sample_rate, highest / 1.1, 200).astype(int)):
+        low, high, after = int(0.8 * k), int(0.93 * k) + 1, math.ceil(1.08 * k)
+        before = (total_K[high] - total_K[low]) / (high - low)
+        drop = before - level_K[after : math.ceil(1.3 * k) + 1].mean()
+        recovered = before - np.quantile(level_K[after:], RECOVERY)
+        if min(drop, recovered) >= WALL_DB:
+            walls.append((drop, k, before))
+    if not walls:
+        return sample_rate / 2
+    _, k, before = max(walls)
+    edge = np.flatnonzero(level_K[: int(1.2 * k)] >= before - EDGE_DB)[-1]
+    return float(edge) * sample_rate / size
