@@ -1,7 +1,7 @@
 """The mel autoencoder: AutoencoderKL on log-mel spectrograms.
 
 Letters: B batch, T mel frames, F mel bins, C channels, D = T F positions; s the stride of the VAE (8 as published).
-Source: LDM (Rombach et al., CVPR 2022, arXiv:2112.10752) as AudioSR (Liu et al., ICASSP 2024, arXiv:2309.07314) uses it.
+Source: LDM (Rombach et al., CVPR 2022, arXiv:2112.10752), in the variant of AudioSR (Liu et al., arXiv:2309.07314).
 """
 
 import flax.linen as nn

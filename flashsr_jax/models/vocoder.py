@@ -1,6 +1,6 @@
 """The SR Vocoder: BigVGAN's generator conditioned on the low-resolution waveform.
 
-Letters: B batch, T mel frames, F mel bins, N = 480 T samples, C channels, K kernel taps; M samples at some stage's rate.
+Letters: B batch, T mel frames, F mel bins, N = 480 T samples, M samples at a stage's rate, C channels.
 Source: FlashSR (Im & Nam, arXiv:2501.10807), section III; BigVGAN (Lee et al., ICLR 2023, arXiv:2206.04658).
 """
 
