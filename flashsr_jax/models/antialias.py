@@ -105,7 +105,7 @@ def _pad_zeros(x_BxNxC, left, right):
 
 
 def _sine_cosine(x):
-    """sin and cos of x modulo pi (their common sign is lost); the error of sin^2 and sin 2x is below 5e-7 for |x| < 1e4."""
+    """sin and cos of x modulo pi: their common sign is lost. For |x| < 1e4, sin^2 and sin 2x are right to 5e-7."""
     turns = jnp.round(x * (1 / np.pi))
     r = (x - turns * 3.140625) - turns * (np.pi - 3.140625)  # the first product is exact
     r2 = r * r
