@@ -330,7 +330,7 @@ EFFECTS = [
         "effects/rumpf-kit",
         "hydrogen-drumkits",
         f"{KITS}/rumpf_kit_z01_h2",
-        "beats_01-32 beats_02-14 beats_05-10 beats_06-28 beats_07-14 beats_08-20 beats_09-10 beats_01-18",
+        "beats_01-32 beats_02-14 beats_05-10 beats_06-28 beats_07-14 beats_09-10 beats_01-12 beats_01-18",
         ".flac",
         *RUMPF_RIGHTS,
     ),
@@ -397,15 +397,13 @@ EFFECTS = [
         ("samples/vinyl_hiss.flac",),
         *freesound("veezay", 130393),
     ),
-    Clip(
-        "effects/tasmanianpower-vinyl/rewind.ogg",
-        "train",
-        "sonic-pi-samples",
-        ("samples/vinyl_rewind.flac",),
-        *freesound("TasmanianPower", 162493),
-    ),
     *unchanged(
-        "effects/il112-vinyl", "sonic-pi-samples", SAMPLES, "vinyl_backspin", ".flac", *freesound("il112", 182316)
+        "effects/tasmanianpower-vinyl",
+        "sonic-pi-samples",
+        SAMPLES,
+        "vinyl_rewind",
+        ".flac",
+        *freesound("TasmanianPower", 162493),
     ),
     Clip(
         "effects/ecodtr-whoosh/whoosh.mp3",
