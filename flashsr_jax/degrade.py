@@ -1,6 +1,6 @@
-"""Low-resolution simulation and bandwidth measurement on the host (numpy, scipy); `degrade_jax` is the device equivalent.
+"""Low-resolution simulation and bandwidth measurement on the host; `degrade_jax` simulates on the device.
 
-Source: FlashSR (Im & Nam, ICASSP 2025, arXiv:2501.10807) and its published inference code's filters and cutoff detector.
+Source: FlashSR (Im & Nam, ICASSP 2025, arXiv:2501.10807), its published inference code's filters and cutoff detector.
 """
 
 import functools
@@ -65,6 +65,30 @@ class LowpassFilter:
                 return signal.ellipap(self.order, RIPPLE_DB, STOPBAND_DB)
 
 
+def filter_arrays(lowpass_filter: LowpassFilter) -> dict[str, np.ndarray]:
+    """The filter as float32 arrays of fixed shapes for `degrade_jax`, to be stacked along a new first axis for a batch.
+
+    `real`, `imag` (20,): roots of the analog prototype in rad/s, `sign` (20,): +1 zero, -1 pole, 0 unused;
+    `log_gain` (): log of the squared gain; `cutoff_hz`, `low_rate_hz`, `edge_samples` (): scipy's odd edge padding.
+    """
+    zeros, poles, gain = lowpass_filter.analog_prototype()
+    roots = np.concatenate([zeros, poles])
+    unused = 2 * MAX_ORDER - len(roots)
+    sign = np.concatenate([np.ones(len(zeros)), -np.ones(len(poles)), np.zeros(unused)])
+    sos = lowpass_filter.sos()
+    edge = 3 * (2 * len(sos) + 1 - min((sos[:, 2] == 0).sum(), (sos[:, 5] == 0).sum()))  # as sosfiltfilt
+    arrays = {
+        "real": np.pad(roots.real, (0, unused), constant_values=1.0),
+        "imag": np.pad(roots.imag, (0, unused)),
+        "sign": sign,
+        "log_gain": 2 * np.log(gain),
+        "cutoff_hz": lowpass_filter.cutoff_hz,
+        "low_rate_hz": lowpass_filter.low_rate,
+        "edge_samples": edge,
+    }
+    return {name: np.asarray(value, np.float32) for name, value in arrays.items()}
+
+
 def draw_filter(
     rng: np.random.Generator,
     bandwidth_hz: float,
@@ -85,7 +109,7 @@ def draw_filter(
 
 
 def lowpass(x_N: np.ndarray, lowpass_filter: LowpassFilter) -> np.ndarray:
-    """Forward-backward (zero-phase) filtering of a 48 kHz signal (N,), float32. N must exceed scipy's edge padding (33)."""
+    """Forward-backward (zero-phase) filtering of a 48 kHz signal (N,), float32. N exceeds scipy's edge padding (33)."""
     return signal.sosfiltfilt(lowpass_filter.sos(), x_N).astype(np.float32)
 
 
@@ -104,7 +128,10 @@ def simulate_low_resolution(x_N: np.ndarray, lowpass_filter: LowpassFilter) -> n
 
 @functools.cache
 def _resampling_taps(max_rate: int) -> np.ndarray:
-    """The filter that `resample_poly` designs for itself. Kept (48 000 has few divisors: 25 MB): designing it is slower than using it."""
+    """The filter that `resample_poly` designs for itself; kept, since designing it is slower than using it.
+
+    48 000 has 56 divisors: 25 MB at most.
+    """
     return signal.firwin(20 * max_rate + 1, 1 / max_rate, window=("kaiser", 5.0))
 
 
@@ -125,7 +152,7 @@ def bandwidth(x_N: np.ndarray, sample_rate: int) -> float:
     """Highest frequency in Hz that a recording (N,) really contains: 0 for silence, half the rate for full band.
 
     Measured per block of 5 s and taken high among the blocks, since most music is dull most of the time; within a block
-    see `_block_bandwidth`. Never raises: what holds no signal (silence, a constant, a single click) reads 0 or full band.
+    see `_block_bandwidth`. Never raises: silence and constants read 0, noise and single clicks full band.
     """
     meter = BandwidthMeter(sample_rate)
     meter.update(x_N)

@@ -2,7 +2,7 @@
 
 Forward-backward filtering is a multiplication by |H|^2, resampling down and up one by the squared response of
 `resample_poly`'s windowed sinc plus the image that the down-sampling folds back around the cutoff. The host designs the
-filters (`filter_arrays`), the device applies them; every operation is per example, so batches shard freely.
+filters (`degrade.filter_arrays`), the device applies them; every operation is per example, so batches shard freely.
 
 Letters: B batch, N samples, L transform length, K = L / 2 + 1 frequency bins, R = 20 roots (10 poles, 10 zeros).
 """
@@ -15,36 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import signal
 
-from flashsr_jax.degrade import MAX_ORDER, SAMPLE_RATE, LowpassFilter
+from flashsr_jax.degrade import SAMPLE_RATE
 
 EXTENSION = 4096  # samples beyond each edge, in which a 2 kHz filter of order 10 has rung off
 SINC_PERIODS = 10  # half-length of resample_poly's filter, in samples of the lower rate
 SINC_BAND = 36.0  # frequency over cutoff: 72 kHz, the end of the last folded image, for a cutoff of 2 kHz
 SINC_STEP = 1 / 1280
-
-
-def filter_arrays(lowpass_filter: LowpassFilter) -> dict[str, np.ndarray]:
-    """The filter as float32 arrays of fixed shapes, to be stacked along a new first axis for a batch.
-
-    `real`, `imag` (20,): roots of the analog prototype in rad/s, `sign` (20,): +1 zero, -1 pole, 0 unused;
-    `log_gain` (): log of the squared gain; `cutoff_hz`, `low_rate_hz`, `edge_samples` (): scipy's odd edge padding.
-    """
-    zeros, poles, gain = lowpass_filter.analog_prototype()
-    roots = np.concatenate([zeros, poles])
-    unused = 2 * MAX_ORDER - len(roots)
-    sign = np.concatenate([np.ones(len(zeros)), -np.ones(len(poles)), np.zeros(unused)])
-    sos = lowpass_filter.sos()
-    edge = 3 * (2 * len(sos) + 1 - min((sos[:, 2] == 0).sum(), (sos[:, 5] == 0).sum()))  # as sosfiltfilt
-    arrays = {
-        "real": np.pad(roots.real, (0, unused), constant_values=1.0),
-        "imag": np.pad(roots.imag, (0, unused)),
-        "sign": sign,
-        "log_gain": 2 * np.log(gain),
-        "cutoff_hz": lowpass_filter.cutoff_hz,
-        "low_rate_hz": lowpass_filter.low_rate,
-        "edge_samples": edge,
-    }
-    return {name: np.asarray(value, np.float32) for name, value in arrays.items()}
 
 
 @functools.cache
@@ -84,7 +60,7 @@ def _squared_magnitude(length: int, filters: dict[str, jax.Array]) -> jax.Array:
 
 
 def simulate_low_resolution(hr_BxN: jax.Array, filters: dict[str, jax.Array]) -> jax.Array:
-    """Low-resolution version (B, N) float32 of 48 kHz waveforms (B, N), one filter of `filter_arrays` each.
+    """Low-resolution version (B, N) float32 of 48 kHz waveforms (B, N), one filter of `degrade.filter_arrays` each.
 
     Stands for `degrade.simulate_low_resolution`, with the tolerances of tests/test_degrade.py.
     Raises ValueError if N is under 64.
@@ -101,7 +77,7 @@ def simulate_low_resolution(hr_BxN: jax.Array, filters: dict[str, jax.Array]) ->
 
 
 def _extend(x_BxN: jax.Array, edge_samples_B: jax.Array, length: int) -> jax.Array:
-    """(B, length): the signal, then sosfiltfilt's extensions: odd reflection over the edge samples, its last value held.
+    """(B, length): the signal and sosfiltfilt's extensions: odd reflection over the edge samples, its last value held.
 
     What comes before the signal stands at the end, since the transform is circular.
     """

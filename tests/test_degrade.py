@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
-from flashsr_jax import degrade, degrade_jax
+from flashsr_jax import degrade
 from flashsr_jax.degrade import LowpassFilter
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "audio_frontend.npz")

@@ -1,0 +1,411 @@
+"""Build a TFDS dataset (ArrayRecord, no TensorFlow) of full-band recordings at 48 kHz from folders of sound files.
+
+A record is a segment of at most 20.48 s: `audio` int16 (N,), `gain` (sample value = audio x gain), `class`, `group`
+(speaker, kit, album: what may be joined, and is never divided over splits), `bandwidth_hz`, `source`, `fingerprint`
+and `segment`. Beside the records: `manifest.csv` (every recording, in the order of the records of its split),
+`left_out.csv` (path, reason, detail) and `build.json` (the inputs that the dataset was made of).
+"""
+
+import collections
+import csv as csv_format
+import hashlib
+import importlib.util
+import json
+import multiprocessing
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import soundfile as sf
+
+from flashsr_jax.data.recording import SUFFIXES, Decoded, Unusable, decode, segment_lengths
+from flashsr_jax.degrade import SAMPLE_RATE
+from flashsr_jax.errors import UserError
+
+CLASSES = ("speech", "music", "effects")
+FOLDER_NAMES = {"voice": "speech", "sfx": "effects", "fx": "effects"} | {name: name for name in CLASSES}
+SPLITS = ("train", "validation", "test")
+HELD_OUT = 0.05  # share of the groups in each of validation and test
+SHARD_RECORDS = 256  # at most 500 MB
+FORMAT = 1
+MANIFEST, LEFT_OUT, INPUTS = "manifest.csv", "left_out.csv", "build.json"
+HOW_TO_CLASSIFY = f"put it in a folder named {', '.join(CLASSES)}, or name its class in a CSV (--csv)"
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A recording to be built in: its file, its name in the manifest, and what is known about it beforehand."""
+
+    path: Path
+    name: str
+    class_name: str | None
+    group: str
+    split: str
+
+
+@dataclass
+class BuildSummary:
+    """What a build did; `str` gives the text that it printed."""
+
+    out: Path
+    up_to_date: bool = False
+    recordings: list[dict] = field(default_factory=list)  # the rows of manifest.csv
+    left_out: list[dict] = field(default_factory=list)  # the rows of left_out.csv
+
+    def hours(self, class_name: str, split: str) -> float:
+        """Hours of a class in a split."""
+        rows = (row for row in self.recordings if row["class"] == class_name and row["split"] == split)
+        return sum(float(row["seconds"]) for row in rows) / 3600
+
+    def __str__(self) -> str:
+        lines = [f"{self.out}: {len(self.recordings)} recordings" + (", up to date" if self.up_to_date else "")]
+        lines.append(f"{'hours':10}" + "".join(f"{split:>12}" for split in SPLITS))
+        for name in CLASSES:
+            lines.append(f"{name:10}" + "".join(f"{self.hours(name, split):12.3f}" for split in SPLITS))
+        if self.left_out:
+            lines.append(f"left out ({self.out / LEFT_OUT}):")
+        for reason, count in collections.Counter(row["reason"] for row in self.left_out).most_common():
+            lines.append(f"  {count:5} {reason}" + (f": {HOW_TO_CLASSIFY}" if reason == "no class" else ""))
+        present = {row["class"] for row in self.recordings}
+        missing = [name for name in CLASSES if name in present and not self.hours(name, "validation")]
+        if missing:
+            lines.append(
+                f"no validation recordings of {', '.join(missing)}: groups (sub-folders) are drawn at {HELD_OUT:.0%}; "
+                "with few of them, give a CSV with a split column (--csv)"
+            )
+        return "\n".join(lines)
+
+
+def build_dataset(
+    sources: Sequence[str | Path],
+    out: str | Path,
+    *,
+    csv: str | Path | None = None,
+    tfds: Sequence[str] = (),
+    min_bandwidth_hz: float = 16_000.0,
+    workers: int | None = None,
+    overwrite: bool = False,
+) -> BuildSummary:
+    """Build the dataset `out` from the recordings in `sources` (files, or folders with all that is below them).
+
+    The class comes from the CSV (columns path, class and optionally group, split; paths relative to the CSV, which may
+    also name further recordings), else from the nearest folder named speech, music or effects. The group comes from
+    the CSV, else it is the folder; the split from the CSV, else from a hash of the group. `tfds` names catalogue
+    datasets as NAME=CLASS. Recordings that cannot be used are listed in left_out.csv and do not stop the build.
+    `workers` processes decode (default: one a core; 0: this process). The dataset appears under its name once it is
+    complete; the same call again finds it and returns. Raises UserError where nothing can be built.
+    """
+    out = Path(out)
+    recordings = _find(sources, csv)
+    catalogue = [_catalogue_name(text) for text in tfds]
+    if not recordings and not catalogue:
+        where = ", ".join(map(str, sources)) or "the call"
+        raise UserError(f"no recordings in {where} (looked for {', '.join(SUFFIXES)})")
+    inputs = _inputs(recordings, catalogue, min_bandwidth_hz)
+    if out.exists() and not overwrite:
+        summary = _existing(out, inputs)
+        print(summary)
+        return summary
+
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    summary = BuildSummary(out)
+    with tempfile.TemporaryDirectory(prefix="decoded-", dir=partial) as spool:
+        writer = _writer(partial)
+        results = _decode_all(recordings, catalogue, Path(spool), min_bandwidth_hz, workers)
+        total = f"/{len(recordings)}" if not catalogue else ""
+        fingerprints = {}
+        for count, (recording, result) in enumerate(results, 1):
+            if isinstance(result, Unusable):
+                _leave_out(summary, recording, result)
+            elif result.fingerprint in fingerprints:
+                first = fingerprints[result.fingerprint]
+                _leave_out(summary, recording, Unusable("duplicate", f"same audio as {first}"))
+                result.file.unlink()
+            else:
+                fingerprints[result.fingerprint] = recording.name
+                writer.add_examples({recording.split: list(_records(recording, result))})
+                summary.recordings.append(_manifest_row(recording, result))
+                result.file.unlink()
+            if sys.stderr.isatty():
+                print(f"\r{count}{total} recordings", end="", file=sys.stderr, flush=True)
+        if sys.stderr.isatty():
+            print(file=sys.stderr)
+        writer.close_all()
+    if not summary.recordings:
+        shutil.rmtree(partial)
+        raise UserError(f"nothing to build {out} from:\n{summary}\nfirst: {summary.left_out[0]}")
+    _write_csv(partial / MANIFEST, summary.recordings)
+    _write_csv(partial / LEFT_OUT, summary.left_out, ("path", "reason", "detail"))
+    (partial / INPUTS).write_text(json.dumps(inputs) + "\n")
+    shutil.rmtree(out, ignore_errors=True)
+    partial.rename(out)
+    print(summary)
+    return summary
+
+
+def _find(sources: Sequence[str | Path], csv: str | Path | None) -> list[Recording]:
+    """All recordings of the sources and of the CSV, in the order of their names."""
+    listed = _read_csv(Path(csv)) if csv else {}
+    files = {path: None for path in listed}
+    roots = []
+    for source in map(Path, sources):
+        if not source.exists():
+            raise UserError(f"{source}: no such file or folder")
+        roots.append(source.absolute() if source.is_dir() else source.absolute().parent)
+        found = sorted(source.rglob("*")) if source.is_dir() else [source]
+        files |= {
+            path.absolute(): None
+            for path in found
+            if path == source or (path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file())
+        }
+    if not files:
+        return []
+    # Names are relative to what all have in common, so that a moved or re-cloned tree gives the same groups and splits.
+    base = Path(os.path.commonpath(roots or [Path(csv).absolute().parent]))
+    recordings = []
+    for path in files:
+        row = listed.get(path, {})
+        name = Path(os.path.relpath(path, base)).as_posix()
+        group = row.get("group") or Path(name).parent.as_posix()
+        recordings.append(
+            Recording(
+                path=path,
+                name=name,
+                class_name=row.get("class") or _folder_class(path),
+                group=group,
+                split=row.get("split") or hashed_split(group),
+            )
+        )
+    return sorted(recordings, key=lambda recording: recording.name)
+
+
+def _folder_class(path: Path) -> str | None:
+    """Class by the nearest folder with a class's name."""
+    names = (FOLDER_NAMES.get(part.lower()) for part in reversed(path.parent.parts))
+    return next((name for name in names if name), None)
+
+
+def hashed_split(group: str) -> str:
+    """Split of a group: a function of its name alone, 5 % each in validation and test."""
+    share = int.from_bytes(hashlib.blake2b(group.encode(), digest_size=8).digest()) / 2**64
+    return "validation" if share < HELD_OUT else "test" if share < 2 * HELD_OUT else "train"
+
+
+def _read_csv(path: Path) -> dict[Path, dict]:
+    """Rows by absolute path of the recording."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as lines:
+            reader = csv_format.DictReader(lines)
+            missing = {"path", "class"} - set(reader.fieldnames or ())
+            rows = list(reader)
+    except (OSError, UnicodeDecodeError, csv_format.Error) as error:
+        raise UserError(f"{path}: cannot be read as CSV: {error}") from error
+    if missing:
+        raise UserError(f"{path}: no column {', '.join(sorted(missing))}; needed: path,class[,group][,split]")
+    for number, row in enumerate(rows, 2):
+        for column, choices in (("class", CLASSES), ("split", SPLITS)):
+            if row.get(column) and row[column] not in choices:
+                raise UserError(f"{path}, line {number}: {column} {row[column]!r} is not one of {', '.join(choices)}")
+    return {(path.absolute().parent / row["path"]).absolute(): row for row in rows}
+
+
+def _inputs(recordings: list[Recording], catalogue: list[tuple[str, str]], min_bandwidth_hz: float) -> dict:
+    """What a dataset depends on, to recognise it again."""
+    digest = hashlib.sha256()
+    for r in recordings:
+        stat = r.path.stat() if r.path.exists() else None
+        state = (stat.st_size, stat.st_mtime_ns) if stat else None
+        digest.update(repr((r.name, r.class_name, r.group, r.split, state)).encode())
+    return {
+        "format": FORMAT,
+        "min_bandwidth_hz": min_bandwidth_hz,
+        "recordings": len(recordings),
+        "digest": digest.hexdigest(),
+        "tfds": [f"{name}={class_name}" for name, class_name in catalogue],
+    }
+
+
+def _existing(out: Path, inputs: dict) -> BuildSummary:
+    """Summary of a complete dataset of the same inputs; UserError for anything else."""
+    if not (out / INPUTS).is_file():
+        raise UserError(f"{out} exists and is no dataset of this program: choose another --out, or --overwrite it")
+    before = json.loads((out / INPUTS).read_text())
+    changed = [name for name in inputs if before.get(name) != inputs[name]]
+    if changed:
+        raise UserError(
+            f"{out} holds a dataset of other inputs (differing: {', '.join(changed)}): "
+            "choose another --out, or --overwrite it"
+        )
+    rows = []
+    for name in (MANIFEST, LEFT_OUT):
+        with (out / name).open(newline="", encoding="utf-8") as lines:
+            rows.append(list(csv_format.DictReader(lines)))
+    return BuildSummary(out, True, *rows)
+
+
+def _decode_all(
+    recordings: list[Recording],
+    catalogue: list[tuple[str, str]],
+    spool: Path,
+    min_bandwidth_hz: float,
+    workers: int | None,
+) -> Iterator[tuple[Recording, Decoded | Unusable]]:
+    """Results in the recordings' order; at most a few recordings per worker wait on the disk."""
+    workers = os.cpu_count() if workers is None else workers
+
+    def tasks():
+        yield from recordings
+        for name, class_name in catalogue:
+            yield from _catalogue_recordings(_catalogue_builder(name), name, class_name, spool)
+
+    arguments = (
+        (recording, spool / f"{number}.i16", min_bandwidth_hz, spool) for number, recording in enumerate(tasks())
+    )
+    if workers == 0:
+        yield from (_decode(*argument) for argument in arguments)
+        return
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        waiting = collections.deque()
+        try:
+            for argument in arguments:
+                waiting.append(pool.submit(_decode, *argument))
+                if len(waiting) > 4 * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _decode(recording: Recording, file: Path, min_bandwidth_hz: float, spool: Path):
+    """One task: the result, or why there is none; a catalogue's temporary file is removed."""
+    try:
+        if recording.class_name is None:
+            raise Unusable("no class", HOW_TO_CLASSIFY)
+        return recording, decode(recording.path, file, min_bandwidth_hz)
+    except Unusable as unusable:
+        return recording, unusable
+    finally:
+        if recording.path.parent == spool:
+            recording.path.unlink()
+
+
+def _writer(folder: Path):
+    """TFDS writer of the records into all splits, in the order in which they come."""
+    import tensorflow_datasets as tfds  # slow to import, and only needed here
+
+    identity = tfds.core.dataset_info.DatasetIdentity(
+        name="recordings", version="1.0.0", data_dir=str(folder), module_name=__name__
+    )
+    scalar = lambda dtype: tfds.features.Tensor(shape=(), dtype=dtype)  # noqa: E731
+    audio = tfds.features.Tensor(shape=(None,), dtype=np.int16, encoding=tfds.features.Encoding.BYTES)
+    features = {
+        "audio": audio,
+        "gain": scalar(np.float32),
+        "class": tfds.features.ClassLabel(names=CLASSES),
+        "group": tfds.features.Text(),
+        "bandwidth_hz": scalar(np.float32),
+        "source": tfds.features.Text(),
+        "fingerprint": tfds.features.Text(),
+        "segment": scalar(np.int32),
+    }
+    info = tfds.core.DatasetInfo(
+        builder=identity,
+        description=f"Full-band recordings at {SAMPLE_RATE} Hz, one channel each, in segments.",
+        features=tfds.features.FeaturesDict(features),
+        disable_shuffling=True,
+    )
+    writer = tfds.core.SequentialWriter(info, max_examples_per_shard=SHARD_RECORDS, file_format="array_record")
+    writer.initialize_splits(list(SPLITS))
+    return writer
+
+
+def _records(recording: Recording, decoded: Decoded) -> Iterator[dict]:
+    with decoded.file.open("rb") as samples:
+        for segment, length in enumerate(segment_lengths(decoded.samples)):
+            yield {
+                "audio": np.frombuffer(samples.read(2 * length), np.int16),
+                "gain": decoded.gains[segment],
+                "class": recording.class_name,
+                "group": recording.group,
+                "bandwidth_hz": decoded.bandwidth_hz,
+                "source": recording.name,
+                "fingerprint": decoded.fingerprint,
+                "segment": segment,
+            }
+
+
+def _manifest_row(recording: Recording, decoded: Decoded) -> dict:
+    return {
+        "path": recording.name,
+        "class": recording.class_name,
+        "group": recording.group,
+        "split": recording.split,
+        "seconds": f"{decoded.samples / SAMPLE_RATE:.3f}",
+        "samples": decoded.samples,
+        "sample_rate": decoded.sample_rate,
+        "channels": decoded.channels,
+        "channel": decoded.channel,
+        "bandwidth_hz": f"{decoded.bandwidth_hz:.0f}",
+        "fingerprint": decoded.fingerprint,
+    }
+
+
+def _leave_out(summary: BuildSummary, recording: Recording, unusable: Unusable) -> None:
+    summary.left_out.append({"path": recording.name, "reason": unusable.reason, "detail": unusable.detail})
+
+
+def _write_csv(path: Path, rows: list[dict], columns: Sequence[str] = ()) -> None:
+    with path.open("w", newline="", encoding="utf-8") as lines:
+        writer = csv_format.DictWriter(lines, columns or list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _catalogue_name(text: str) -> tuple[str, str]:
+    name, _, class_name = text.partition("=")
+    if not name or class_name not in CLASSES:
+        raise UserError(f"--tfds {text}: write NAME=CLASS with a class of {', '.join(CLASSES)}, such as vctk=speech")
+    return name, class_name
+
+
+def _catalogue_builder(name: str):
+    """A dataset of the TFDS catalogue, downloaded and prepared."""
+    if importlib.util.find_spec("tensorflow") is None:
+        raise UserError(f"--tfds {name}: catalogue datasets need TensorFlow: pip install 'flashsr_jax[tf]'")
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder(name, file_format="array_record")
+    except tfds.core.DatasetNotFoundError as error:
+        raise UserError(f"--tfds {name}: no such dataset in the TFDS catalogue") from error
+    builder.download_and_prepare()
+    return builder
+
+
+def _catalogue_recordings(builder, name: str, class_name: str, spool: Path) -> Iterator[Recording]:
+    """Recordings of a prepared catalogue dataset, as temporary files; the group is the speaker where there is one.
+
+    Raises UserError for a dataset without an audio feature.
+    """
+    if "audio" not in builder.info.features:
+        raise UserError(f"--tfds {name}: this dataset has no audio")
+    sample_rate = builder.info.features["audio"].sample_rate
+    for split in builder.info.splits:
+        for number, example in enumerate(builder.as_data_source(split)):
+            path = spool / f"{name.replace('/', '-')}-{split}-{number}.wav"
+            audio_N = np.asarray(example["audio"])
+            if np.issubdtype(audio_N.dtype, np.integer):
+                audio_N = audio_N.astype(np.int16)
+            sf.write(path, audio_N, sample_rate, subtype="PCM_16" if audio_N.dtype == np.int16 else "FLOAT")
+            group = f"{name}/{example['speaker']}" if "speaker" in example else name
+            yield Recording(path, f"{name}/{split}/{number}", class_name, group, hashed_split(group))

@@ -1,0 +1,281 @@
+"""From a dataset of `flashsr data build` to training batches and to fixed evaluation clips.
+
+Letters: B batch, N samples of a window. Everything random about an example follows from (seed, its position in the
+stream), so batches do not depend on the number of worker processes, and a position alone resumes the stream.
+"""
+
+import csv
+import itertools
+import weakref
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import grain
+import jax
+import numpy as np
+from absl import flags
+from grain.multiprocessing import MultiprocessingOptions
+
+from flashsr_jax import degrade
+from flashsr_jax.data.build import CLASSES, MANIFEST
+from flashsr_jax.data.recording import segment_lengths
+from flashsr_jax.errors import UserError
+
+CROSSFADE = 480  # 10 ms between joined recordings
+MIXUP_BETA = 5.0
+LR_SIMULATIONS = ("device", "exact")
+PREFETCHED_BATCHES = 2  # per worker process
+
+
+class Clip(NamedTuple):
+    """A fixed window of evaluation: high and low resolution, (N,) float32 each."""
+
+    name: str
+    class_name: str
+    hr: np.ndarray
+    lr: np.ndarray
+
+
+class Recordings:
+    """One split of a dataset: random access to its segments as float32 waveforms, and what is known about each."""
+
+    def __init__(self, folder: str | Path, split: str):
+        import tensorflow_datasets as tfds  # slow to import
+
+        folder = Path(folder)
+        if not (folder / MANIFEST).is_file():
+            raise UserError(f"data.dir={folder}: no dataset there; build one with `flashsr data build DIR... --out`")
+        with (folder / MANIFEST).open(newline="", encoding="utf-8") as lines:
+            rows = [row for row in csv.DictReader(lines) if row["split"] == split]
+        segments = [(row, i, length) for row in rows for i, length in enumerate(segment_lengths(int(row["samples"])))]
+        self.folder, self.split = folder, split
+        self.fingerprint = [(row["fingerprint"], i) for row, i, _ in segments]
+        self.length = np.array([length for _, _, length in segments], np.int64)
+        self.class_id = np.array([CLASSES.index(row["class"]) for row, _, _ in segments], np.int32)
+        self.bandwidth_hz = np.array([float(row["bandwidth_hz"]) for row, _, _ in segments], np.float32)
+        self.group = [row["group"] for row, _, _ in segments]
+        self._source = tfds.builder_from_directory(folder).as_data_source(split)
+        if len(self._source) != len(segments):
+            raise UserError(f"{folder}: {MANIFEST} does not belong to the records of {split}; build the dataset again")
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        record = self._source[int(index)]
+        if (record["fingerprint"].decode(), record["segment"]) != self.fingerprint[index]:
+            raise UserError(f"{self.folder}: {MANIFEST} does not belong to the records; build the dataset again")
+        return record["audio"] * np.float32(record["gain"])
+
+
+class Windows:
+    """Windows of one class, about as many as its duration holds: random crops of segments that are long enough,
+    joined segments of one group (a speaker, a kit) where they are shorter."""
+
+    def __init__(self, recordings: Recordings, class_name: str, samples: int):
+        self.recordings, self.samples = recordings, samples
+        of_class = np.flatnonzero(recordings.class_id == CLASSES.index(class_name))
+        self._mates = defaultdict(list)  # the short segments of each group
+        self._starts = []  # segments that each window begins with
+        for index in of_class:
+            if recordings.length[index] >= samples:
+                self._starts += [[index]] * max(1, round(recordings.length[index] / samples))
+            else:
+                self._mates[recordings.group[index]].append(index)
+        for mates in self._mates.values():
+            count = max(1, round(recordings.length[mates].sum() / samples))
+            self._starts += [mates[i::count] for i in range(count)]
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def group(self, index: int) -> str:
+        """Group of a window."""
+        return self.recordings.group[self._starts[index][0]]
+
+    def cut(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, float]:
+        """(waveform (N,), bandwidth in Hz) of a window; a joined one has the least bandwidth of its parts."""
+        starts = self._starts[index]
+        if self.recordings.length[starts[0]] >= self.samples:
+            used, x = starts, self.recordings[starts[0]]
+        else:
+            used, x = self._join(starts, rng)
+        offset = rng.integers(len(x) - self.samples + 1)
+        return x[offset : offset + self.samples], float(self.recordings.bandwidth_hz[used].min())
+
+    def _join(self, starts: list[int], rng: np.random.Generator) -> tuple[list[int], np.ndarray]:
+        """At least a window of a group's segments, those in `starts` first, again from the first when all are used."""
+        mates = self._mates[self.recordings.group[starts[0]]]
+        others = rng.permutation([index for index in mates if index not in starts])
+        used, x = [], np.zeros(0, np.float32)
+        for index in itertools.cycle([*rng.permutation(starts), *others]):
+            if len(x) >= self.samples:
+                return used, x
+            used.append(int(index))
+            x = _crossfaded(x, self.recordings[index])
+        raise AssertionError  # cycle does not end
+
+
+def _crossfaded(x_N: np.ndarray, y_N: np.ndarray) -> np.ndarray:
+    overlap = min(CROSSFADE, len(x_N) // 2, len(y_N) // 2)
+    fade = np.linspace(0, 1, overlap + 2, dtype=np.float32)[1:-1]
+    middle = x_N[len(x_N) - overlap :] * (1 - fade) + y_N[:overlap] * fade
+    return np.concatenate([x_N[: len(x_N) - overlap], middle, y_N[overlap:]])
+
+
+class Examples:
+    """Turns a position in a class into a training example; `data` as for `make_iterator`."""
+
+    def __init__(self, windows: dict[str, Windows], data):
+        self._windows = windows
+        self._weights = {name: float(data.class_weights[name]) for name in windows}
+        self._gain_db = tuple(data.gain_db)
+        self._mix_probability = float(data.mix_probability) if len(windows) > 1 else 0.0
+        self._cutoff_hz, self._order = tuple(data.cutoff_hz), tuple(data.order)
+        self._exact = data.lr_simulation == "exact"
+
+    def __call__(self, position: tuple[str, int], rng: np.random.Generator) -> dict[str, np.ndarray]:
+        class_name, index = position
+        hr, bandwidth_hz = self._windows[class_name].cut(index, rng)
+        if rng.random() < self._mix_probability:
+            other, other_bandwidth_hz = self._other_class(class_name, rng)
+            hr, bandwidth_hz = _mixed(hr, other, rng), min(bandwidth_hz, other_bandwidth_hz)
+        hr = hr * np.float32(10 ** (rng.uniform(*self._gain_db) / 20))
+        lowpass = degrade.draw_filter(rng, bandwidth_hz, cutoff_hz=self._cutoff_hz, order=self._order)
+        example = {
+            "hr": hr,
+            "cutoff_hz": np.float32(lowpass.cutoff_hz),
+            "bandwidth_hz": np.float32(bandwidth_hz),
+            "class_id": np.int32(CLASSES.index(class_name)),
+        }
+        if self._exact:
+            return example | {"lr": degrade.simulate_low_resolution(hr, lowpass)}
+        return example | {"filter": degrade.filter_arrays(lowpass)}
+
+    def _other_class(self, class_name: str, rng: np.random.Generator) -> tuple[np.ndarray, float]:
+        names = [name for name in self._windows if name != class_name]
+        weights = np.array([self._weights[name] for name in names])
+        windows = self._windows[names[rng.choice(len(names), p=weights / weights.sum())]]
+        return windows.cut(int(rng.integers(len(windows))), rng)
+
+
+def _mixed(x_N: np.ndarray, y_N: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """AudioSR's mixup (arXiv:2309.07314): y at the level of x, then a convex combination with Beta(5, 5) weights."""
+    level = np.sqrt(np.mean(x_N**2) / max(np.mean(y_N**2), 1e-12))
+    share = np.float32(rng.beta(MIXUP_BETA, MIXUP_BETA))
+    return share * x_N + (1 - share) * np.float32(min(level, 100.0)) * y_N
+
+
+class BatchIterator(Iterator[dict]):
+    """Endless training batches. `get_state` is a small dict that JSON can hold; `set_state` takes it on any number of
+    workers and, with the same total batch, of processes."""
+
+    def __init__(self, batches: grain.MapDataset, workers: int):
+        self._batches, self._workers = batches, workers
+        self._taken, self._iterator, self._close = 0, None, lambda: None
+
+    def __next__(self) -> dict:
+        if self._iterator is None:
+            self._iterator = iter(self._dataset())
+            self._close = weakref.finalize(self, self._iterator.close)  # also when the program ends
+        batch = next(self._iterator)
+        self._taken += 1
+        if self._workers:  # out of the workers' shared memory, which would last as long as the arrays
+            batch = jax.tree.map(np.array, batch)
+        return batch
+
+    def get_state(self) -> dict:
+        """Position in the stream: the number of batches taken."""
+        return {"batches": self._taken}
+
+    def set_state(self, state: dict) -> None:
+        """Go on after the batches that were taken when `state` was got."""
+        self.close()
+        self._taken = int(state["batches"])
+
+    def close(self) -> None:
+        """Stop the worker processes and the prefetching; the next batch starts them again."""
+        self._close()
+        self._iterator = None
+
+    def _dataset(self) -> grain.IterDataset:
+        rest = self._batches[self._taken :]
+        dataset = rest.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=PREFETCHED_BATCHES))
+        if self._workers:
+            if not flags.FLAGS.is_parsed():  # Grain reads its flags, also in programs that do not use absl's
+                flags.FLAGS.mark_as_parsed()
+            options = MultiprocessingOptions(num_workers=self._workers, per_worker_buffer_size=PREFETCHED_BATCHES)
+            dataset = dataset.mp_prefetch(options)
+        return dataset
+
+
+def make_iterator(
+    data,
+    split: str,
+    *,
+    batch_size: int,
+    window_samples: int,
+    seed: int,
+    process_index: int = 0,
+    process_count: int = 1,
+    workers: int = 0,
+) -> BatchIterator:
+    """Endless batches of `batch_size` examples (of this process) from one split of the dataset `data.dir`.
+
+    Classes come in the proportions `data.class_weights`; within a class every window of its duration once an epoch, in
+    an order that the seed draws anew for each; every process gets its own part of each total batch. With probability
+    `data.mix_probability` another class is mixed in; a gain is uniform in `data.gain_db`; the low-pass is drawn by
+    `degrade.draw_filter` within `data.cutoff_hz` and `data.order`. A batch holds `hr` (B, N) float32; `lr` (B, N) if
+    `data.lr_simulation` is "exact", else `filter`: arrays for `degrade_jax.simulate_low_resolution`; `cutoff_hz`,
+    `bandwidth_hz` (B,) float32, `class_id` (B,) int32. `workers` processes prepare batches (0: this one).
+    Raises UserError for a dataset without one of the weighted classes.
+    """
+    if data.lr_simulation not in LR_SIMULATIONS:
+        raise UserError(f"data.lr_simulation={data.lr_simulation!r} is not one of {', '.join(LR_SIMULATIONS)}")
+    windows = _windows(data, split, window_samples)
+    streams = [
+        grain.MapDataset.source([(name, i) for i in range(len(of_class))]).seed(seed + n).shuffle().repeat()
+        for n, (name, of_class) in enumerate(windows.items())
+    ]
+    mixed = grain.MapDataset.mix(streams, [data.class_weights[name] for name in windows])
+    examples = mixed.seed(seed).random_map(Examples(windows, data))
+    return BatchIterator(examples.batch(batch_size)[process_index::process_count], workers)
+
+
+def fixed_clips(
+    data, split: str, *, count_per_class: int, window_samples: int, cutoff_hz: float, order: int = 8
+) -> list[Clip]:
+    """The same clips at every call: up to `count_per_class` windows of each weighted class, from as many groups as
+    there are, with the exact low resolution of a Chebyshev filter. Raises UserError as `make_iterator` does.
+    """
+    lowpass = degrade.LowpassFilter("cheby1", order, cutoff_hz)
+    clips = []
+    for class_name, windows in _windows(data, split, window_samples).items():
+        by_group = defaultdict(list)
+        for index in range(len(windows)):
+            by_group[windows.group(index)].append(index)
+        turns = itertools.chain.from_iterable(itertools.zip_longest(*by_group.values()))
+        chosen = [index for index in turns if index is not None][:count_per_class]
+        for number, index in enumerate(chosen):
+            hr = _loudest_cut(windows, index)
+            clips.append(Clip(f"{class_name}-{number}", class_name, hr, degrade.simulate_low_resolution(hr, lowpass)))
+    return clips
+
+
+def _loudest_cut(windows: Windows, index: int, candidates: int = 8) -> np.ndarray:
+    """The loudest of a few cuts, so that no clip is a pause."""
+    rng = np.random.default_rng(index)
+    return max((windows.cut(index, rng)[0] for _ in range(candidates)), key=lambda x: float(np.mean(x**2)))
+
+
+def _windows(data, split: str, samples: int) -> dict[str, Windows]:
+    """Windows of each class that has a weight."""
+    recordings = Recordings(data.dir, split)
+    windows = {name: Windows(recordings, name, samples) for name in CLASSES if data.class_weights.get(name, 0)}
+    for name, of_class in windows.items():
+        if not len(of_class):
+            raise UserError(
+                f"data.dir={data.dir}: no {split} recordings of {name}: add some, or set data.class_weights.{name}=0"
+            )
+    if not windows:
+        raise UserError(f"data.class_weights: all are 0; give one of {', '.join(CLASSES)} a weight")
+    return windows

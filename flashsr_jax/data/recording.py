@@ -1,0 +1,137 @@
+"""One recording: from a file of any supported format to mono segments at 48 kHz. Runs in worker processes, without JAX.
+
+Letters: N samples, C channels.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile as sf
+import soxr
+
+from flashsr_jax.degrade import SAMPLE_RATE, BandwidthMeter
+
+SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3")
+MIN_RATE = 44_100
+MIN_SECONDS = 0.1
+SILENCE = 10 ** (-80 / 20)  # peak of a silent recording, and of a dead channel below the loudest one
+HIGH_BAND_HZ = 10_000.0
+SEGMENT_SAMPLES = 983_040  # 20.48 s: a record is small enough to be read for one random crop of it
+BLOCK_SECONDS = 10
+
+
+class Unusable(Exception):
+    """A recording that the dataset leaves out: the reason (few distinct ones, to be counted) and the detail."""
+
+    def __init__(self, reason: str, detail: str):
+        super().__init__(reason, detail)
+        self.reason, self.detail = reason, detail
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What `decode` found out; the int16 samples of all segments, one after the other, lie in `file`."""
+
+    file: Path
+    sample_rate: int
+    channels: int
+    channel: int
+    bandwidth_hz: float
+    fingerprint: str
+    samples: int
+    gains: tuple[float, ...]  # sample value = int16 x gain, one a segment
+
+
+def segment_lengths(samples: int) -> list[int]:
+    """Lengths of the equal parts (the last may be a little shorter) of at most `SEGMENT_SAMPLES` that a recording is
+    cut into."""
+    count = -(-samples // SEGMENT_SAMPLES)
+    length = -(-samples // count)
+    return [min(length, samples - start) for start in range(0, samples, length)]
+
+
+def decode(path: Path, file: Path, min_bandwidth_hz: float) -> Decoded:
+    """Read a recording, pick its channel, measure it, and write its segments at 48 kHz to `file`.
+
+    Each segment is scaled to full scale before rounding to int16, so that its rounding noise stays under the log-mel's
+    floor however quiet the recording is. Memory does not grow with the recording's length. Raises Unusable.
+    """
+    try:
+        sample_rate, channels, channel, fingerprint = _survey(path)
+        meter = BandwidthMeter(sample_rate)
+        unscaled = file.with_suffix(".f32")
+        try:
+            with unscaled.open("wb") as out:
+                for piece_N in _resampled(path, sample_rate, channel, meter):
+                    out.write(piece_N.tobytes())
+            bandwidth_hz = meter.value()
+            if bandwidth_hz < min_bandwidth_hz:
+                raise Unusable("bandwidth too low", f"{bandwidth_hz:.0f} Hz, under {min_bandwidth_hz:.0f} Hz")
+            samples = os.path.getsize(unscaled) // 4
+            gains = _write_segments(unscaled, file, samples)
+        finally:
+            unscaled.unlink(missing_ok=True)
+    except sf.SoundFileError as error:
+        raise Unusable("unreadable", str(error)) from error
+    return Decoded(file, sample_rate, channels, channel, bandwidth_hz, fingerprint, samples, gains)
+
+
+def _blocks(path: Path) -> Iterator[np.ndarray]:
+    with sf.SoundFile(path) as sound:
+        yield from sound.blocks(BLOCK_SECONDS * sound.samplerate, dtype="float32", always_2d=True)
+
+
+def _survey(path: Path) -> tuple[int, int, int, str]:
+    """(sample rate, channels, the channel to use, fingerprint of the decoded audio) of a usable recording.
+
+    The channel is the one with most energy above 10 kHz among those that are not dead: a downmix would cancel the
+    high band where the channels are not in phase.
+    """
+    with sf.SoundFile(path) as sound:
+        sample_rate, channels = sound.samplerate, sound.channels
+    if sample_rate < MIN_RATE:
+        raise Unusable("sample rate too low", f"{sample_rate} Hz, under {MIN_RATE} Hz")
+    fingerprint = hashlib.blake2b(f"{sample_rate} {channels}".encode(), digest_size=16)
+    frames, peak_C, high_C = 0, np.zeros(channels), np.zeros(channels)
+    for block_NxC in _blocks(path):
+        if not np.isfinite(block_NxC).all():
+            raise Unusable("not finite", "holds NaN or infinite samples")
+        fingerprint.update(block_NxC.tobytes())
+        frames += len(block_NxC)
+        peak_C = np.maximum(peak_C, np.abs(block_NxC).max(axis=0))
+        power_KxC = np.abs(np.fft.rfft(block_NxC, axis=0)) ** 2
+        high_C += power_KxC[int(len(power_KxC) * HIGH_BAND_HZ * 2 / sample_rate) :].sum(axis=0)
+    if frames == 0:
+        raise Unusable("empty", "holds no samples")
+    if frames < MIN_SECONDS * sample_rate:
+        raise Unusable("too short", f"{frames / sample_rate:.3f} s, under {MIN_SECONDS} s")
+    if peak_C.max() < SILENCE:
+        raise Unusable("silent", "peak under -80 dBFS")
+    channel = int(np.where(peak_C >= peak_C.max() * SILENCE, high_C, -1).argmax())
+    return sample_rate, channels, channel, fingerprint.hexdigest()
+
+
+def _resampled(path: Path, sample_rate: int, channel: int, meter: BandwidthMeter) -> Iterator[np.ndarray]:
+    """The channel at 48 kHz, piece by piece; the meter is shown the original on the way."""
+    resampler = soxr.ResampleStream(sample_rate, SAMPLE_RATE, 1, dtype="float32", quality="VHQ")
+    for block_NxC in _blocks(path):
+        x_N = np.ascontiguousarray(block_NxC[:, channel])
+        meter.update(x_N)
+        yield x_N if sample_rate == SAMPLE_RATE else resampler.resample_chunk(x_N)
+    if sample_rate != SAMPLE_RATE:
+        yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+
+
+def _write_segments(unscaled: Path, file: Path, samples: int) -> tuple[float, ...]:
+    gains = []
+    with unscaled.open("rb") as source, file.open("wb") as out:
+        for length in segment_lengths(samples):
+            x_N = np.frombuffer(source.read(4 * length), np.float32)
+            gain = max(float(np.abs(x_N).max()), 1e-9) / 32_767
+            out.write(np.rint(x_N / gain).astype(np.int16).tobytes())
+            gains.append(gain)
+    return tuple(gains)
