@@ -40,7 +40,7 @@ HYDROGEN = "http://www.hydrogen-music.org/feeds/drumkit_list.php"
 HYPERROGUE = "https://www.roguetemple.com/z/hyper/"
 KLETTRES = "https://apps.kde.org/klettres/"
 KTUBERLING = "https://apps.kde.org/ktuberling/"
-LOMIRI = "https://gitlab.com/ubports/development/core/lomiri-sounds"
+LOMIRI = "https://gitlab.com/ubports/core/lomiri-sounds"
 TUXPAINT = "https://tuxpaint.org/"
 WESNOTH = "https://www.wesnoth.org/"
 VERSIONS = {
@@ -105,6 +105,7 @@ PEARL_RIGHTS = ("GPL-2.0-only", "Glen MacArthur", HYDROGEN)
 FORZEE_RIGHTS = ("GPL-2.0-only", "Vladimir Sadovnikov, Alexander Belokurov", HYDROGEN)
 COLOMBO_RIGHTS = ("GPL-2.0-or-later with composition exception", "Marcos Guglielmetti", HYDROGEN)
 PARROTTE_RIGHTS = ("CC-BY-SA-3.0", "Shawn Parrotte (http://www.shawnparrotte.com)", HYPERROGUE)
+MENEGASS_RIGHTS = ("CC0-1.0", "menegass", "https://freesound.org/people/menegass/")
 DUARTE_RIGHTS = ("CC-BY-4.0", "Mauricio Duarte", LOMIRI)
 
 KITS = "hydrogen/data/drumkits"
@@ -380,7 +381,7 @@ EFFECTS = [
         "train",
         "sonic-pi-samples",
         words(SAMPLES, "drum_cymbal_open drum_splash_soft drum_splash_hard", ".flac"),
-        *freesound("menegass", 100055),
+        *MENEGASS_RIGHTS,
     ),
     *unchanged(
         "effects/menegass-cymbals",
@@ -388,7 +389,7 @@ EFFECTS = [
         SAMPLES,
         "drum_cymbal_pedal drum_cymbal_closed",
         ".flac",
-        *freesound("menegass", 100053),
+        *MENEGASS_RIGHTS,
     ),
     Clip(
         "effects/veezay-vinyl/hiss.ogg",
