@@ -13,47 +13,60 @@ from flashsr_jax.models.antialias import antialiased_snake_beta
 from flashsr_jax.models.layers import Dtype
 from flashsr_jax.models.presets import VocoderConfig
 
-KERNEL = 7  # of the first and last convolutions
-DIMENSIONS = ("NWC", "WIO", "NWC")
+KERNEL = 7  # of the first and the last convolutions
 # Residual branches start small, so that the sum of nine of them a stage keeps its scale.
 RESIDUAL_INIT = nn.initializers.variance_scaling(0.04, "fan_in", "normal")
 
 
 class WeightNormConv(nn.Module):
-    """1-D convolution with weight normalisation: kernel = g v / |v|, |v| over all but the output channel.
-
-    `rate` > 1 makes it a transposed convolution (upsampling), where the norm is per *input* channel as torch's is.
-    """
+    """1-D convolution, kernel = g v / |v| with |v| over all but the output channel (Salimans & Kingma, 2016)."""
 
     channels: int
     kernel: int
     dilation: int = 1
-    rate: int = 1
     init: nn.initializers.Initializer = nn.initializers.lecun_normal()
     dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x_BxMxC: jax.Array) -> jax.Array:
-        v = self.param("v", self.init, (self.kernel, x_BxMxC.shape[-1], self.channels))
-        norm = jnp.sqrt(jnp.sum(jnp.square(v), axis=(0, 1) if self.rate == 1 else (0, 2)))
-        g = self.param("g", lambda _: norm)
-        bias = self.param("bias", nn.initializers.zeros, (self.channels,))
-        scale = g / norm
-        kernel = (v * (scale if self.rate == 1 else scale[:, None])).astype(self.dtype)
-        if self.rate == 1:
-            pad = self.dilation * (self.kernel - 1) // 2
-        else:
-            pad = self.kernel - 1 - (self.kernel - self.rate) // 2
+        kernel, bias = _weight_norm(self, (self.kernel, x_BxMxC.shape[-1], self.channels), norm_axes=(0, 1))
+        pad = self.dilation * (self.kernel - 1) // 2
         y_BxMxC = lax.conv_general_dilated(
-            x_BxMxC,
-            kernel,
-            window_strides=(1,),
-            padding=((pad, pad),),
-            lhs_dilation=(self.rate,),
-            rhs_dilation=(self.dilation,),
-            dimension_numbers=DIMENSIONS,
+            x_BxMxC, kernel, (1,), ((pad, pad),), rhs_dilation=(self.dilation,), dimension_numbers=("NWC", "WIO", "NWC")
         )
-        return y_BxMxC + bias.astype(self.dtype)
+        return y_BxMxC + bias
+
+
+class WeightNormUpsample(nn.Module):
+    """Transposed 1-D convolution of stride `rate`, even, and kernel 2 rate; |v| is per *input* channel, as in torch.
+
+    Each sample adds its 2 `rate` products onto the output: one matrix product and an overlap-add. XLA's transposed
+    convolution takes as long forward, but the gradient of its kernel twenty times as long on a CPU.
+    """
+
+    channels: int
+    rate: int
+    init: nn.initializers.Initializer = nn.initializers.lecun_normal()
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x_BxMxC: jax.Array) -> jax.Array:
+        batch, samples, in_channels = x_BxMxC.shape
+        kernel, bias = _weight_norm(self, (2 * self.rate, in_channels, self.channels), norm_axes=(0, 2))
+        kernel = kernel.transpose(1, 0, 2).reshape(in_channels, -1)
+        early, late = jnp.split(x_BxMxC @ kernel, 2, axis=-1)
+        y = jnp.pad(early, ((0, 0), (0, 1), (0, 0))) + jnp.pad(late, ((0, 0), (1, 0), (0, 0)))
+        y_BxMxC = y.reshape(batch, (samples + 1) * self.rate, self.channels)
+        return y_BxMxC[:, self.rate // 2 : -self.rate // 2] + bias
+
+
+def _weight_norm(module: nn.Module, shape: tuple[int, int, int], norm_axes: tuple[int, int]):
+    """Kernel and bias of `module` in its compute type, from its parameters v, g and bias."""
+    v = module.param("v", module.init, shape)
+    norm = jnp.sqrt(jnp.sum(jnp.square(v), norm_axes, keepdims=True))
+    g = module.param("g", lambda _: norm.reshape(-1))
+    bias = module.param("bias", nn.initializers.zeros, shape[-1:])
+    return (v * (g.reshape(norm.shape) / norm)).astype(module.dtype), bias.astype(module.dtype)
 
 
 class SnakeBeta(nn.Module):
@@ -130,7 +143,7 @@ class SRVocoder(nn.Module):
         h = WeightNormConv(config.channels, KERNEL, dtype=self.dtype, name="conv_pre")(h)
         for stage, (rate, lr_BxMxC) in enumerate(zip(config.rates, lr_features, strict=True)):
             channels = config.channels >> (stage + 1)
-            h = WeightNormConv(channels, 2 * rate, rate=rate, dtype=self.dtype, name=f"upsample_{stage}")(h)
+            h = WeightNormUpsample(channels, rate, dtype=self.dtype, name=f"upsample_{stage}")(h)
             h = h + lr_BxMxC
             h = sum(
                 AMPBlock(kernel, config.dilations, self.dtype, name=f"stage_{stage}_block_{index}")(h)

@@ -22,7 +22,7 @@ AXES = {
     "linear": (1, 0),  # OI -> IO
     "conv2d": (2, 3, 1, 0),  # OIHW -> HWIO
     "conv1d": (2, 1, 0),  # OIK -> KIO
-    "transposed": (2, 0, 1),  # IOK -> KIO, taps reversed: torch scatters by its kernel, we correlate with it
+    "transposed": (2, 0, 1),  # IOK -> KIO
     "gain": (0, 1, 2),  # O11 -> O
 }
 SCHEDULE_BUFFERS = (
@@ -58,16 +58,12 @@ class Name:
     def to_ours(self, tensor: np.ndarray) -> np.ndarray:
         """The parameter of a torch tensor, a view where possible."""
         ours = tensor.transpose(AXES[self.layout])
-        if self.layout == "transposed":
-            return ours[::-1]
         return ours.reshape(-1) if self.layout == "gain" else ours
 
     def to_torch(self, parameter: np.ndarray) -> np.ndarray:
         """Inverse of `to_ours`, contiguous."""
         if self.layout == "gain":
             parameter = parameter.reshape(self.shape)
-        if self.layout == "transposed":
-            parameter = parameter[::-1]
         return np.ascontiguousarray(parameter.transpose(np.argsort(AXES[self.layout])))
 
     @property
