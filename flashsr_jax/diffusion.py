@@ -65,6 +65,15 @@ def z0_from_v(z_t: jax.Array, t_B: jax.Array, v: jax.Array) -> jax.Array:
     return alpha * z_t - sigma * v
 
 
+def consistency_scalings(t_B: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(c_skip, c_out) of a consistency model's boundary condition, each (B, 1, 1, 1): identity at t = 0.
+
+    sigma_data 0.5 and timesteps divided by 0.1, as latent consistency models use (Luo et al. 2023, arXiv:2310.04378).
+    """
+    scaled = t_B[:, None, None, None].astype(jnp.float32) / 0.1
+    return 0.25 / (jnp.square(scaled) + 0.25), scaled / jnp.sqrt(jnp.square(scaled) + 0.25)
+
+
 def guided_v(
     apply: Callable, z: jax.Array, cond: jax.Array, t_B: jax.Array, scale: jax.Array | float, unconditional: float
 ) -> jax.Array:

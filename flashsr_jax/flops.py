@@ -18,33 +18,36 @@ from flashsr_jax.models.vae import VAE
 from flashsr_jax.models.vocoder import SRVocoder
 
 
-def count(function: Callable, *args) -> float:
+def count(function: Callable, *args, while_trips: int | None = None) -> float:
     """FLOPs of `function(*args)`, arrays or `jax.ShapeDtypeStruct`s: it is traced, neither compiled nor run.
 
     A scan (and a `fori_loop` of static length, which is one) counts its body times its length, a `cond` its dearest
     branch. The zeros between the samples of a dilated input (transposed convolution) are not counted, padding is.
-    Raises ValueError for a while loop around convolutions or matrix products: its trip count is unknown.
+    The trip count of a while loop is not in its jaxpr: `while_trips` says it. Raises ValueError where it is None and
+    there is such a loop around convolutions or matrix products.
     """
-    return float(_jaxpr_flops(jax.make_jaxpr(function)(*args).jaxpr))
+    return float(_jaxpr_flops(jax.make_jaxpr(function)(*args).jaxpr, while_trips))
 
 
-def _jaxpr_flops(jaxpr: Jaxpr) -> int:
-    return sum(_equation_flops(equation) for equation in jaxpr.eqns)
+def _jaxpr_flops(jaxpr: Jaxpr, while_trips: int | None) -> int:
+    return sum(_equation_flops(equation, while_trips) for equation in jaxpr.eqns)
 
 
-def _equation_flops(equation) -> int:
+def _equation_flops(equation, while_trips: int | None) -> int:
     primitive = equation.primitive.name
     if primitive == "dot_general":
         return _dot_flops(equation)
     if primitive == "conv_general_dilated":
         return _convolution_flops(equation)
-    inner = [_jaxpr_flops(jaxpr) for jaxpr in _inner_jaxprs(equation.params)]
+    inner = [_jaxpr_flops(jaxpr, while_trips) for jaxpr in _inner_jaxprs(equation.params)]
     if primitive == "scan":
         return equation.params["length"] * sum(inner)
     if primitive == "cond":
         return max(inner)
     if primitive == "while" and sum(inner):
-        raise ValueError("the trip count of a while loop is unknown, so are its FLOPs: use a scan")
+        if while_trips is None:
+            raise ValueError("the trip count of a while loop is unknown, so are its FLOPs: give while_trips")
+        return while_trips * sum(inner)
     return sum(inner)
 
 

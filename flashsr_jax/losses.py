@@ -8,6 +8,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import librosa
 import numpy as np
 from jax import lax
 
@@ -88,9 +89,7 @@ def multi_scale_mel_l1(estimate_BxN: jax.Array, target_BxN: jax.Array) -> jax.Ar
 
     The reconstruction loss of BigVGAN-v2 and DAC (Kumar et al. 2023, arXiv:2306.06546, section 3.5).
     """
-    return sum(
-        l1(_log10_mel(estimate_BxN, window), _log10_mel(target_BxN, window)) for window in MULTI_SCALE_WINDOWS
-    )
+    return sum(l1(_log10_mel(estimate_BxN, window), _log10_mel(target_BxN, window)) for window in MULTI_SCALE_WINDOWS)
 
 
 def _log10_mel(x_BxN: jax.Array, window: int) -> jax.Array:
@@ -103,3 +102,15 @@ def _log10_mel(x_BxN: jax.Array, window: int) -> jax.Array:
 @functools.cache
 def _scale_filterbank(window: int) -> np.ndarray:
     return audio.mel_filterbank(window * 5 // 32, window, 0.0)
+
+
+def mel_errors(estimate_BxTxF: jax.Array, target_BxTxF: jax.Array, cutoff_B: jax.Array) -> dict[str, jax.Array]:
+    """Mean absolute log-mel difference in nat, over all bins (`mel_l1`) and above each clip's cutoff (`mel_l1_hf`)."""
+    bins = target_BxTxF.shape[-1]
+    centres_F = librosa.mel_frequencies(bins + 2, fmin=audio.MEL_FMIN, fmax=audio.MEL_FMAX)[1:-1].astype(np.float32)
+    above_Bx1xF = (centres_F >= cutoff_B[:, None]).astype(jnp.float32)[:, None]
+    error = jnp.abs(estimate_BxTxF - target_BxTxF)
+    above = jnp.sum(error * above_Bx1xF, axis=(1, 2)) / jnp.maximum(
+        jnp.sum(above_Bx1xF, axis=(1, 2)) * error.shape[1], 1.0
+    )
+    return {"mel_l1": jnp.mean(error, axis=(1, 2)), "mel_l1_hf": above}

@@ -78,7 +78,9 @@ def tree_shardings(tree, mesh: Mesh, rules: Sequence[tuple[str, tuple]], min_siz
     def check_spec(pattern, spec, where, shape):
         sizes = [math.prod(mesh.shape[axis] for axis in np.atleast_1d(entry)) if entry else 1 for entry in spec]
         if len(spec) > len(shape) or any(n % size for n, size in zip(shape, sizes, strict=False)):
-            raise UserError(f"sharding rule {pattern!r} -> {spec} does not fit {where} of shape {shape}: change the rule")
+            raise UserError(
+                f"sharding rule {pattern!r} -> {spec} does not fit {where} of shape {shape}: change the rule"
+            )
 
     def sharding_of(path, leaf):
         spec = spec_of(path, leaf)

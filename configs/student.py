@@ -1,0 +1,49 @@
+"""Stage 3, the one-step student. Needs the VAE and the teacher.
+
+python -m flashsr_jax.main --config configs/student.py:tiny --workdir runs/student --config.data.dir=DATASET \
+    --config.vae_from=runs/vae --config.teacher_from=runs/teacher
+"""
+
+from flashsr_jax.train.defaults import adamw, common
+
+
+def get_config(preset):
+    config = common("student", preset)
+    config.batch_size = {"tiny": 8, "small": 16, "base": 64}[preset]
+    config.vae_from = ""
+    config.teacher_from = ""
+    config.vocoder_from = ""
+    config.best_metric = "mel_l1"
+    config.unconditional = -11.4981 * 0.3342  # the teacher's
+
+    phase_steps = {"tiny": 75, "small": 5000, "base": 5000}[preset]
+    config.steps = 4 * phase_steps
+    config.phases = (phase_steps, 2 * phase_steps, 3 * phase_steps)  # where one phase of the weights below ends
+    config.losses = {
+        "distill": (1.0, 1.0, 1.0, 1.0),
+        "adversarial": (0.0, 0.1, 0.2, 0.3),
+        "dmd": (0.0, 0.3, 0.5, 0.7),
+    }
+    config.teacher_steps = {"tiny": 4, "small": 8, "base": 32}[preset]
+    config.guidance = {"tiny": (1.0, 1.5), "small": (1.0, 2.0), "base": (3.0, 13.0)}[preset]
+    config.start_modes = {
+        "tiny": ((0.7, 0.1, 0.1, 0.1),) * 4,
+        "small": ((0.7, 0.1, 0.1, 0.1),) * 4,
+        # Flash Diffusion's defaults: easy starts first, pure noise last.
+        "base": ((0.0, 0.0, 0.5, 0.5), (0.1, 0.3, 0.3, 0.3), (0.25, 0.25, 0.25, 0.25), (0.4, 0.2, 0.2, 0.2)),
+    }[preset]
+    config.adversarial_kind = "lsgan"  # or "hinge"
+    config.adversarial_timesteps = (10, 250, 500, 750)
+    config.head = {"channels": {"tiny": 32, "small": 64, "base": 256}[preset]}
+    config.dmd_timesteps = (20, 980)
+    config.fake_score = "student"  # the student itself (Flash Diffusion), or "separate", its own U-Net (DMD2)
+    config.fake_score_updates = 5  # per student update, for "separate"
+
+    lr = {"tiny": 3e-4, "small": 5e-5, "base": 1e-5}[preset]
+    config.optimizer = {"student": adamw(lr), "head": adamw(lr), "fake_score": adamw(lr)}
+    if preset == "tiny":
+        config.update(TINY)
+    return config
+
+
+TINY = {"log_every": 25, "ema_decay": 0.99, "checkpoint": {"every": 150}, "eval": {"every": 150}}

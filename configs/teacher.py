@@ -1,0 +1,33 @@
+"""Stage 2, the diffusion teacher. Needs a trained VAE.
+
+python -m flashsr_jax.main --config configs/teacher.py:tiny --workdir runs/teacher --config.data.dir=DATASET \
+    --config.vae_from=runs/vae
+"""
+
+from flashsr_jax.train.defaults import adamw, common
+
+
+def get_config(preset):
+    config = common("teacher", preset)
+    config.batch_size = {"tiny": 8, "small": 16, "base": 256}[preset]
+    config.steps = {"tiny": 500, "small": 60_000, "base": 500_000}[preset]
+    config.vae_from = ""
+    config.vocoder_from = ""
+    config.best_metric = "velocity_mse"
+
+    config.condition_drop = 0.1
+    config.unconditional = -11.4981 * 0.3342  # the latent that stands for "no condition"
+    config.eval.steps = {"tiny": 8, "small": 50, "base": 50}[preset]
+    config.eval.guidance = {"tiny": 1.0, "small": 1.5, "base": 3.5}[preset]
+    config.optimizer = {
+        "teacher": adamw(
+            {"tiny": 1e-3, "small": 3e-4, "base": 1e-4}[preset],
+            warmup_steps={"tiny": 50, "small": 500, "base": 5000}[preset],
+        )
+    }
+    if preset == "tiny":
+        config.update(TINY)
+    return config
+
+
+TINY = {"log_every": 25, "ema_decay": 0.99, "checkpoint": {"every": 250}, "eval": {"every": 250}}

@@ -1,0 +1,34 @@
+"""Stage 1, the mel autoencoder.
+
+python -m flashsr_jax.main --config configs/vae.py:tiny --workdir runs/vae --config.data.dir=DATASET
+"""
+
+from flashsr_jax.train.defaults import adamw, common
+
+
+def get_config(preset):
+    config = common("vae", preset)
+    config.batch_size = {"tiny": 8, "small": 16, "base": 64}[preset]
+    config.steps = {"tiny": 500, "small": 40_000, "base": 400_000}[preset]
+    config.vocoder_from = ""  # a vocoder run or weights file: evaluation then renders and scores audio
+    config.best_metric = "mel_l1"
+
+    config.low_resolution_fraction = 0.3  # of the examples show the encoder the low-resolution mel
+    config.losses = {
+        "distance": "l1",
+        "kl": 1e-3,  # on the mean over elements
+        "adversarial": {"tiny": 0.1, "small": 0.0, "base": 0.5}[preset],
+        "adversarial_from": {"tiny": 250, "small": 0, "base": 50_000}[preset],
+    }
+    config.discriminator = {"channels": {"tiny": 16, "small": 32, "base": 64}[preset]}
+    lr = {"tiny": 2e-3, "small": 5e-4, "base": 1e-4}[preset]
+    config.optimizer = {
+        "vae": adamw(lr, warmup_steps={"tiny": 50, "small": 500, "base": 5000}[preset]),
+        "discriminator": adamw(lr, betas=(0.5, 0.9)),
+    }
+    if preset == "tiny":
+        config.update(TINY)
+    return config
+
+
+TINY = {"log_every": 25, "ema_decay": 0.99, "checkpoint": {"every": 250}, "eval": {"every": 250}}

@@ -1,0 +1,39 @@
+"""Stage 4, the SR Vocoder. Trains on the true mel by itself; fine-tuned on decoded mel, it needs the VAE.
+
+python -m flashsr_jax.main --config configs/vocoder.py:tiny --workdir runs/vocoder --config.data.dir=DATASET
+python -m flashsr_jax.main --config configs/vocoder.py:tiny --workdir runs/vocoder_tuned --config.data.dir=DATASET \
+    --config.mel_source=vae --config.vae_from=runs/vae --config.init_from=runs/vocoder
+"""
+
+from flashsr_jax.train.defaults import adamw, common
+
+
+def get_config(preset):
+    config = common("vocoder", preset)
+    config.batch_size = {"tiny": 8, "small": 16, "base": 32}[preset]
+    config.steps = {"tiny": 500, "small": 100_000, "base": 1_000_000}[preset]
+    config.crop_frames = {"tiny": 32, "small": 40, "base": 64}[preset]
+    config.mel_source = "true"  # or "vae": decoded true latents; "student": decoded one-step latents
+    config.init_from = ""  # a vocoder run or weights file to fine-tune
+    config.vae_from = ""
+    config.student_from = ""
+    config.best_metric = "lsd"
+
+    config.mel_loss = "single"  # L1 of the front end's log-mel; "multi_scale": BigVGAN-v2's, with weight 15
+    config.losses = {"mel": 45.0, "features": 2.0, "adversarial": 1.0}
+    config.discriminator = {
+        "periods": (2, 3, 5, 7, 11),
+        "resolutions": ((1024, 120), (2048, 240), (512, 50)),
+        "channels": {"tiny": 4, "small": 16, "base": 32}[preset],
+        "max_channels": {"tiny": 32, "small": 256, "base": 1024}[preset],
+        "spectrogram_channels": {"tiny": 4, "small": 16, "base": 32}[preset],
+    }
+    lr = {"tiny": 1e-3, "small": 2e-4, "base": 1e-4}[preset]
+    schedule = dict(betas=(0.8, 0.99), decay=0.999, decay_steps=1000, clip_norm=500.0)
+    config.optimizer = {"vocoder": adamw(lr, **schedule), "discriminator": adamw(lr, **schedule)}
+    if preset == "tiny":
+        config.update(TINY)
+    return config
+
+
+TINY = {"log_every": 25, "ema_decay": 0.99, "checkpoint": {"every": 250}, "eval": {"every": 250}}

@@ -1,0 +1,43 @@
+"""Training from the command line: python -m flashsr_jax.main --config configs/STAGE.py:PRESET --workdir DIR.
+
+Single fields are changed by --config.optimizer.student.lr=2e-5 and the like. The same command again resumes.
+"""
+
+import sys
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from flashsr_jax.errors import UserError
+from flashsr_jax.runtime import enable_compilation_cache
+from flashsr_jax.train.loop import train
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "configs/STAGE.py:PRESET", lock_config=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run: checkpoints, logs, configuration")
+
+
+def main(argv):
+    """Train. Mistakes of the user and diverged runs end with one line and exit code 1."""
+    del argv
+    logging.set_verbosity(logging.INFO)
+    enable_compilation_cache()
+    try:
+        train(_CONFIG.value, _WORKDIR.value)
+    except (UserError, FloatingPointError) as error:
+        sys.exit(f"flashsr_jax: {error}")
+
+
+def parse(argv):
+    """Parse the options; a mistake in them (an unknown field of the configuration, say) is one line too."""
+    flags.mark_flags_as_required(["config", "workdir"])
+    try:
+        rest = flags.FLAGS(argv)
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        sys.exit(f"flashsr_jax: {' '.join(str(error).split())}")
+    if len(rest) > 1:
+        sys.exit(f"flashsr_jax: do not know what to do with {' '.join(rest[1:])}: options start with --")
+    return rest
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=parse)

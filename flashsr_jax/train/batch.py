@@ -1,0 +1,44 @@
+"""From a batch of the data pipeline to what every stage's step starts with.
+
+Letters: B batch, N samples.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from flashsr_jax import degrade_jax
+from flashsr_jax.audio import Normalisation, normalisation, normalise
+
+HEADROOM = 0.99  # of the vocoder's tanh
+SILENCE_PEAK = 1e-4  # -80 dBFS: below it normalisation would amplify noise
+
+
+class Windows(NamedTuple):
+    """Normalised waveforms (B, N), the weight (B,) of each example in every loss (0: rejected), and the statistics
+    that `denormalise` takes to bring a window back to its level."""
+
+    hr: jax.Array
+    lr: jax.Array
+    weight: jax.Array
+    stats: Normalisation
+
+
+def prepare(batch: dict) -> tuple[Windows, dict[str, jax.Array]]:
+    """Simulate the low resolution where the pipeline left that to the device, and normalise by its statistics.
+
+    High resolution normalised by the low resolution's peak can exceed what the vocoder's tanh can reach: such windows
+    are scaled down (both waveforms alike). Windows whose low resolution is near silence weigh nothing. Returns how
+    many there were of each beside the windows.
+    """
+    hr = batch["hr"]
+    lr = batch["lr"] if "lr" in batch else degrade_jax.simulate_low_resolution(hr, batch["filter"])
+    stats = normalisation(lr)
+    silent_B = stats.peak[:, 0] < SILENCE_PEAK
+    excess_Bx1 = jnp.max(jnp.abs(normalise(hr, stats)), axis=-1, keepdims=True) / HEADROOM
+    stats = stats._replace(peak=stats.peak * jnp.maximum(excess_Bx1, 1.0))
+    # A rejected window becomes silence: weight 0 alone would not do, since 0 x NaN is NaN.
+    hr_norm, lr_norm = (jnp.where(silent_B[:, None], 0.0, normalise(x, stats)) for x in (hr, lr))
+    counts = {"data/rescaled": jnp.sum((excess_Bx1[:, 0] > 1.0) & ~silent_B), "data/rejected": jnp.sum(silent_B)}
+    return Windows(hr_norm, lr_norm, 1.0 - silent_B, stats), counts

@@ -1,0 +1,58 @@
+"""What the configurations of all stages have in common; `configs/*.py` set the rest."""
+
+import dataclasses
+
+from ml_collections import ConfigDict
+
+from flashsr_jax.errors import UserError
+from flashsr_jax.models.presets import PRESETS
+
+# Frames of 10 ms in a training window; a multiple of each preset's `frame_multiple`.
+WINDOW_FRAMES = {"tiny": 128, "small": 512, "base": 512}
+
+
+def common(stage: str, preset: str) -> ConfigDict:
+    """Model, data, mesh, logging and evaluation of `stage` at the size `preset`; every field is a leaf to override.
+
+    Raises UserError for a preset that does not exist.
+    """
+    if preset not in PRESETS:
+        raise UserError(f"configs/{stage}.py:{preset or '(nothing)'}: choose a preset: {', '.join(PRESETS)}")
+    return ConfigDict(
+        {
+            "stage": stage,
+            "seed": 0,
+            "dtype": "float32" if preset == "tiny" else "bfloat16",  # of the computation; parameters are float32
+            "model": dataclasses.asdict(PRESETS[preset]),
+            "data": {
+                "dir": "data",
+                "class_weights": {"speech": 1.0, "music": 1.0, "effects": 1.0},
+                "window_frames": WINDOW_FRAMES[preset],
+                "cutoff_hz": (2000.0, 16_000.0),
+                "order": (2, 10),
+                "gain_db": (-12.0, 6.0),
+                "mix_probability": 0.5,
+                "lr_simulation": "device",  # or "exact": scipy in the worker processes
+                "workers": 0 if preset == "tiny" else 8,
+            },
+            "mesh": {"data": -1, "fsdp": 1},
+            "sharding": {"rules": (), "min_size": 2**16},
+            "ema_decay": 0.9999,
+            "log_every": 50,
+            "checkpoint": {"every": 1000, "keep_last": 2},
+            "eval": {"every": 5000, "clips_per_class": 2, "cutoff_hz": 4000.0},
+        }
+    )
+
+
+def adamw(lr: float, **changes) -> dict:
+    """AdamW's section of a role: constant rate after warm-up unless `decay` says otherwise."""
+    return {
+        "lr": lr,
+        "betas": (0.9, 0.999),
+        "weight_decay": 0.01,
+        "warmup_steps": 0,
+        "decay": 1.0,  # factor on the rate ...
+        "decay_steps": 1000,  # ... per this many steps after the warm-up
+        "clip_norm": 1.0,
+    } | changes

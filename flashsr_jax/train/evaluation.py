@@ -1,0 +1,70 @@
+"""How well a stage does on fixed held-out clips during training, in numbers, sound and pictures.
+
+Letters: B batch, N samples, T mel frames, F mel bins.
+"""
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from flashsr_jax import sharding
+from flashsr_jax.audio import HOP
+from flashsr_jax.data.pipeline import Clip, fixed_clips
+from flashsr_jax.evaluate.metrics import lsd, lsd_hf
+from flashsr_jax.evaluate.pictures import mel_image, spectrogram_image
+
+
+class ClipSet(NamedTuple):
+    """Fixed held-out clips, and the same as a global batch, filled up to the number of devices."""
+
+    clips: list[Clip]
+    batch: dict
+
+    @classmethod
+    def load(cls, config, mesh) -> "ClipSet":
+        """`eval.clips_per_class` validation windows of each class, low-passed at `eval.cutoff_hz`."""
+        clips = fixed_clips(
+            config.data,
+            "validation",
+            count_per_class=config.eval.clips_per_class,
+            window_samples=config.data.window_frames * HOP,
+            cutoff_hz=config.eval.cutoff_hz,
+        )
+        filled = [clips[i % len(clips)] for i in range(-(-len(clips) // mesh.size) * mesh.size)]
+        local = np.split(np.arange(len(filled)), jax.process_count())[jax.process_index()]
+        batch = {
+            "hr": np.stack([filled[i].hr for i in local]),
+            "lr": np.stack([filled[i].lr for i in local]),
+            "cutoff_hz": np.full(len(local), config.eval.cutoff_hz, np.float32),
+        }
+        return cls(clips, sharding.to_global(batch, mesh))
+
+
+def evaluate(program, weights: dict, frozen: dict, clips: ClipSet, key: jax.Array, logs, step: int) -> dict[str, float]:
+    """Mean scores over the clips; their pictures and, where the stage makes any, their audio go to the logs.
+
+    The noise is the same at every evaluation.
+    """
+    outputs = program(weights, frozen, clips.batch, jax.random.fold_in(key, 0))
+    if not all(x.is_fully_addressable for x in jax.tree.leaves(outputs)):
+        outputs = multihost_utils.process_allgather(outputs, tiled=True)
+    outputs = jax.tree.map(lambda x: np.asarray(x)[: len(clips.clips)], outputs)
+    scores = {name: float(np.mean(values)) for name, values in outputs["metrics"].items()}
+    if "audio" in outputs:
+        cutoff = float(np.asarray(clips.batch["cutoff_hz"].addressable_data(0))[0])
+        pairs = [(clip.hr, audio) for clip, audio in zip(clips.clips, outputs["audio"], strict=True)]
+        scores["lsd"] = float(np.mean([lsd(hr, audio) for hr, audio in pairs]))
+        scores["lsd_hf"] = float(np.mean([lsd_hf(hr, audio, cutoff) for hr, audio in pairs]))
+    for index, clip in enumerate(clips.clips):
+        audio = outputs["audio"][index] if "audio" in outputs else None
+        logs.clip(step, clip.name, _picture(clip, outputs["mel"][index], audio), audio)
+    logs.evaluation(step, scores)
+    return scores
+
+
+def _picture(clip: Clip, mel_TxF: np.ndarray, audio: np.ndarray | None) -> np.ndarray:
+    """Input, output and original side by side; the output as a mel where there is no audio."""
+    output = mel_image(mel_TxF) if audio is None else spectrogram_image(audio)
+    return np.concatenate([spectrogram_image(clip.lr), output, spectrogram_image(clip.hr)], axis=1)

@@ -1,0 +1,66 @@
+"""Networks that a stage uses without training them, and the configuration they must agree with.
+
+Letters: B batch, N samples, T mel frames, F mel bins; latents are (B, T / s, F / s, C).
+"""
+
+import jax
+import jax.numpy as jnp
+
+from flashsr_jax.audio import denormalise, log_mel
+from flashsr_jax.errors import UserError
+from flashsr_jax.models.presets import ModelConfig, model_config
+from flashsr_jax.models.vocoder import SRVocoder
+from flashsr_jax.pipeline import encode, latent_shape
+from flashsr_jax.train.batch import Windows
+from flashsr_jax.weights.runs import load_network
+
+
+def model_of(config) -> ModelConfig:
+    """The model's sizes as the networks take them."""
+    return model_config(config.model.to_dict())
+
+
+def dtype_of(config) -> jnp.dtype:
+    """Type of the computation; parameters, norms' statistics and losses are float32 whatever it is."""
+    return jnp.dtype(config.dtype)
+
+
+def load(config, name: str, network: str) -> dict:
+    """{role: parameters} of the network that config.`name` points to, and the scale factor of a VAE.
+
+    The role is the option's name without `_from`. Raises UserError where it is missing or of other sizes.
+    """
+    trained = load_network(config[name], network, f"config.{name}")
+    ours, theirs = getattr(model_of(config), network), getattr(trained.config, network)
+    if ours != theirs:
+        different = [field for field in vars(ours) if getattr(ours, field) != getattr(theirs, field)]
+        changes = " ".join(f"--config.model.{network}.{field}={getattr(theirs, field)}" for field in different)
+        raise UserError(f"config.{name}={config[name]} was trained with other sizes than this run's: use {changes}")
+    loaded = {name.removesuffix("_from"): trained.params}
+    return loaded | ({"scale_factor": trained.scale_factor} if network == "vae" else {})
+
+
+def load_vocoder(config) -> dict:
+    """The vocoder that renders evaluation audio, if config.vocoder_from names one."""
+    return load(config, "vocoder_from", "vocoder") if config.vocoder_from else {}
+
+
+def encode_pair(config, frozen: dict, windows: Windows, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Scaled latents (z_hr, z_lr), samples of the frozen VAE's posteriors of both waveforms, in one evaluation."""
+    model = model_of(config)
+    batch, samples = windows.hr.shape
+    # Stacked along a new axis after the batch's, so that a batch sharded over devices stays where it is.
+    mel = log_mel(jnp.stack([windows.hr, windows.lr], axis=1).reshape(2 * batch, samples), model.vae.mel_bins)
+    eps = jax.random.normal(key, (2 * batch, *latent_shape(model, samples)))
+    z = encode(frozen["vae"], model, mel, eps, frozen["scale_factor"], dtype_of(config))
+    z = jax.lax.stop_gradient(z).reshape(batch, 2, *z.shape[1:])
+    return z[:, 0], z[:, 1]
+
+
+def vocode(config, frozen: dict, mel_BxTxF: jax.Array, windows: Windows) -> dict[str, jax.Array]:
+    """{"audio": waveforms (B, N) at the input's level} where there is a vocoder, else nothing."""
+    if "vocoder" not in frozen:
+        return {}
+    vocoder = SRVocoder(model_of(config).vocoder, dtype_of(config))
+    waveform = vocoder.apply({"params": frozen["vocoder"]}, mel_BxTxF, windows.lr)
+    return {"audio": denormalise(waveform, windows.stats)}

@@ -1,0 +1,130 @@
+"""What a run tells: lines on the terminal with the time left, metrics.jsonl and TensorBoard."""
+
+import json
+import math
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+from absl import logging
+from tensorboardX import SummaryWriter
+
+from flashsr_jax.audio import SAMPLE_RATE
+from flashsr_jax.files import replacing
+
+FILE = "metrics.jsonl"
+COUNTS = "data/"  # metrics that are added up between two lines, not averaged
+
+
+class Logs:
+    """Collects the metrics of every step and writes their means; only process 0 writes. A context manager.
+
+    A resumed run drops what was logged after the step it resumes from, so that no step stands there twice.
+    """
+
+    def __init__(self, workdir: Path, start_step: int, total_steps: int):
+        self._total = total_steps
+        self._collected: list[dict[str, float]] = []
+        self._windows = self._seconds = self._flops = self._flops_per_solver_step = 0.0
+        self._step_of_last_line, self._time_of_last_line = start_step, time.perf_counter()
+        self._active = jax.process_index() == 0
+        if self._active:
+            self._path = workdir / FILE
+            _drop_after(self._path, start_step)
+            self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step + 1)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self._active:
+            self._board.close()
+
+    def start(self, windows: int, seconds: float, flops: float, flops_per_solver_step: float) -> None:
+        """Work of one training step over all processes: windows, seconds of audio, floating-point operations.
+
+        A step that reports a metric `solver_steps` has done that many times `flops_per_solver_step` more.
+        """
+        self._windows, self._seconds = windows, seconds
+        self._flops, self._flops_per_solver_step = flops, flops_per_solver_step
+        self._time_of_last_line = time.perf_counter()
+
+    def add(self, step: int, metrics: dict[str, jax.Array], waited: float) -> None:
+        """Take the metrics of one step, and the seconds it waited for data.
+
+        Raises FloatingPointError naming the step and the terms where one is not finite.
+        """
+        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        if bad := [f"{name} = {value}" for name, value in values.items() if not math.isfinite(value)]:
+            raise FloatingPointError(f"step {step}: {', '.join(bad)}; stopped, the last checkpoint is as it was")
+        self._collected.append(values | {"data_wait": waited})
+
+    def write(self, step: int) -> None:
+        """One line of what was collected since the last one."""
+        now = time.perf_counter()
+        elapsed, steps = now - self._time_of_last_line, step - self._step_of_last_line
+        reduced = {
+            name: (np.sum if name.startswith(COUNTS) else np.mean)([values[name] for values in self._collected])
+            for name in self._collected[0]
+        }
+        wait = 100 * reduced.pop("data_wait") * steps / elapsed
+        work = self._flops + reduced.get("solver_steps", 0.0) * self._flops_per_solver_step
+        speed = {
+            "windows_per_second": self._windows * steps / elapsed,
+            "audio_seconds_per_second": self._seconds * steps / elapsed,
+            "tflop_per_second": work * steps / elapsed / 1e12,
+            "data_wait_percent": wait,
+        }
+        self._collected, self._step_of_last_line, self._time_of_last_line = [], step, now
+        self._record(step, "train", reduced | speed)
+        left = time.strftime("%H:%M:%S", time.gmtime((self._total - step) * elapsed / steps))
+        terms = "  ".join(f"{name} {value:.4g}" for name, value in reduced.items())
+        logging.info(
+            "step %d/%d (%d %%, %s left)  %s  %.1f s of audio/s, %.3g TFLOP/s, %.0f %% waiting for data",
+            step,
+            self._total,
+            100 * step // self._total,
+            left,
+            terms,
+            speed["audio_seconds_per_second"],
+            speed["tflop_per_second"],
+            wait,
+        )
+
+    def evaluation(self, step: int, scores: dict[str, float]) -> None:
+        """The held-out clips' scores at this step."""
+        self._record(step, "eval", scores)
+        logging.info("step %d  held-out clips: %s", step, "  ".join(f"{k} {v:.4g}" for k, v in scores.items()))
+        self._time_of_last_line = time.perf_counter()
+
+    def clip(self, step: int, name: str, picture: np.ndarray, audio: np.ndarray | None) -> None:
+        """A picture (height, width, 3) uint8 and, where there is any, audio (N,) of one held-out clip."""
+        if self._active:
+            self._board.add_image(name, picture, step, dataformats="HWC")
+            if audio is not None:
+                self._board.add_audio(name, np.clip(audio, -1, 1)[:, None], step, SAMPLE_RATE)
+
+    def _record(self, step: int, kind: str, values: dict[str, float]) -> None:
+        if not self._active:
+            return
+        values = {name: float(value) for name, value in values.items()}
+        with open(self._path, "a") as file:
+            file.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
+        for name, value in values.items():
+            self._board.add_scalar(f"{kind}/{name}", value, step)
+
+
+def _drop_after(path: Path, step: int) -> None:
+    """Remove lines of later steps, and a line that a killed process left unfinished."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except json.JSONDecodeError:
+            logging.warning("%s: dropped an unfinished line", path)
+    with replacing(path) as partial:
+        partial.write_text("".join(kept))

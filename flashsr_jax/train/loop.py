@@ -1,0 +1,172 @@
+"""The training loop: the only one. A stage gives it `load_frozen`, `init`, `train_step` and `eval_step`.
+
+One program runs on one CPU, on several devices or on many hosts: state and frozen networks are created sharded over
+the mesh, each process reads its part of every batch, and process 0 writes logs.
+"""
+
+import functools
+import json
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+import jax
+from absl import logging
+
+from flashsr_jax import flops, sharding
+from flashsr_jax.audio import HOP, SAMPLE_RATE
+from flashsr_jax.checkpoint import Checkpoints
+from flashsr_jax.data.pipeline import make_iterator
+from flashsr_jax.errors import UserError
+from flashsr_jax.files import replacing
+from flashsr_jax.train import student, teacher, vae, vocoder
+from flashsr_jax.train.evaluation import ClipSet, evaluate
+from flashsr_jax.train.logs import Logs
+from flashsr_jax.train.state import TrainState
+from flashsr_jax.weights.runs import CONFIG_FILE
+
+STAGES = {"vae": vae, "teacher": teacher, "student": student, "vocoder": vocoder}
+
+
+class Programs(NamedTuple):
+    """The compiled functions of a run and where their arrays live."""
+
+    step: jax.stages.Wrapped
+    evaluate: jax.stages.Wrapped
+    state_shardings: TrainState
+    abstract_state: TrainState  # with shardings
+    init: jax.stages.Wrapped
+
+
+def train(config, workdir: str) -> dict[str, float]:
+    """Run (or resume) the stage that `config` describes in `workdir`; returns the last evaluation's metrics.
+
+    The work directory gets config.json, checkpoints/, metrics.jsonl and tensorboard/. Raises UserError for a mistake
+    in the configuration or the data, FloatingPointError when a loss or gradient is not finite.
+    """
+    workdir = Path(workdir)
+    stage = STAGES[config.stage]
+    mesh = sharding.make_mesh(**config.mesh)
+    sharding.check_batch_size(config.batch_size, mesh)
+    frozen = stage.load_frozen(config)
+    frozen = sharding.place(frozen, sharding.tree_shardings(frozen, mesh, *_rules(config), name="frozen"))
+    programs = make_programs(config, stage, mesh, frozen)
+    data = _training_data(config)
+    clips = ClipSet.load(config, mesh)
+    workdir.mkdir(parents=True, exist_ok=True)
+    _write_config(config, workdir)
+
+    checkpoints = Checkpoints(workdir, config.checkpoint.keep_last, config.best_metric)
+    key = jax.random.key(config.seed)
+    if checkpoints.latest_step is None:
+        state = programs.init(frozen, key)
+    else:
+        state = _restore(checkpoints, programs, data)
+        logging.info("resuming from step %d", checkpoints.latest_step)
+    start = int(state.step)
+    with Logs(workdir, start, config.steps) as logs:
+        run = functools.partial(_run, config, programs, mesh, frozen, key, data, clips, checkpoints, logs)
+        try:
+            return run(state, start)
+        finally:
+            checkpoints.close()
+
+
+def make_programs(config, stage: ModuleType, mesh, frozen) -> Programs:
+    """Jitted init, step and evaluation, with the state sharded as the configuration's rules say.
+
+    The state is created sharded (eval_shape, rules, jit with out_shardings): no device ever holds all of it.
+    """
+    init = functools.partial(stage.init, config)
+    abstract = jax.eval_shape(init, frozen, jax.random.key(0))
+    shardings = sharding.tree_shardings(abstract, mesh, *_rules(config))
+
+    def step(state, frozen, batch, key):
+        return stage.train_step(config, state, frozen, batch, jax.random.fold_in(key, state.step))
+
+    return Programs(
+        jax.jit(step, out_shardings=(shardings, None), donate_argnums=0),
+        jax.jit(functools.partial(stage.eval_step, config)),
+        shardings,
+        jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings),
+        jax.jit(init, out_shardings=shardings),
+    )
+
+
+def _run(config, programs, mesh, frozen, key, data, clips, checkpoints, logs, state, start) -> dict[str, float]:
+    """The loop itself, from step `start` on."""
+    seconds_per_window = config.data.window_frames * HOP / SAMPLE_RATE
+    pending = None  # metrics of the step before: fetched while the device works on the next
+    scores = {}
+    for step in range(start + 1, config.steps + 1):
+        waiting = time.perf_counter()
+        batch = next(data)
+        waited = time.perf_counter() - waiting
+        batch = sharding.to_global(batch, mesh)
+        if step == start + 1:
+            fixed, with_one = (flops.count(programs.step, state, frozen, batch, key, while_trips=n) for n in (0, 1))
+            logs.start(config.batch_size, config.batch_size * seconds_per_window, fixed, with_one - fixed)
+        state, metrics = programs.step(state, frozen, batch, key)
+        if pending is not None:
+            logs.add(*pending)
+        pending = (step, metrics, waited)
+
+        evaluates = step % config.eval.every == 0 or step == config.steps
+        saves = step % config.checkpoint.every == 0 or evaluates
+        if step % config.log_every == 0 or saves:
+            logs.add(*pending)  # waits for the device, and raises before a bad state could be saved
+            pending = None
+            logs.write(step)
+        if evaluates:
+            scores = evaluate(programs.evaluate, state.weights, frozen, clips, key, logs, step)
+        if saves:
+            checkpoints.save(step, state.weights, _rest(state), data.get_state(), scores if evaluates else None)
+    return scores
+
+
+def _rules(config) -> tuple:
+    return config.sharding.rules, config.sharding.min_size
+
+
+def _training_data(config):
+    if config.batch_size % jax.process_count():
+        raise UserError(f"config.batch_size={config.batch_size} does not divide over {jax.process_count()} processes")
+    return iter(
+        make_iterator(
+            config.data,
+            "train",
+            batch_size=config.batch_size // jax.process_count(),
+            window_samples=config.data.window_frames * HOP,
+            seed=config.seed,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            workers=config.data.workers,
+        )
+    )
+
+
+def _restore(checkpoints: Checkpoints, programs: Programs, data) -> TrainState:
+    """The newest checkpoint's state, placed as the mesh of this run asks; the data goes on where it stopped."""
+    abstract = programs.abstract_state
+    weights, rest, position = checkpoints.restore(abstract.weights, _rest(abstract))
+    data.set_state(position)
+    return TrainState(weights=weights, **rest)
+
+
+def _rest(state: TrainState) -> dict:
+    """What a run continues from beside its weights."""
+    return {"step": state.step, "params": state.params, "opt_state": state.opt_state}
+
+
+def _write_config(config, workdir: Path) -> None:
+    """Keep the run's configuration beside its checkpoints. Raises UserError where another model lies there already."""
+    path, current = workdir / CONFIG_FILE, json.loads(config.to_json())
+    if path.exists():
+        before = json.loads(path.read_text())
+        for field in ("stage", "model"):
+            if before[field] != current[field]:
+                raise UserError(f"{workdir} holds a run with another config.{field}: choose another --workdir")
+    if jax.process_index() == 0:
+        with replacing(path) as partial:
+            partial.write_text(json.dumps(current, indent=2, sort_keys=True) + "\n")
