@@ -180,28 +180,25 @@ class _Window(NamedTuple):
 
 def _windows(blocks: Iterable[np.ndarray], frames: Framing, channels: int) -> Iterator[_Window]:
     """Cut a stream into windows. Both ends are extended by reflection, so that every kept sample has its context."""
-    buffer_CxN = np.zeros((channels, 0), np.float32)  # the stream from `start` on, once the first window is complete
-    start, total, extended = -frames.context, 0, False
+    buffer_CxN = np.zeros((channels, 0), np.float32)
+    start, total = -frames.context, 0  # `start` is the next window's; the buffer holds the stream from there on
+    lead = frames.context  # the part of the first window before time 0, until it is filled in
     for block in blocks:
         total += block.shape[1]
         buffer_CxN = np.concatenate([buffer_CxN, block], axis=1)
-        if not extended and total >= frames.window - frames.context:
-            buffer_CxN, extended = np.pad(buffer_CxN, ((0, 0), (frames.context, 0)), mode="reflect"), True
-        while extended and buffer_CxN.shape[1] >= frames.window:
+        while lead + buffer_CxN.shape[1] >= frames.window:
+            buffer_CxN, lead = np.pad(buffer_CxN, ((0, 0), (lead, 0)), mode="reflect"), 0
             yield _Window(start, buffer_CxN[:, : frames.window], frames.step)
             buffer_CxN, start = buffer_CxN[:, frames.step :], start + frames.step
     if not total:
         return
-    if not extended:
-        buffer_CxN = np.pad(buffer_CxN, ((0, 0), (frames.context, 0)), mode="reflect")
-    remaining = total - start - frames.context  # output not yet covered by a window that was handed out
+    remaining = total - start - frames.context  # output that no window so far covers
     more = max(1, -(-(remaining - frames.crossfade) // frames.step))
-    missing = (more - 1) * frames.step + frames.window - buffer_CxN.shape[1]
-    buffer_CxN = np.pad(buffer_CxN, ((0, 0), (0, max(0, missing))), mode="reflect")
-    for _ in range(more):
-        last = remaining <= frames.step + frames.crossfade
-        yield _Window(start, buffer_CxN[:, : frames.window], remaining if last else frames.step)
-        buffer_CxN, start, remaining = buffer_CxN[:, frames.step :], start + frames.step, remaining - frames.step
+    beyond = (more - 1) * frames.step + frames.window - lead - buffer_CxN.shape[1]
+    buffer_CxN = np.pad(buffer_CxN, ((0, 0), (lead, beyond)), mode="reflect")
+    for k in range(more):
+        output = remaining - k * frames.step if k == more - 1 else frames.step
+        yield _Window(start + k * frames.step, buffer_CxN[:, k * frames.step :][:, : frames.window], output)
 
 
 def _super_resolve_windows(

@@ -10,25 +10,16 @@ import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import safe_open
 from safetensors.numpy import save_file
+from tiny_model import TINY, tiny_params
 
 from flashsr_jax.errors import UserError
 from flashsr_jax.files import replacing
-from flashsr_jax.models.presets import preset
-from flashsr_jax.weights.store import NETWORKS, load_weights, parameter_shapes, save_weights
-
-TINY = preset("tiny")
-
-
-def random_params(seed: int = 0) -> dict:
-    rng = np.random.default_rng(seed)
-    trees = {name: parameter_shapes(TINY, name) for name in NETWORKS}
-    params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), trees)
-    return params | {"scale_factor": np.float32(0.33419999)}
+from flashsr_jax.weights.store import NETWORKS, load_weights, save_weights
 
 
 @pytest.fixture(scope="module")
 def params() -> dict:
-    return random_params()
+    return tiny_params()
 
 
 def assert_trees_equal(a, b):

@@ -5,6 +5,7 @@ sees them = scale_factor x the VAE's) lies beside the networks. Nothing in the f
 """
 
 import dataclasses
+import functools
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -111,6 +112,12 @@ def parameter_shapes(config: ModelConfig, network: str) -> dict:
     return jax.eval_shape(module.init, jax.random.key(0), *inputs)["params"]
 
 
+@functools.cache
+def _shapes_by_path(config: ModelConfig, network: str) -> dict[str, tuple[int, ...]]:
+    tree = flatten_dict(parameter_shapes(config, network), sep="/")
+    return {f"{network}/{name}": leaf.shape for name, leaf in tree.items()}
+
+
 def _config(path: str | os.PathLike, text: str) -> ModelConfig:
     """The ModelConfig that `save_weights` wrote as JSON."""
     try:
@@ -129,8 +136,7 @@ def _check_shapes(path: str | os.PathLike, config: ModelConfig, shapes: dict[str
     expected = {"scale_factor": ()} if "scale_factor" in present else {}
     for network in NETWORKS:
         if network in present:
-            tree = flatten_dict(parameter_shapes(config, network), sep="/")
-            expected |= {f"{network}/{name}": leaf.shape for name, leaf in tree.items()}
+            expected |= _shapes_by_path(config, network)
     wrong = [
         f"{name}: {shapes.get(name, 'missing')}, expected {expected.get(name, 'no such parameter')}"
         for name in sorted(expected.keys() | shapes.keys())

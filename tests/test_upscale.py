@@ -1,0 +1,261 @@
+"""Any length, rate and channel count: windows, crossfade, noise and levels, with a stand-in for the networks where
+exactness is at stake and with the tiny networks where the whole is."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import soxr
+from tiny_model import TINY, tiny_params
+
+from flashsr_jax import upscale as module
+from flashsr_jax.audio import denormalise, normalisation, normalise
+from flashsr_jax.errors import UserError
+from flashsr_jax.pipeline import latent_shape, super_resolve
+from flashsr_jax.runtime import enable_compilation_cache
+from flashsr_jax.upscale import (
+    Model,
+    anchored_noise,
+    framing,
+    process_windows,
+    resample_stream,
+    upscale,
+    upscale_stream,
+)
+
+FRAMES = framing(TINY)
+
+
+def sound(channels: int, samples: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(channels, samples)).astype(np.float32) * 0.1
+
+
+def blocks_of(x_CxN: np.ndarray, size: int):
+    return (x_CxN[:, start : start + size] for start in range(0, x_CxN.shape[1], size))
+
+
+def run(process, x_CxN, block=1 << 18, group=3, sample_rate=48_000):
+    stream = resample_stream(blocks_of(x_CxN, block), sample_rate, len(x_CxN))
+    output = list(process_windows(process, stream, FRAMES, channels=len(x_CxN), group=group))
+    return np.concatenate([np.zeros((len(x_CxN), 0), np.float32), *output], axis=1)
+
+
+def identity(x_GxCxN, start_G):
+    return x_GxCxN
+
+
+# ---- windows, with a stand-in for the networks
+
+
+def test_framing_suits_the_model():
+    assert module.Framing(window=245_760, context=23_040, crossfade=3_840, hop=3_840) == FRAMES
+    assert FRAMES.step % FRAMES.hop == 0
+    assert framing(TINY, 112).step == FRAMES.crossfade
+    for frames in (0, 96, 120, 520):
+        with pytest.raises(UserError, match=f"{frames} frames .* take a multiple of 16, 112 or more"):
+            framing(TINY, frames)
+
+
+@pytest.mark.parametrize("sample_rate", [4000, 8000, 11_025, 16_000, 22_050, 44_100, 48_000, 96_000])
+def test_with_an_identity_the_output_is_the_resampled_input(sample_rate):
+    one, step = FRAMES.window - 2 * FRAMES.context, FRAMES.step  # what a lone window covers, and each further one
+    lengths = [1, 2, 3, 100, FRAMES.context - 1, FRAMES.context, FRAMES.context + 1, one - 1, one, one + 1]
+    lengths += [FRAMES.window - FRAMES.context, FRAMES.window, FRAMES.window + 1, one + step, one + step + 1]
+    for at_48k in lengths:
+        samples = max(1, round(at_48k * sample_rate / 48_000))
+        x = sound(2, samples)
+        y = run(identity, x, sample_rate=sample_rate)
+        expected = soxr.resample(x.T, sample_rate, 48_000, quality="VHQ").T
+        assert y.shape == (2, int(samples * 48_000 / sample_rate + 0.5))
+        np.testing.assert_allclose(y, expected, atol=1e-6, err_msg=f"{samples} samples")
+
+
+@pytest.mark.parametrize(("block", "group"), [(1 << 20, 1), (4_801, 1), (100_000, 7), (FRAMES.window, 2)])
+def test_neither_blocks_nor_groups_change_the_output(block, group):
+    def process(x_GxCxN, start_G):  # depends on the window, so that a window at a wrong place shows
+        return x_GxCxN * (1 + np.cos(start_G))[:, None, None]
+
+    x = sound(2, 44_100 * 14)
+    np.testing.assert_array_equal(run(process, x, block, group, 44_100), run(process, x, 1 << 18, 3, 44_100))
+
+
+def test_windows_start_at_the_time_that_they_are_told():
+    ramp = np.arange(3 * FRAMES.step, dtype=np.float32)[None]
+
+    def process(x_GxCxN, start_G):
+        assert (start_G % FRAMES.hop == 0).all()
+        time = start_G[:, None, None] + np.arange(FRAMES.window)
+        inside = (time >= 0) & (time < ramp.shape[1])
+        np.testing.assert_array_equal(x_GxCxN[inside], time[inside])
+        return x_GxCxN
+
+    run(process, ramp)
+
+
+def test_context_is_thrown_away():
+    def process(x_GxCxN, start_G):
+        y = x_GxCxN.copy()
+        y[..., : FRAMES.context] = y[..., FRAMES.window - FRAMES.context :] = 1e6
+        return y
+
+    x = sound(1, 3 * FRAMES.step)
+    np.testing.assert_allclose(run(process, x), x, atol=1e-6)
+
+
+def test_neighbours_are_crossfaded():
+    count = iter(range(10))
+
+    def process(x_GxCxN, start_G):
+        return np.stack([np.full(x.shape, next(count), np.float32) for x in x_GxCxN])
+
+    y = run(process, sound(1, 2 * FRAMES.step + FRAMES.crossfade))[0]
+    assert next(count) == 2
+    step, fade = FRAMES.step, FRAMES.crossfade
+    assert (y[:step] == 0).all() and (y[step + fade :] == 1).all()
+    ramp = y[step : step + fade]
+    assert (np.diff(ramp) > 0).all() and 0 < ramp[0] < 1e-5
+    np.testing.assert_allclose(ramp + ramp[::-1], 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("samples", [FRAMES.context + 1, 60_000, FRAMES.window, 2 * FRAMES.window])
+def test_both_ends_are_extended_by_reflection(samples):
+    windows = {}
+
+    def process(x_GxCxN, start_G):
+        windows.update(zip(start_G.tolist(), x_GxCxN, strict=True))
+        return x_GxCxN
+
+    x = sound(1, samples)
+    run(process, x)
+    first, last = windows[min(windows)], windows[max(windows)]
+    assert min(windows) == -FRAMES.context
+    np.testing.assert_array_equal(first[:, : FRAMES.context], x[:, FRAMES.context : 0 : -1])
+    beyond = last[:, samples - max(windows) :][:, : FRAMES.context]
+    assert beyond.shape[1] == FRAMES.context
+    np.testing.assert_array_equal(beyond, x[:, -2 : -2 - FRAMES.context : -1])
+
+
+def test_output_follows_the_input_without_waiting_for_its_end():
+    consumed = 0
+
+    def source():
+        nonlocal consumed
+        for block in blocks_of(sound(1, 48_000 * 60), 48_000):
+            consumed += 48_000
+            yield block
+
+    emitted = most = 0
+    for block in process_windows(identity, source(), FRAMES, channels=1, group=2):
+        most = max(most, consumed - emitted)
+        emitted += block.shape[1]
+    assert emitted == 48_000 * 60
+    assert most <= FRAMES.window + 2 * FRAMES.step + 48_000
+
+
+# ---- noise
+
+
+def test_noise_is_anchored_to_absolute_time():
+    key, shape = jax.random.key(3), (64, 32, 16)
+    noise = np.asarray(anchored_noise(key, jnp.array([-6, 45, 45, 1000]), shape))
+    np.testing.assert_array_equal(noise[0, 51:], noise[1, :13])
+    np.testing.assert_array_equal(noise[1], noise[2])
+    assert np.corrcoef(noise[0, :51].ravel(), noise[1, :51].ravel())[0, 1] == pytest.approx(0, abs=0.02)
+    assert noise.mean() == pytest.approx(0, abs=0.02) and noise.std() == pytest.approx(1, abs=0.02)
+    other = np.asarray(anchored_noise(jax.random.key(4), jnp.array([-6]), shape))
+    assert np.corrcoef(noise[0].ravel(), other[0].ravel())[0, 1] == pytest.approx(0, abs=0.02)
+
+
+# ---- the tiny networks
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    enable_compilation_cache()
+    return Model(TINY, jax.device_put(tiny_params()))
+
+
+@pytest.fixture(scope="module")
+def spoken(model):
+    """Two seconds at 8 kHz, alone in one window, and its super-resolution."""
+    x = sound(1, 16_000)[0]
+    return x, upscale(model, x, 8000)
+
+
+def test_one_window_is_the_pipeline_on_the_normalised_input(model, spoken):
+    x, y = spoken
+    lr = soxr.resample(x, 8000, 48_000, quality="VHQ")
+    lr = np.pad(lr, (FRAMES.context, FRAMES.window - FRAMES.context - len(lr)), mode="reflect")[None]
+    shape = latent_shape(TINY, FRAMES.window)
+    keys = jax.random.split(jax.random.key(0))
+    posterior, initial = (anchored_noise(key, jnp.array([-6]), shape) for key in keys)
+    stats = normalisation(lr)
+    pipeline = jax.jit(super_resolve, static_argnums=1)
+    hr = denormalise(pipeline(model.params, TINY, normalise(lr, stats), posterior, initial), stats)
+    expected = np.asarray(hr)[0, FRAMES.context : FRAMES.context + len(y)]
+    np.testing.assert_allclose(y, expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_seeds(model, spoken):
+    x, y = spoken
+    np.testing.assert_array_equal(upscale(model, x, 8000, seed=0), y)
+    assert np.abs(upscale(model, x, 8000, seed=1) - y).max() > 0.1 * np.abs(y).max()
+
+
+def test_channels_with_the_same_sound_stay_the_same(model, spoken):
+    x, y = spoken
+    np.testing.assert_array_equal(upscale(model, np.stack([x, x, x]), 8000), np.stack([y, y, y]))
+
+
+def test_channels_are_normalised_by_their_joint_peak(model, spoken):
+    x, y = spoken
+    quiet = upscale(model, np.stack([x, x / 8]), 8000)
+    np.testing.assert_array_equal(quiet[0], y)
+    alone = upscale(model, x / 8, 8000)
+    assert np.abs(quiet[1] - alone).max() > 0.1 * np.abs(alone).max()
+
+
+def test_the_level_of_the_input_is_the_level_of_the_output(model, spoken):
+    x, y = spoken
+    np.testing.assert_allclose(upscale(model, x / 4, 8000), y / 4, atol=0.01 * np.abs(y / 4).max())
+
+
+def test_silent_channels_stay_silent(model, spoken):
+    x, y = spoken
+    silence = np.zeros_like(x)
+    assert (upscale(model, silence, 8000) == 0).all()
+    both = upscale(model, np.stack([silence, x]), 8000)
+    assert (both[0] == 0).all()
+    np.testing.assert_array_equal(both[1], y)
+
+
+@pytest.mark.parametrize(("samples", "sample_rate"), [(0, 8000), (1, 44_100), (257, 22_050), (12_345, 16_000)])
+def test_short_inputs(model, samples, sample_rate):
+    y = upscale(model, sound(1, samples)[0], sample_rate)
+    assert y.shape == (int(samples * 48_000 / sample_rate + 0.5),)
+    assert np.isfinite(y).all() and y.dtype == np.float32
+
+
+def test_a_stream_is_the_whole_and_one_program_serves_all(model):
+    x = sound(2, 8000 * 6)  # two windows
+    whole = upscale(model, x, 8000)
+    stream = list(upscale_stream(model, blocks_of(x, 700), 8000, channels=2))
+    np.testing.assert_array_equal(np.concatenate(stream, axis=1), whole)
+    assert module._super_resolve_batch._cache_size() == 1
+
+
+def test_batches_change_rounding_only(model):
+    x = sound(3, 8000 * 2)
+    a, b = upscale(model, x, 8000), upscale(model, x, 8000, batch=2)
+    np.testing.assert_allclose(a, b, atol=1e-3 * np.abs(a).max())
+
+
+def test_bad_input(model):
+    with pytest.raises(UserError, match="3000 Hz.*4000 Hz or more"):
+        upscale(model, np.zeros(100), 3000)
+    with pytest.raises(UserError, match=r"got \(1, 2, 100\)"):
+        upscale(model, np.zeros((1, 2, 100)), 8000)
+    x = sound(2, 300_000)
+    x[1, 270_001] = np.nan
+    with pytest.raises(UserError, match="sample 270001 of channel 2 is nan"):
+        upscale(model, x, 48_000)
