@@ -183,19 +183,21 @@ class BandwidthMeter:
 
 SILENCE_DB = -90.0  # mean square of a frame, full scale 0 dB, under which it holds nothing
 ACTIVE_DB = 50.0  # frames further below the loudest do not count
-WALL_DB = 20.0  # drop from 0.9 to 1.08 of a frequency, with nothing above it recovering, that makes it a wall
-RECOVERY = 0.75  # quantile of the bins above; images of a resampler may stick out
-EDGE_DB = 10.0  # the wall's edge: so far below the band before it
+DEEP_WALL_DB = 35.0  # a drop from 0.9 to 1.1 of a frequency that only a filter makes ...
+WALL_DB, FLOOR_DB = 20.0, 12.0  # ... or a smaller one, if what follows is no further above the lowest level up there
+EDGE_DB = 12.0  # the wall's edge: so far below the band before it
+QUANTISATION_DB = -114.0  # level per bin, full scale 0 dB, under which the top of the spectrum is rounding or dither
 
 
 def _block_bandwidth(x_N: np.ndarray, sample_rate: int) -> float:
     """Bandwidth in Hz of a few seconds of sound; 0 if there is none.
 
-    The upper edge of the steepest wall in the spectrum of the loud frames (90th percentile per bin, which an isolated
-    click does not reach), half the rate if there is no wall.
+    The upper edge of the deepest wall in the spectrum of the loud frames (90th percentile per bin, which an isolated
+    click does not reach; images of a resampler may stick out above the wall), or where the spectrum has sunk into the
+    floor of quantisation, whichever comes first; half the rate if there is neither.
     """
     size = 1 << round(np.log2(sample_rate / 24))  # 2048 at 48 kHz
-    x_N = np.pad(x_N - x_N.mean(), (0, max(0, size - len(x_N))))
+    x_N = np.pad(x_N - x_N.mean(), (0, max(0, size - len(x_N)))) if len(x_N) else np.zeros(size)
     frames_TxW = np.lib.stride_tricks.sliding_window_view(x_N, size)[:: size // 4]
     energy_T = 10 * np.log10(np.square(frames_TxW).mean(axis=1) + 1e-20)
     if energy_T.max() < SILENCE_DB:
@@ -207,17 +209,21 @@ def _block_bandwidth(x_N: np.ndarray, sample_rate: int) -> float:
     level_K = 10 * np.log10(power_K + power_K.max() * 1e-14)
 
     highest = len(level_K) - 1
-    total_K = np.concatenate([[0], np.cumsum(level_K)])
     walls = []
     for k in np.unique(np.geomspace(1000 * size / sample_rate, highest / 1.1, 200).astype(int)):
-        low, high, after = int(0.8 * k), int(0.93 * k) + 1, math.ceil(1.08 * k)
-        before = (total_K[high] - total_K[low]) / (high - low)
-        drop = before - level_K[after : math.ceil(1.3 * k) + 1].mean()
-        recovered = before - np.quantile(level_K[after:], RECOVERY)
-        if min(drop, recovered) >= WALL_DB:
+        before = level_K[int(0.8 * k) : int(0.93 * k) + 1].mean()
+        after = level_K[math.ceil(1.08 * k) : math.ceil(1.3 * k) + 1].mean()
+        lowest, high = np.quantile(level_K[math.ceil(1.08 * k) :], (0.25, 0.75))
+        drop = before - after
+        if before - high >= WALL_DB and (drop >= DEEP_WALL_DB or (drop >= WALL_DB and after - lowest <= FLOOR_DB)):
             walls.append((drop, k, before))
-    if not walls:
-        return sample_rate / 2
-    _, k, before = max(walls)
-    edge = np.flatnonzero(level_K[: int(1.2 * k)] >= before - EDGE_DB)[-1]
+    edge = highest
+    if walls:
+        deepest = max(drop for drop, _, _ in walls)
+        k, before = next((k, before) for drop, k, before in walls if drop >= 0.9 * deepest)
+        edge = np.flatnonzero(level_K[: math.ceil(1.08 * k)] >= before - EDGE_DB)[-1]
+    floor = np.median(level_K[int(0.9 * highest) :])
+    if floor < QUANTISATION_DB:
+        above_floor = np.flatnonzero(ndimage.median_filter(level_K, 15, mode="nearest") > floor + 6)
+        edge = min(edge, above_floor[-1]) if above_floor.size else edge
     return float(edge) * sample_rate / size

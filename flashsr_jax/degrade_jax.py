@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import signal
 
+from flashsr_jax import spectral
 from flashsr_jax.degrade import SAMPLE_RATE
 
 EXTENSION = 4096  # samples beyond each edge, in which a 2 kHz filter of order 10 has rung off
@@ -71,9 +72,9 @@ def simulate_low_resolution(hr_BxN: jax.Array, filters: dict[str, jax.Array]) ->
     # A whole number of seconds, so that every integer rate has a whole number of samples in it.
     length = SAMPLE_RATE * math.ceil((samples + 2 * EXTENSION) / SAMPLE_RATE)
     extended_BxL = _extend(hr_BxN.astype(jnp.float32), filters["edge_samples"], length)
-    filtered_BxK = jnp.fft.rfft(extended_BxL) * _squared_magnitude(length, filters)
-    low_passed_BxN = jnp.fft.irfft(filtered_BxK, length)[:, :samples]
-    return jnp.fft.irfft(_resample_down_and_up(low_passed_BxN, filters["low_rate_hz"], length), length)[:, :samples]
+    filtered_BxK = spectral.rfft(extended_BxL, length) * _squared_magnitude(length, filters)
+    low_passed_BxN = spectral.irfft(filtered_BxK, length)[:, :samples]
+    return spectral.irfft(_resample_down_and_up(low_passed_BxN, filters["low_rate_hz"], length), length)[:, :samples]
 
 
 def _extend(x_BxN: jax.Array, edge_samples_B: jax.Array, length: int) -> jax.Array:
@@ -97,15 +98,13 @@ def _resample_down_and_up(x_BxN: jax.Array, rate_B: jax.Array, length: int) -> j
     repeats it, Y[p] = R[p] V[p mod M], whose part beyond 24 kHz folds once more. Terms below about -90 dB are left out.
     """
     period_Bx1 = (rate_B[:, None] * (length / SAMPLE_RATE)).astype(jnp.int32)
-    bins_K = jnp.arange(length // 2 + 1, dtype=jnp.int32)
-    response = lambda bins: _resampling_response(bins / (period_Bx1 / 2))  # noqa: E731
-    low_passed_BxK = jnp.fft.rfft(x_BxN, length) * response(bins_K)
+    bins_K = np.arange(length // 2 + 1, dtype=np.int32)
+    low_passed_BxK = spectral.rfft(x_BxN, length) * _resampling_response(bins_K / (period_Bx1 / 2))
     low_BxK = low_passed_BxK + _at(low_passed_BxK, bins_K - period_Bx1) + _at(low_passed_BxK, bins_K + period_Bx1)
     back_BxK = 0.0
     for fold in (-length, 0, length):
-        bins_BxK = bins_K + fold
-        offset_BxK = (bins_BxK + period_Bx1 // 2) % period_Bx1 - period_Bx1 // 2
-        back_BxK += response(bins_BxK) * _at(low_BxK, offset_BxK)
+        offset_BxK = (bins_K + fold + period_Bx1 // 2) % period_Bx1 - period_Bx1 // 2
+        back_BxK += _resampling_response((bins_K + fold) / (period_Bx1 / 2)) * _at(low_BxK, offset_BxK)
     return back_BxK
 
 
