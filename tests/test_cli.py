@@ -146,6 +146,19 @@ def test_many_files_and_a_bad_one(weights, capsys):
 # ---- what happens around the networks
 
 
+def test_options_reach_the_networks(weights, monkeypatch):
+    seen = {}
+
+    def look(model, blocks, sample_rate, **options):
+        seen.update(options, sample_rate=sample_rate)
+        return iter([np.zeros((3, 6), np.float32)])
+
+    monkeypatch.setattr(flashsr_jax.upscale_files, "upscale_stream", look)
+    record("a.wav", 1, 3)
+    assert main(["upscale", "a.wav", "-o", "b.wav", "--weights", weights, "--steps", "4", "--seed", "9"]) == 0
+    assert seen == {"channels": 3, "seed": 9, "steps": 4, "sample_rate": 8000}
+
+
 def test_folders_are_made_and_a_slash_means_a_folder(weights, no_networks):
     record("a.wav")
     assert main(["upscale", "a.wav", "-o", "deep/er/", "--weights", weights]) == 0
