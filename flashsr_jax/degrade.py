@@ -192,7 +192,7 @@ QUANTISATION_DB = -114.0  # level per bin, full scale 0 dB, under which the top 
 def _block_bandwidth(x_N: np.ndarray, sample_rate: int) -> float:
     """Bandwidth in Hz of a few seconds of sound; 0 if there is none.
 
-    The upper edge of the deepest wall in the spectrum of the loud frames (90th percentile per bin, which an isolated
+    The upper edge of the deepest wall in the spectrum of the loud frames (95th percentile per bin, which an isolated
     click does not reach; images of a resampler may stick out above the wall), or where the spectrum has sunk into the
     floor of quantisation, whichever comes first; half the rate if there is neither.
     """
@@ -205,7 +205,7 @@ def _block_bandwidth(x_N: np.ndarray, sample_rate: int) -> float:
     window_W = signal.get_window("blackmanharris", size)
     active_TxW = frames_TxW[energy_T > energy_T.max() - ACTIVE_DB]
     power_TxK = np.abs(np.fft.rfft(active_TxW * (window_W / window_W.sum()))) ** 2
-    power_K = np.quantile(ndimage.uniform_filter1d(power_TxK, 5, axis=1, mode="nearest"), 0.9, axis=0)
+    power_K = np.quantile(ndimage.uniform_filter1d(power_TxK, 5, axis=1, mode="nearest"), 0.95, axis=0)
     level_K = 10 * np.log10(power_K + power_K.max() * 1e-14)
 
     highest = len(level_K) - 1
