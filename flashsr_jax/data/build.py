@@ -16,8 +16,9 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -108,46 +109,66 @@ def build_dataset(
         where = ", ".join(map(str, sources)) or "the call"
         raise UserError(f"no recordings in {where} (looked for {', '.join(SUFFIXES)})")
     inputs = _inputs(recordings, catalogue, min_bandwidth_hz)
-    if out.exists() and not overwrite:
-        summary = _existing(out, inputs)
-        print(summary)
-        return summary
+    if _holds_dataset(out):
+        if (summary := _up_to_date(out, inputs)) is not None:
+            print(summary)
+            return summary
+        if not overwrite:
+            raise UserError(
+                f"{out} holds a dataset of other recordings or options: choose another --out or --overwrite"
+            )
 
     partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(partial, ignore_errors=True)  # of a build that was killed
     partial.mkdir(parents=True)
+    try:
+        summary = _build(recordings, catalogue, partial, out, min_bandwidth_hz, workers)
+        (partial / INPUTS).write_text(json.dumps(inputs) + "\n")
+        if out.exists():
+            shutil.rmtree(out)
+        partial.rename(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    print(summary)
+    return summary
+
+
+def _build(recordings, catalogue, partial: Path, out: Path, min_bandwidth_hz: float, workers) -> BuildSummary:
+    """Everything but the inputs' description, in the folder `partial`."""
     summary = BuildSummary(out)
+    fingerprints = {}
     with tempfile.TemporaryDirectory(prefix="decoded-", dir=partial) as spool:
         writer = _writer(partial)
         results = _decode_all(recordings, catalogue, Path(spool), min_bandwidth_hz, workers)
-        total = f"/{len(recordings)}" if not catalogue else ""
-        fingerprints = {}
         for count, (recording, result) in enumerate(results, 1):
+            if isinstance(result, Decoded):
+                file = result.file
+                first = fingerprints.setdefault(result.fingerprint, recording.name)
+                if first == recording.name:
+                    writer.initialize_splits([recording.split], fail_if_exists=False)
+                    writer.add_examples({recording.split: _records(recording, result)})
+                    summary.recordings.append(_manifest_row(recording, result))
+                else:
+                    result = Unusable("duplicate", f"same audio as {first}")
+                file.unlink()
             if isinstance(result, Unusable):
-                _leave_out(summary, recording, result)
-            elif result.fingerprint in fingerprints:
-                first = fingerprints[result.fingerprint]
-                _leave_out(summary, recording, Unusable("duplicate", f"same audio as {first}"))
-                result.file.unlink()
-            else:
-                fingerprints[result.fingerprint] = recording.name
-                writer.add_examples({recording.split: list(_records(recording, result))})
-                summary.recordings.append(_manifest_row(recording, result))
-                result.file.unlink()
+                row = {"path": recording.name, "reason": result.reason, "detail": result.detail}
+                summary.left_out.append(row)
             if sys.stderr.isatty():
-                print(f"\r{count}{total} recordings", end="", file=sys.stderr, flush=True)
+                print(f"\r{count} of {len(recordings) or 'the'} recordings", end="", file=sys.stderr, flush=True)
         if sys.stderr.isatty():
             print(file=sys.stderr)
         writer.close_all()
     if not summary.recordings:
-        shutil.rmtree(partial)
-        raise UserError(f"nothing to build {out} from:\n{summary}\nfirst: {summary.left_out[0]}")
-    _write_csv(partial / MANIFEST, summary.recordings)
+        reasons = collections.Counter(row["reason"] for row in summary.left_out)
+        counts = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+        first = summary.left_out[0]
+        raise UserError(
+            f"nothing to build {out} from: all recordings are left out ({counts}); "
+            f"{first['path']}: {first['reason']}: {first['detail']}"
+        )
+    _write_csv(partial / MANIFEST, summary.recordings, summary.recordings[0])
     _write_csv(partial / LEFT_OUT, summary.left_out, ("path", "reason", "detail"))
-    (partial / INPUTS).write_text(json.dumps(inputs) + "\n")
-    shutil.rmtree(out, ignore_errors=True)
-    partial.rename(out)
-    print(summary)
     return summary
 
 
@@ -173,7 +194,7 @@ def _find(sources: Sequence[str | Path], csv: str | Path | None) -> list[Recordi
     recordings = []
     for path in files:
         row = listed.get(path, {})
-        name = Path(os.path.relpath(path, base)).as_posix()
+        name = os.fsencode(os.path.relpath(path, base)).decode(errors="replace")
         group = row.get("group") or Path(name).parent.as_posix()
         recordings.append(
             Recording(
@@ -233,17 +254,19 @@ def _inputs(recordings: list[Recording], catalogue: list[tuple[str, str]], min_b
     }
 
 
-def _existing(out: Path, inputs: dict) -> BuildSummary:
-    """Summary of a complete dataset of the same inputs; UserError for anything else."""
-    if not (out / INPUTS).is_file():
-        raise UserError(f"{out} exists and is no dataset of this program: choose another --out, or --overwrite it")
-    before = json.loads((out / INPUTS).read_text())
-    changed = [name for name in inputs if before.get(name) != inputs[name]]
-    if changed:
-        raise UserError(
-            f"{out} holds a dataset of other inputs (differing: {', '.join(changed)}): "
-            "choose another --out, or --overwrite it"
-        )
+def _holds_dataset(out: Path) -> bool:
+    """Whether `out` is a dataset of this program, as opposed to nothing; UserError for anything else."""
+    if (out / INPUTS).is_file():
+        return True
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} exists and is no dataset of this program: choose another --out")
+    return False
+
+
+def _up_to_date(out: Path, inputs: dict) -> BuildSummary | None:
+    """Summary of the dataset there if it is of the same inputs."""
+    if json.loads((out / INPUTS).read_text()) != inputs:
+        return None
     rows = []
     for name in (MANIFEST, LEFT_OUT):
         with (out / name).open(newline="", encoding="utf-8") as lines:
@@ -281,6 +304,10 @@ def _decode_all(
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
+        except BrokenProcessPool as error:
+            raise UserError(
+                "a decoding process was killed (out of memory, or by a recording): give fewer --workers"
+            ) from error
         finally:
             for future in waiting:
                 future.cancel()
@@ -324,9 +351,7 @@ def _writer(folder: Path):
         features=tfds.features.FeaturesDict(features),
         disable_shuffling=True,
     )
-    writer = tfds.core.SequentialWriter(info, max_examples_per_shard=SHARD_RECORDS, file_format="array_record")
-    writer.initialize_splits(list(SPLITS))
-    return writer
+    return tfds.core.SequentialWriter(info, max_examples_per_shard=SHARD_RECORDS, file_format="array_record")
 
 
 def _records(recording: Recording, decoded: Decoded) -> Iterator[dict]:
@@ -360,13 +385,9 @@ def _manifest_row(recording: Recording, decoded: Decoded) -> dict:
     }
 
 
-def _leave_out(summary: BuildSummary, recording: Recording, unusable: Unusable) -> None:
-    summary.left_out.append({"path": recording.name, "reason": unusable.reason, "detail": unusable.detail})
-
-
-def _write_csv(path: Path, rows: list[dict], columns: Sequence[str] = ()) -> None:
+def _write_csv(path: Path, rows: list[dict], columns: Iterable[str]) -> None:
     with path.open("w", newline="", encoding="utf-8") as lines:
-        writer = csv_format.DictWriter(lines, columns or list(rows[0]))
+        writer = csv_format.DictWriter(lines, list(columns))
         writer.writeheader()
         writer.writerows(rows)
 
