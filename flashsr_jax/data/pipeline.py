@@ -49,6 +49,10 @@ class Recordings:
             raise UserError(f"data.dir={folder}: no dataset there; build one with `flashsr data build DIR... --out`")
         with (folder / MANIFEST).open(newline="", encoding="utf-8") as lines:
             rows = [row for row in csv.DictReader(lines) if row["split"] == split]
+        if not rows:
+            raise UserError(
+                f"data.dir={folder}: no {split} recordings; build with more groups or a CSV with a split column"
+            )
         segments = [(row, i, length) for row in rows for i, length in enumerate(segment_lengths(int(row["samples"])))]
         self.folder, self.split = folder, split
         self.fingerprint = [(row["fingerprint"], i) for row, i, _ in segments]
