@@ -123,6 +123,17 @@ def test_device_simulation_of_a_batch_uses_each_examples_own_filter():
         degrade_jax.simulate_low_resolution(hr_BxN[:, :63], stacked)
 
 
+def test_device_simulation_at_the_edges():
+    """A signal that begins far from zero: the device extends it as sosfiltfilt does."""
+    hr = (0.5 + 0.1 * np.random.default_rng(0).standard_normal(30_720)).astype(np.float32)
+    for lowpass in (LowpassFilter("cheby1", 10, 4000.0), LowpassFilter("ellip", 10, 4000.0)):
+        filters = {name: array[None] for name, array in degrade.filter_arrays(lowpass).items()}
+        exact = degrade.simulate_low_resolution(hr, lowpass)
+        error = (np.asarray(degrade_jax.simulate_low_resolution(hr[None], filters))[0] - exact) ** 2
+        assert np.mean(error[:100]) < 1e-4 * np.mean(exact**2), lowpass
+        assert np.mean(error[100:1000]) < 2e-9 * np.mean(exact**2), lowpass
+
+
 def test_device_simulation_moves_no_data_between_devices():
     mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     if jax.device_count() > 1:
