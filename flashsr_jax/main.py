@@ -3,9 +3,10 @@
 Single fields are changed by --config.optimizer.student.lr=2e-5 and the like. The same command again resumes.
 """
 
+import logging
 import sys
 
-from absl import app, flags, logging
+from absl import app, flags
 from ml_collections import config_flags
 
 from flashsr_jax.errors import UserError
@@ -19,7 +20,8 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run: checkpoints
 def main(argv):
     """Train. Mistakes of the user and diverged runs end with one line and exit code 1."""
     del argv
-    logging.set_verbosity(logging.INFO)
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.WARNING, force=True)
+    logging.getLogger("flashsr_jax").setLevel(logging.INFO)
     enable_compilation_cache()
     try:
         train(_CONFIG.value, _WORKDIR.value)

@@ -4,17 +4,18 @@ The mesh has two axes. A batch is split over both; a parameter is split over `fs
 The same program then runs on one device (1 x 1), data parallel (n x 1), fully sharded (1 x n) or mixed.
 """
 
+import logging
 import math
 import re
 from collections.abc import Sequence
 
 import jax
 import numpy as np
-from absl import logging
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from flashsr_jax.errors import UserError
 
+LOGGER = logging.getLogger(__name__)
 AXES = ("data", "fsdp")
 BATCH_SPEC = PartitionSpec(AXES)
 
@@ -89,9 +90,9 @@ def tree_shardings(tree, mesh: Mesh, rules: Sequence[tuple[str, tuple]], min_siz
         return NamedSharding(mesh, spec)
 
     shardings = jax.tree_util.tree_map_with_path(sharding_of, tree)
-    logging.info("%s: %d of %d arrays sharded on %s", name, len(sharded), len(jax.tree.leaves(tree)), dict(mesh.shape))
+    LOGGER.info("%s: %d of %d arrays sharded on %s", name, len(sharded), len(jax.tree.leaves(tree)), dict(mesh.shape))
     for where, shape, spec in sharded:
-        logging.debug("  %s %s -> %s", where, shape, spec)
+        LOGGER.debug("  %s %s -> %s", where, shape, spec)
     return shardings
 
 

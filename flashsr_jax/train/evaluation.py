@@ -6,14 +6,18 @@ Letters: B batch, N samples, T mel frames, F mel bins.
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from flashsr_jax import sharding
-from flashsr_jax.audio import HOP
+from flashsr_jax import losses, sharding
+from flashsr_jax.audio import HOP, denormalise, log_mel
 from flashsr_jax.data.pipeline import Clip, fixed_clips
 from flashsr_jax.evaluate.metrics import lsd, lsd_hf
 from flashsr_jax.evaluate.pictures import mel_image, spectrogram_image
+from flashsr_jax.models.vocoder import SRVocoder
+from flashsr_jax.train.batch import Windows
+from flashsr_jax.train.frozen import dtype_of, model_of
 
 
 class ClipSet(NamedTuple):
@@ -42,6 +46,22 @@ class ClipSet(NamedTuple):
         return cls(clips, sharding.to_global(batch, mesh))
 
 
+def mel_outputs(config, frozen: dict, windows: Windows, mel_BxTxF: jax.Array, cutoff_B: jax.Array) -> dict:
+    """What `eval_step` of a stage that makes mels returns: `metrics` (B,) each, `mels` (B, 3, T, F) of input, output
+    and original, and, where the configuration names a vocoder, `audio` (B, N) at the input's level."""
+    model = model_of(config)
+    mel_lr, mel_hr = (log_mel(x, model.vae.mel_bins) for x in (windows.lr, windows.hr))
+    outputs = {
+        "metrics": losses.mel_errors(mel_BxTxF, mel_hr, cutoff_B),
+        "mels": jnp.stack([mel_lr, mel_BxTxF, mel_hr], axis=1),
+    }
+    if "vocoder" in frozen:
+        vocoder = SRVocoder(model.vocoder, dtype_of(config))
+        waveform = vocoder.apply({"params": frozen["vocoder"]}, mel_BxTxF, windows.lr)
+        outputs["audio"] = denormalise(waveform, windows.stats)
+    return outputs
+
+
 def evaluate(program, weights: dict, frozen: dict, clips: ClipSet, key: jax.Array, logs, step: int) -> dict[str, float]:
     """Mean scores over the clips; their pictures and, where the stage makes any, their audio go to the logs.
 
@@ -59,12 +79,13 @@ def evaluate(program, weights: dict, frozen: dict, clips: ClipSet, key: jax.Arra
         scores["lsd_hf"] = float(np.mean([lsd_hf(hr, audio, cutoff) for hr, audio in pairs]))
     for index, clip in enumerate(clips.clips):
         audio = outputs["audio"][index] if "audio" in outputs else None
-        logs.clip(step, clip.name, _picture(clip, outputs["mel"][index], audio), audio)
+        logs.clip(step, clip.name, _picture(clip, outputs["mels"][index], audio), audio)
     logs.evaluation(step, scores)
     return scores
 
 
-def _picture(clip: Clip, mel_TxF: np.ndarray, audio: np.ndarray | None) -> np.ndarray:
-    """Input, output and original side by side; the output as a mel where there is no audio."""
-    output = mel_image(mel_TxF) if audio is None else spectrogram_image(audio)
-    return np.concatenate([spectrogram_image(clip.lr), output, spectrogram_image(clip.hr)], axis=1)
+def _picture(clip: Clip, mels_3xTxF: np.ndarray, audio: np.ndarray | None) -> np.ndarray:
+    """Input, output and original side by side: spectrograms where there is audio, else mels."""
+    if audio is None:
+        return np.concatenate([mel_image(mel) for mel in mels_3xTxF], axis=1)
+    return np.concatenate([spectrogram_image(x) for x in (clip.lr, audio, clip.hr)], axis=1)

@@ -1,15 +1,14 @@
 """Networks that a stage uses without training them, and the configuration they must agree with.
 
-Letters: B batch, N samples, T mel frames, F mel bins; latents are (B, T / s, F / s, C).
+Letters: B batch, N samples; latents are (B, T, F, C).
 """
 
 import jax
 import jax.numpy as jnp
 
-from flashsr_jax.audio import denormalise, log_mel
+from flashsr_jax.audio import log_mel
 from flashsr_jax.errors import UserError
 from flashsr_jax.models.presets import ModelConfig, model_config
-from flashsr_jax.models.vocoder import SRVocoder
 from flashsr_jax.pipeline import encode, latent_shape
 from flashsr_jax.train.batch import Windows
 from flashsr_jax.weights.runs import load_network
@@ -55,12 +54,3 @@ def encode_pair(config, frozen: dict, windows: Windows, key: jax.Array) -> tuple
     z = encode(frozen["vae"], model, mel, eps, frozen["scale_factor"], dtype_of(config))
     z = jax.lax.stop_gradient(z).reshape(batch, 2, *z.shape[1:])
     return z[:, 0], z[:, 1]
-
-
-def vocode(config, frozen: dict, mel_BxTxF: jax.Array, windows: Windows) -> dict[str, jax.Array]:
-    """{"audio": waveforms (B, N) at the input's level} where there is a vocoder, else nothing."""
-    if "vocoder" not in frozen:
-        return {}
-    vocoder = SRVocoder(model_of(config).vocoder, dtype_of(config))
-    waveform = vocoder.apply({"params": frozen["vocoder"]}, mel_BxTxF, windows.lr)
-    return {"audio": denormalise(waveform, windows.stats)}

@@ -1,18 +1,19 @@
 """What a run tells: lines on the terminal with the time left, metrics.jsonl and TensorBoard."""
 
 import json
+import logging
 import math
 import time
 from pathlib import Path
 
 import jax
 import numpy as np
-from absl import logging
 from tensorboardX import SummaryWriter
 
 from flashsr_jax.audio import SAMPLE_RATE
 from flashsr_jax.files import replacing
 
+LOGGER = logging.getLogger(__name__)
 FILE = "metrics.jsonl"
 COUNTS = "data/"  # metrics that are added up between two lines, not averaged
 
@@ -80,7 +81,7 @@ class Logs:
         self._record(step, "train", reduced | speed)
         left = time.strftime("%H:%M:%S", time.gmtime((self._total - step) * elapsed / steps))
         terms = "  ".join(f"{name} {value:.4g}" for name, value in reduced.items())
-        logging.info(
+        LOGGER.info(
             "step %d/%d (%d %%, %s left)  %s  %.1f s of audio/s, %.3g TFLOP/s, %.0f %% waiting for data",
             step,
             self._total,
@@ -95,7 +96,7 @@ class Logs:
     def evaluation(self, step: int, scores: dict[str, float]) -> None:
         """The held-out clips' scores at this step."""
         self._record(step, "eval", scores)
-        logging.info("step %d  held-out clips: %s", step, "  ".join(f"{k} {v:.4g}" for k, v in scores.items()))
+        LOGGER.info("step %d  held-out clips: %s", step, "  ".join(f"{k} {v:.4g}" for k, v in scores.items()))
         self._time_of_last_line = time.perf_counter()
 
     def clip(self, step: int, name: str, picture: np.ndarray, audio: np.ndarray | None) -> None:
@@ -125,6 +126,6 @@ def _drop_after(path: Path, step: int) -> None:
             if json.loads(line)["step"] <= step:
                 kept.append(line + "\n")
         except json.JSONDecodeError:
-            logging.warning("%s: dropped an unfinished line", path)
+            LOGGER.warning("%s: dropped an unfinished line", path)
     with replacing(path) as partial:
         partial.write_text("".join(kept))

@@ -6,13 +6,13 @@ the mesh, each process reads its part of every batch, and process 0 writes logs.
 
 import functools
 import json
+import logging
 import time
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
 import jax
-from absl import logging
 
 from flashsr_jax import flops, sharding
 from flashsr_jax.audio import HOP, SAMPLE_RATE
@@ -26,6 +26,7 @@ from flashsr_jax.train.logs import Logs
 from flashsr_jax.train.state import TrainState
 from flashsr_jax.weights.runs import CONFIG_FILE
 
+LOGGER = logging.getLogger(__name__)
 STAGES = {"vae": vae, "teacher": teacher, "student": student, "vocoder": vocoder}
 
 
@@ -63,7 +64,7 @@ def train(config, workdir: str) -> dict[str, float]:
         state = programs.init(frozen, key)
     else:
         state = _restore(checkpoints, programs, data)
-        logging.info("resuming from step %d", checkpoints.latest_step)
+        LOGGER.info("resuming from step %d", checkpoints.latest_step)
     start = int(state.step)
     with Logs(workdir, start, config.steps) as logs:
         run = functools.partial(_run, config, programs, mesh, frozen, key, data, clips, checkpoints, logs)

@@ -15,7 +15,6 @@ import numpy as np
 from jax import lax
 
 from flashsr_jax import losses
-from flashsr_jax.audio import log_mel
 from flashsr_jax.diffusion import (
     STEPS,
     consistency_scalings,
@@ -30,7 +29,8 @@ from flashsr_jax.models.discriminators import LatentHead
 from flashsr_jax.models.unet import UNet
 from flashsr_jax.pipeline import decode, latent_shape
 from flashsr_jax.train.batch import prepare
-from flashsr_jax.train.frozen import dtype_of, encode_pair, load, load_vocoder, model_of, vocode
+from flashsr_jax.train.evaluation import mel_outputs
+from flashsr_jax.train.frozen import dtype_of, encode_pair, load, load_vocoder, model_of
 from flashsr_jax.train.optim import by_phase
 from flashsr_jax.train.state import TrainState, apply_gradients, create, finish_step
 
@@ -159,12 +159,9 @@ def eval_step(config, weights: dict, frozen: dict, batch: dict, key: jax.Array) 
     v = UNet(model.unet, dtype).apply({"params": weights["student"]}, noise, z_lr, t_B)
     z_hat = z0_from_v(noise, t_B, v)
     decoded = decode(frozen["vae"], model, z_hat, frozen["scale_factor"], dtype)
-    mel = log_mel(windows.hr, model.vae.mel_bins)
-    return {
-        "metrics": {"latent_l1": losses.l1(z_hat, z0), **losses.mel_errors(decoded, mel, batch["cutoff_hz"])},
-        "mel": decoded,
-        **vocode(config, frozen, decoded, windows),
-    }
+    outputs = mel_outputs(config, frozen, windows, decoded, batch["cutoff_hz"])
+    outputs["metrics"]["latent_l1"] = losses.l1(z_hat, z0)
+    return outputs
 
 
 def start_probabilities(steps: int, mode_weights) -> np.ndarray:

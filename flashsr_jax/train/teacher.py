@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 
 from flashsr_jax import losses
-from flashsr_jax.audio import log_mel
 from flashsr_jax.diffusion import STEPS, guided_v, q_sample, solve, solver_grid, velocity
 from flashsr_jax.models.unet import UNet
 from flashsr_jax.pipeline import decode, latent_shape
 from flashsr_jax.train.batch import prepare
-from flashsr_jax.train.frozen import dtype_of, encode_pair, load, load_vocoder, model_of, vocode
+from flashsr_jax.train.evaluation import mel_outputs
+from flashsr_jax.train.frozen import dtype_of, encode_pair, load, load_vocoder, model_of
 from flashsr_jax.train.state import TrainState, apply_gradients, create, finish_step
 
 
@@ -73,9 +73,6 @@ def eval_step(config, weights: dict, frozen: dict, batch: dict, key: jax.Array) 
 
     z_hat = solve(predict_v, noise, solver_grid(config.eval.steps))
     decoded = decode(frozen["vae"], model, z_hat, frozen["scale_factor"], dtype_of(config))
-    mel = log_mel(windows.hr, model.vae.mel_bins)
-    return {
-        "metrics": {"velocity_mse": sum(errors) / len(errors), **losses.mel_errors(decoded, mel, batch["cutoff_hz"])},
-        "mel": decoded,
-        **vocode(config, frozen, decoded, windows),
-    }
+    outputs = mel_outputs(config, frozen, windows, decoded, batch["cutoff_hz"])
+    outputs["metrics"]["velocity_mse"] = sum(errors) / len(errors)
+    return outputs

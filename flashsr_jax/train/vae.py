@@ -15,7 +15,8 @@ from flashsr_jax.models.discriminators import PatchDiscriminator
 from flashsr_jax.models.vae import VAE, posterior_sample
 from flashsr_jax.pipeline import latent_shape
 from flashsr_jax.train.batch import prepare
-from flashsr_jax.train.frozen import dtype_of, load_vocoder, model_of, vocode
+from flashsr_jax.train.evaluation import mel_outputs
+from flashsr_jax.train.frozen import dtype_of, load_vocoder, model_of
 from flashsr_jax.train.optim import update_ema
 from flashsr_jax.train.state import TrainState, apply_gradients, create, finish_step
 
@@ -95,11 +96,7 @@ def eval_step(config, weights: dict, frozen: dict, batch: dict, key: jax.Array) 
     windows, _ = prepare(batch)
     mel = log_mel(windows.hr, model.vae.mel_bins)
     decoded = VAE(model.vae, dtype_of(config)).apply({"params": weights["vae"]}, mel)
-    return {
-        "metrics": losses.mel_errors(decoded, mel, batch["cutoff_hz"]),
-        "mel": decoded,
-        **vocode(config, frozen, decoded, windows),
-    }
+    return mel_outputs(config, frozen, windows, decoded, batch["cutoff_hz"])
 
 
 def _discriminator(config) -> PatchDiscriminator:

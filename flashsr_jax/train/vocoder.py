@@ -18,6 +18,7 @@ from flashsr_jax.models.unet import UNet
 from flashsr_jax.models.vocoder import SRVocoder
 from flashsr_jax.pipeline import decode
 from flashsr_jax.train.batch import Windows, prepare
+from flashsr_jax.train.evaluation import mel_outputs
 from flashsr_jax.train.frozen import dtype_of, encode_pair, load, model_of
 from flashsr_jax.train.state import TrainState, apply_gradients, create, finish_step
 
@@ -94,12 +95,8 @@ def eval_step(config, weights: dict, frozen: dict, batch: dict, key: jax.Array) 
     windows, _ = prepare(batch)
     mel = _conditioning_mel(config, frozen, windows, key)
     estimate = SRVocoder(model.vocoder, dtype_of(config)).apply({"params": weights["vocoder"]}, mel, windows.lr)
-    estimate_mel, true_mel = (log_mel(x, model.vocoder.mel_bins) for x in (estimate, windows.hr))
-    return {
-        "metrics": losses.mel_errors(estimate_mel, true_mel, batch["cutoff_hz"]),
-        "mel": estimate_mel,
-        "audio": denormalise(estimate, windows.stats),
-    }
+    outputs = mel_outputs(config, {}, windows, log_mel(estimate, model.vocoder.mel_bins), batch["cutoff_hz"])
+    return outputs | {"audio": denormalise(estimate, windows.stats)}
 
 
 def random_crops(mel_BxTxF, windows: Windows, frames: int, key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -1,0 +1,23 @@
+# Sourced by the other scripts: a virtual environment in .venv with the package and its tests' needs, made once.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+find_python() {
+  for python in python3.13 python3.12 python3.11 python3; do
+    if "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+      echo "$python"
+      return
+    fi
+  done
+  echo "flashsr_jax needs Python 3.11 or newer; none was found" >&2
+  return 1
+}
+
+if ! cmp -s setup.py .venv/installed-setup.py; then
+  python=$(find_python)
+  echo "Installing into .venv with $("$python" --version)"
+  "$python" -m venv .venv
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[test]"
+  cp setup.py .venv/installed-setup.py
+fi
+source .venv/bin/activate
