@@ -64,11 +64,12 @@ class Recordings:
         if len(self._source) != len(segments):
             raise UserError(f"{folder}: {MANIFEST} does not belong to the records of {split}; build the dataset again")
 
-    def __getitem__(self, index: int) -> np.ndarray:
+    def read(self, index: int, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Samples start ... stop of a segment."""
         record = self._source[int(index)]
         if (record["fingerprint"].decode(), record["segment"]) != self.fingerprint[index]:
             raise UserError(f"{self.folder}: {MANIFEST} does not belong to the records; build the dataset again")
-        return record["audio"] * np.float32(record["gain"])
+        return record["audio"][start:stop] * np.float32(record["gain"])
 
 
 class Windows:
@@ -98,13 +99,15 @@ class Windows:
 
     def cut(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, float]:
         """(waveform (N,), bandwidth in Hz) of a window; a joined one has the least bandwidth of its parts."""
-        starts = self._starts[index]
-        if self.recordings.length[starts[0]] >= self.samples:
-            used, x = starts, self.recordings[starts[0]]
+        used = starts = self._starts[index]
+        if (length := self.recordings.length[starts[0]]) >= self.samples:
+            offset = int(rng.integers(length - self.samples + 1))
+            x = self.recordings.read(starts[0], offset, offset + self.samples)
         else:
             used, x = self._join(starts, rng)
-        offset = rng.integers(len(x) - self.samples + 1)
-        return x[offset : offset + self.samples], float(self.recordings.bandwidth_hz[used].min())
+            offset = int(rng.integers(len(x) - self.samples + 1))
+            x = x[offset : offset + self.samples]
+        return x, float(self.recordings.bandwidth_hz[used].min())
 
     def _join(self, starts: list[int], rng: np.random.Generator) -> tuple[list[int], np.ndarray]:
         """At least a window of a group's segments, those in `starts` first, again from the first when all are used."""
@@ -115,7 +118,7 @@ class Windows:
             if len(x) >= self.samples:
                 return used, x
             used.append(int(index))
-            x = _crossfaded(x, self.recordings[index])
+            x = _crossfaded(x, self.recordings.read(index))
         raise AssertionError  # cycle does not end
 
 
