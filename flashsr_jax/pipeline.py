@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from flashsr_jax.audio import HOP, log_mel
 from flashsr_jax.diffusion import solve, solver_grid
+from flashsr_jax.errors import UserError
 from flashsr_jax.models.presets import ModelConfig
 from flashsr_jax.models.unet import UNet
 from flashsr_jax.models.vae import VAE, posterior_sample
@@ -15,10 +16,10 @@ from flashsr_jax.models.vocoder import SRVocoder
 
 
 def latent_shape(config: ModelConfig, samples: int) -> tuple[int, int, int]:
-    """(T / s, F / s, C) of the latents of a window. Raises ValueError where the window does not divide evenly."""
+    """(T / s, F / s, C) of the latents of a window. Raises UserError where the window does not divide evenly."""
     multiple = HOP * config.frame_multiple
     if samples <= 0 or samples % multiple:
-        raise ValueError(f"a window must be a positive multiple of {multiple} samples for this model, got {samples}")
+        raise UserError(f"a window must be a positive multiple of {multiple} samples for this model, got {samples}")
     stride = config.vae.stride
     return samples // HOP // stride, config.vae.mel_bins // stride, config.vae.latent_channels
 
@@ -57,7 +58,7 @@ def super_resolve(
 
     `params` holds `vae`, `unet`, `vocoder` and the scalar `scale_factor`; both noises are standard normal,
     (B, *latent_shape(config, N)). FlashSR (Im & Nam 2025, arXiv:2501.10807), figure 1.
-    Raises ValueError where N does not suit the model (see `latent_shape`).
+    Raises UserError where N does not suit the model (see `latent_shape`).
     """
     latent_shape(config, lr_BxN.shape[-1])
     scale = params["scale_factor"]

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from flashsr_jax.train.optim import make_optimizer, update_ema
+from flashsr_jax.train.optim import learning_rate, make_optimizer, update_ema
 
 
 @flax.struct.dataclass
@@ -26,13 +26,14 @@ def create(config, params: dict, exported: str, constants: dict | None = None) -
 
 
 def apply_gradients(config, state: TrainState, role: str, gradients) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One optimizer update of one role. Returns the state and the role's gradient norm before clipping."""
+    """One optimizer update of one role. Returns the state, and the role's gradient norm before clipping and rate."""
     updates, opt_state = make_optimizer(config.optimizer[role]).update(
         gradients, state.opt_state[role], state.params[role]
     )
     params = optax.apply_updates(state.params[role], updates)
     state = state.replace(params={**state.params, role: params}, opt_state={**state.opt_state, role: opt_state})
-    return state, {f"grad_norm/{role}": optax.global_norm(gradients)}
+    rate = learning_rate(config.optimizer[role])(state.step)
+    return state, {f"grad_norm/{role}": optax.global_norm(gradients), f"learning_rate/{role}": rate}
 
 
 def finish_step(config, state: TrainState, exported: str) -> TrainState:

@@ -1,0 +1,194 @@
+"""Training as a researcher runs it: the command line, all four stages in a row, kills, mistakes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from flashsr_jax.checkpoint import Checkpoints, load_weights
+from flashsr_jax.cli import main as flashsr
+from flashsr_jax.weights.store import load_weights as load_file
+
+ROOT = Path(__file__).parent.parent
+ENVIRONMENT = os.environ | {"JAX_NUM_CPU_DEVICES": "1"}
+
+
+def command(stage, workdir, dataset, *options):
+    """The command line of a micro-sized stage."""
+    config = ["--config", f"{ROOT}/tests/micro.py:{stage}", "--workdir", str(workdir)]
+    return [sys.executable, "-m", "flashsr_jax.main", *config, f"--config.data.dir={dataset}", *options]
+
+
+def run(*args, **kwargs):
+    """Run to the end; (exit code, stderr)."""
+    done = subprocess.run(command(*args, **kwargs), cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
+    return done.returncode, done.stderr
+
+
+def logged(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def without_speed(lines):
+    timed = ("_per_second", "_percent")
+    return [{name: value for name, value in line.items() if not name.endswith(timed)} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, dataset):
+    """All four stages trained in a row, each on the ones before it; {stage: folder}."""
+    root = tmp_path_factory.mktemp("runs")
+    folders = {stage: root / stage for stage in ("vocoder", "vae", "teacher", "student")}
+    vae, teacher, vocoder = (f"--config.{stage}_from={folders[stage]}" for stage in ("vae", "teacher", "vocoder"))
+    for stage, options in {
+        "vocoder": [],
+        "vae": [vocoder],
+        "teacher": [vae, vocoder],
+        "student": [vae, teacher, vocoder],
+    }.items():
+        code, stderr = run(stage, folders[stage], dataset, *options)
+        assert code == 0, stderr
+    return folders
+
+
+def test_every_stage_reports_its_losses_its_speed_and_its_scores(runs):
+    terms = {
+        "vae": {"reconstruction", "kl", "adversarial", "discriminator", "grad_norm/vae"},
+        "teacher": {"loss", "grad_norm/teacher"},
+        "student": {"distill", "adversarial", "dmd", "head", "grad_norm/student"},
+        "vocoder": {"mel", "features", "adversarial", "discriminator", "grad_norm/vocoder"},
+    }
+    for stage, folder in runs.items():
+        training = [line for line in logged(folder) if line["kind"] == "train"]
+        scores = [line for line in logged(folder) if line["kind"] == "eval"]
+        assert [line["step"] for line in scores] == [6, 12]
+        assert {"mel_l1", "mel_l1_hf", "lsd", "lsd_hf"} <= scores[-1].keys()
+        common = {"data/rescaled", "data/rejected", "windows_per_second", "tflop_per_second", "data_wait_percent"}
+        assert terms[stage] | common | {f"learning_rate/{stage}"} <= training[-1].keys()
+        assert training[-1]["tflop_per_second"] > 0
+        assert list((folder / "tensorboard").glob("events*"))
+
+
+def test_the_vocoder_can_be_tuned_on_decoded_mel(runs, dataset, tmp_path):
+    sources = [f"--config.vae_from={runs['vae']}", f"--config.student_from={runs['student']}"]
+    options = ["--config.mel_source=student", f"--config.init_from={runs['vocoder']}", "--config.steps=2"]
+    code, stderr = run("vocoder", tmp_path, dataset, *sources, *options)
+    assert code == 0, stderr
+    before, after = load_weights(runs["vocoder"], "")[0], load_weights(tmp_path, "")[0]
+    difference = np.abs(before["vocoder"]["conv_pre"]["bias"] - after["vocoder"]["conv_pre"]["bias"]).max()
+    assert 0 < difference < 0.02  # continued from there, not from scratch
+
+
+def test_from_runs_to_a_weights_file_to_a_longer_better_sampled_file(runs, tmp_path):
+    weights, source = tmp_path / "micro.safetensors", tmp_path / "in.wav"
+    arguments = ["--vae", str(runs["vae"]), "--unet", str(runs["student"]), "--vocoder", str(runs["vocoder"])]
+    assert flashsr(["weights", "pack", *arguments, "-o", str(weights)]) == 0
+    loaded = load_file(weights)
+    expected = load_weights(runs["student"], "")[0]["student"]["encoder"]["conv_in"]["kernel"]
+    np.testing.assert_array_equal(loaded.params["unet"]["encoder"]["conv_in"]["kernel"], expected)
+    moments = load_weights(runs["vae"], "")[0]
+    std = np.sqrt(moments["latent_square"] - moments["latent_mean"] ** 2)
+    assert loaded.params["scale_factor"] == pytest.approx(1 / std, rel=1e-6)
+    soundfile.write(source, 0.1 * np.random.default_rng(0).standard_normal(8000), 8000)
+    assert flashsr(["upscale", str(source), "-o", str(tmp_path / "out.wav"), "--weights", str(weights)]) == 0
+    output, rate = soundfile.read(tmp_path / "out.wav")
+    assert rate == 48000 and len(output) == 48000 and np.isfinite(output).all()
+
+
+@pytest.mark.parametrize("stage", ["vocoder"])
+def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(stage, runs, dataset, tmp_path):
+    """kill -9 at an arbitrary moment after the first checkpoint, then the same command again."""
+    arguments = command(stage, tmp_path, dataset)
+    process = subprocess.Popen(arguments, cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+    try:
+        while not list(tmp_path.glob("checkpoints/[0-9]*[0-9]")):
+            assert process.poll() is None, "the run ended before its first checkpoint"
+            time.sleep(0.01)
+        time.sleep(0.3)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    killed_at = max(int(path.name) for path in tmp_path.glob("checkpoints/[0-9]*[0-9]"))
+    assert killed_at < 12, "killed too late to show anything"
+    code, stderr = run(stage, tmp_path, dataset)
+    assert code == 0, stderr
+    assert "resuming from step" in stderr
+    for step in (12,):
+        _assert_same_checkpoint(runs[stage], tmp_path, step)
+    assert without_speed(logged(tmp_path)) == without_speed(logged(runs[stage]))
+
+
+def _assert_same_checkpoint(one, other, step):
+    import jax
+    from orbax.checkpoint import v1 as ocp
+
+    def load(folder):
+        with ocp.training.Checkpointer(folder / "checkpoints") as checkpointer:
+            position = checkpointer.checkpointables_metadata(step).custom_metadata
+            return checkpointer.load_checkpointables(step), position
+
+    (tree, position), (other_tree, other_position) = load(one), load(other)
+    assert position == other_position
+    leaves, other_leaves = jax.tree.leaves_with_path(tree), jax.tree.leaves_with_path(other_tree)
+    assert len(leaves) > 100
+    for (path, a), (_, b) in zip(leaves, other_leaves, strict=True):
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b), err_msg=str(path))
+
+
+def test_last_and_best_checkpoints_are_kept(tmp_path):
+    tree = {"x": np.zeros(3, np.float32)}
+    checkpoints = Checkpoints(tmp_path, keep_last=2, best_metric="lsd")
+    for step, score in enumerate([3.0, 1.0, 2.0, None, 4.0, 5.0]):
+        value = {"x": tree["x"] + step}
+        checkpoints.save(step, value, tree, {"batches": step}, None if score is None else {"lsd": score})
+    checkpoints.close()
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"1", "4", "5"}
+    weights, step = load_weights(tmp_path, "--vae")
+    assert step == 1 and weights["x"][0] == 1
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(runs, dataset, tmp_path):
+    options = ["--config.optimizer.teacher.lr=1e30", f"--config.vae_from={runs['vae']}", "--config.checkpoint.every=1"]
+    code, stderr = run("teacher", tmp_path, dataset, *options)
+    last = stderr.strip().splitlines()[-1]
+    assert code == 1 and "Traceback" not in stderr
+    assert last.startswith("flashsr_jax: step ") and "loss = " in last
+    stopped_at = int(last.split("step ")[1].split(":")[0])
+    weights, step = load_weights(tmp_path, "")
+    assert step < stopped_at
+
+
+MISTAKES = {
+    "--config.optimiser=1": "optimiser",
+    "--config.batch_size=0": "config.batch_size=0 does not divide",
+    "--config.mesh.data=3": "does not cover 1 devices: set config.mesh",
+    "--config.teacher_from=nowhere": "config.teacher_from=nowhere does not exist",
+    "--config.vae_from=": "config.vae_from is not set",
+    "--config.data.dir=nowhere": "no dataset there",
+    "--config.data.window_frames=30": "multiple of 1920 samples",
+    "--config.phases=(1,2)": "one boundary less",
+    "--config.model.vae.channels=8": "--config.model.vae.channels=4",
+}
+
+
+@pytest.mark.parametrize("option", MISTAKES)
+def test_mistakes_are_one_line_that_says_what_to_change(option, runs, dataset, tmp_path):
+    sources = [f"--config.vae_from={runs['vae']}", f"--config.teacher_from={runs['teacher']}"]
+    code, stderr = run("student", tmp_path / "run", dataset, *sources, option)
+    last = stderr.strip().splitlines()[-1]
+    assert code == 1 and "Traceback" not in stderr
+    assert last.startswith("flashsr_jax: ") and MISTAKES[option] in last
+
+
+def test_a_run_of_another_stage_is_refused(runs, dataset, tmp_path):
+    code, stderr = run("teacher", tmp_path, dataset, f"--config.vae_from={runs['vocoder']}")
+    assert code == 1 and "is a run of stage vocoder, which trains no vae" in stderr.strip().splitlines()[-1]
+    code, stderr = run("vocoder", runs["vae"], dataset)
+    assert code == 1 and "holds a run with another config" in stderr.strip().splitlines()[-1]
