@@ -113,13 +113,12 @@ class Windows:
         """At least a window of a group's segments, those in `starts` first, again from the first when all are used."""
         mates = self._mates[self.recordings.group[starts[0]]]
         others = rng.permutation([index for index in mates if index not in starts])
+        order = itertools.cycle([*rng.permutation(starts), *others])
         used, x = [], np.zeros(0, np.float32)
-        for index in itertools.cycle([*rng.permutation(starts), *others]):
-            if len(x) >= self.samples:
-                return used, x
-            used.append(int(index))
-            x = _crossfaded(x, self.recordings.read(index))
-        raise AssertionError  # cycle does not end
+        while len(x) < self.samples:
+            used.append(int(next(order)))
+            x = _crossfaded(x, self.recordings.read(used[-1]))
+        return used, x
 
 
 def _crossfaded(x_N: np.ndarray, y_N: np.ndarray) -> np.ndarray:
