@@ -11,8 +11,8 @@ from flashsr_jax.train.defaults import adamw, common
 def get_config(preset):
     config = common("vocoder", preset)
     config.batch_size = {"tiny": 8, "small": 16, "base": 32}[preset]
-    config.steps = {"tiny": 500, "small": 100_000, "base": 1_000_000}[preset]
-    config.crop_frames = {"tiny": 32, "small": 40, "base": 64}[preset]
+    config.steps = {"tiny": 300, "small": 100_000, "base": 1_000_000}[preset]
+    config.crop_frames = {"tiny": 16, "small": 40, "base": 64}[preset]
     config.mel_source = "true"  # or "vae": decoded true latents; "student": decoded one-step latents
     config.init_from = ""  # a vocoder run or weights file to fine-tune
     config.vae_from = ""
@@ -23,7 +23,7 @@ def get_config(preset):
     config.losses = {"mel": 45.0, "features": 2.0, "adversarial": 1.0}
     config.discriminator = {
         "periods": (2, 3, 5, 7, 11),
-        "resolutions": ((1024, 120), (2048, 240), (512, 50)),
+        "resolutions": ((512, 240),) if preset == "tiny" else ((1024, 120), (2048, 240), (512, 50)),
         "channels": {"tiny": 4, "small": 16, "base": 32}[preset],
         "max_channels": {"tiny": 32, "small": 256, "base": 1024}[preset],
         "spectrogram_channels": {"tiny": 4, "small": 16, "base": 32}[preset],
@@ -36,4 +36,4 @@ def get_config(preset):
     return config
 
 
-TINY = {"log_every": 25, "ema_decay": 0.99, "checkpoint": {"every": 250}, "eval": {"every": 250}}
+TINY = {"log_every": 25, "ema_decay": 0.99, "checkpoint": {"every": 150}, "eval": {"every": 150}}
