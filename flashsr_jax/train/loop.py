@@ -72,6 +72,7 @@ def train(config, workdir: str) -> dict[str, float]:
             return run(state, start)
         finally:
             checkpoints.close()
+            data.close()
 
 
 def make_programs(config, stage: ModuleType, mesh, frozen) -> Programs:
@@ -130,20 +131,18 @@ def _rules(config) -> tuple:
     return config.sharding.rules, config.sharding.min_size
 
 
-def _training_data(config):
+def _training_data(config) -> BatchIterator:
     if config.batch_size % jax.process_count():
         raise UserError(f"config.batch_size={config.batch_size} does not divide over {jax.process_count()} processes")
-    return iter(
-        make_iterator(
-            config.data,
-            "train",
-            batch_size=config.batch_size // jax.process_count(),
-            window_samples=config.data.window_frames * HOP,
-            seed=config.seed,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-            workers=config.data.workers,
-        )
+    return make_iterator(
+        config.data,
+        "train",
+        batch_size=config.batch_size // jax.process_count(),
+        window_samples=config.data.window_frames * HOP,
+        seed=config.seed,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        workers=config.data.workers,
     )
 
 
