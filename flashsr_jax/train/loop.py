@@ -17,7 +17,7 @@ import jax
 from flashsr_jax import flops, sharding
 from flashsr_jax.audio import HOP, SAMPLE_RATE
 from flashsr_jax.checkpoint import Checkpoints
-from flashsr_jax.data.pipeline import make_iterator
+from flashsr_jax.data.pipeline import BatchIterator, make_iterator
 from flashsr_jax.errors import UserError
 from flashsr_jax.files import replacing
 from flashsr_jax.train import student, teacher, vae, vocoder
