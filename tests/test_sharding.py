@@ -84,6 +84,7 @@ def test_a_step_on_eight_devices_equals_a_step_on_one(variant, dataset, batch):
     programs, frozen, _ = programs_of(variant, dataset, 1, 1)
     state = jax.device_get(programs.init(frozen, jax.random.key(3)))
     metrics, moments = one_step(variant, dataset, 1, 1, batch, state)
+    assert ("distill" in metrics) == (variant == "student"), "a loss whose weight is 0 is not computed"
     for name, (data, fsdp) in MESHES.items():
         if variant == "student-separate" and name != "mixed":
             continue  # what differs from the student is the fake score alone

@@ -76,9 +76,10 @@ def test_every_stage_reports_its_losses_its_speed_and_its_scores(runs):
         assert list((folder / "tensorboard").glob("events*"))
 
 
-def test_the_vocoder_can_be_tuned_on_decoded_mel(runs, dataset, tmp_path):
+def test_the_vocoder_can_be_tuned_on_decoded_mel_in_bfloat16(runs, dataset, tmp_path):
     sources = [f"--config.vae_from={runs['vae']}", f"--config.student_from={runs['student']}"]
     options = ["--config.mel_source=student", f"--config.init_from={runs['vocoder']}", "--config.steps=2"]
+    options += ["--config.dtype=bfloat16"]
     code, stderr = run("vocoder", tmp_path, dataset, *sources, *options)
     assert code == 0, stderr
     before, after = load_weights(runs["vocoder"], "")[0], load_weights(tmp_path, "")[0]

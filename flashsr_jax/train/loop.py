@@ -98,7 +98,8 @@ def make_programs(config, stage: ModuleType, mesh, frozen) -> Programs:
 
 def _run(config, programs, mesh, frozen, key, data, clips, checkpoints, logs, state, start) -> dict[str, float]:
     """The loop itself, from step `start` on."""
-    seconds_per_window = config.data.window_frames * HOP / SAMPLE_RATE
+    # The vocoder trains on crops of the windows it reads.
+    seconds_per_window = config.get("crop_frames", config.data.window_frames) * HOP / SAMPLE_RATE
     pending = None  # metrics of the step before: fetched while the device works on the next
     scores = {}
     for step in range(start + 1, config.steps + 1):
