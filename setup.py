@@ -38,7 +38,7 @@ setup(
     ],
     extras_require={
         "test": ["pytest>=8", "ruff>=0.8"],
-        "tf": ["tensorflow>=2.18"],  # only for TFDS catalogue datasets with Audio features, such as vctk
+        "tf": ["pydub>=0.25", "tensorflow>=2.18"],  # TFDS catalogue datasets with Audio features, such as vctk
     },
     entry_points={"console_scripts": ["flashsr = flashsr_jax.cli:main"]},
 )

@@ -17,10 +17,10 @@ def get_config(preset):
     config.losses = {
         "distance": "l1",
         "kl": 1e-3,  # on the mean over elements
-        "adversarial": {"tiny": 0.1, "small": 0.0, "base": 0.5}[preset],
+        "adversarial": {"tiny": 0.02, "small": 0.0, "base": 0.5}[preset],
         "adversarial_from": {"tiny": 150, "small": 0, "base": 50_000}[preset],
     }
-    config.discriminator = {"channels": {"tiny": 16, "small": 32, "base": 64}[preset]}
+    config.discriminator = {"channels": {"tiny": 8, "small": 32, "base": 64}[preset]}
     lr = {"tiny": 2e-3, "small": 5e-4, "base": 1e-4}[preset]
     config.optimizer = {
         "vae": adamw(lr, warmup_steps={"tiny": 50, "small": 500, "base": 5000}[preset]),

@@ -17,7 +17,8 @@ from flashsr_jax.cli import main as flashsr
 from flashsr_jax.weights.store import load_weights as load_file
 
 ROOT = Path(__file__).parent.parent
-ENVIRONMENT = os.environ | {"JAX_NUM_CPU_DEVICES": "1"}
+# Programs this small run for milliseconds and compile for a minute: no optimization halves the whole.
+ENVIRONMENT = os.environ | {"JAX_NUM_CPU_DEVICES": "1", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 
 
 def command(stage, workdir, dataset, *options):
@@ -193,3 +194,11 @@ def test_a_run_of_another_stage_is_refused(runs, dataset, tmp_path):
     assert code == 1 and "is a run of stage vocoder, which trains no vae" in stderr.strip().splitlines()[-1]
     code, stderr = run("vocoder", runs["vae"], dataset)
     assert code == 1 and "holds a run with another config" in stderr.strip().splitlines()[-1]
+
+
+def test_a_dataset_without_a_class_is_one_line(tmp_path):
+    recordings = ROOT / "tests" / "recordings" / "speech"
+    assert flashsr(["data", "build", str(recordings), "--out", str(tmp_path / "speech")]) == 0
+    code, stderr = run("vocoder", tmp_path / "run", tmp_path / "speech")
+    last = stderr.strip().splitlines()[-1]
+    assert code == 1 and "no train recordings of music" in last and "class_weights.music=0" in last
