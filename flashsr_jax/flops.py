@@ -3,8 +3,10 @@
 Convolutions and matrix products count, 2 a multiply-add, as is the custom; pointwise functions and FFTs do not.
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -83,29 +85,39 @@ def _convolution_flops(equation) -> int:
     return products
 
 
-def preset_costs(config: ModelConfig) -> dict[str, tuple[int, float]]:
-    """{network: (parameters, FLOPs per second of audio)} of a preset, one U-Net evaluation, on a 5.12 s window."""
+class Cost(NamedTuple):
+    """Parameters, and FLOPs per second of audio."""
+
+    parameters: int
+    flops: float
+
+
+@functools.cache
+def preset_costs(config: ModelConfig) -> dict[str, Cost]:
+    """The networks that inference needs, with one evaluation of the U-Net, on a window of 5.12 s."""
 
     def abstract(*shape):
         return jax.ShapeDtypeStruct(shape, jnp.float32)
 
+    def variables(module, *inputs):
+        return jax.eval_shape(module.init, jax.random.key(0), *inputs)
+
+    def cost(module, variables, *inputs, method="__call__", parts=None):
+        params = variables["params"]
+        size = sum(math.prod(leaf.shape) for part in parts or params for leaf in jax.tree.leaves(params[part]))
+        flops = count(lambda variables, *inputs: module.apply(variables, *inputs, method=method), variables, *inputs)
+        return Cost(size, flops * SAMPLE_RATE / WINDOW_SAMPLES)
+
     frames, bins, stride = WINDOW_SAMPLES // HOP, config.vae.mel_bins, config.vae.stride
     mel, waveform = abstract(1, frames, bins), abstract(1, WINDOW_SAMPLES)
-    latent = abstract(1, frames // stride, bins // stride, config.vae.latent_channels)
+    latent, t = abstract(1, frames // stride, bins // stride, config.vae.latent_channels), abstract(1)
     vae, unet, vocoder = VAE(config.vae), UNet(config.unet), SRVocoder(config.vocoder)
-
-    def cost(module, method, inputs, part=lambda params: params):
-        key = jax.random.key(0)
-        variables = jax.eval_shape(lambda *args: module.init(key, *args), *(mel,) if module is vae else inputs)
-        flops = count(lambda variables, *args: module.apply(variables, *args, method=method), variables, *inputs)
-        size = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(part(variables["params"])))
-        return size, flops * SAMPLE_RATE / WINDOW_SAMPLES
-
+    vae_variables = variables(vae, mel)
     return {
-        "VAE encoder": cost(vae, "encode", (mel,), lambda params: (params["encoder"], params["quant_conv"])),
-        "VAE decoder": cost(vae, "decode", (latent,), lambda params: (params["decoder"], params["post_quant_conv"])),
-        "U-Net, one evaluation": cost(unet, "__call__", (latent, latent, abstract(1))),
-        "SR Vocoder": cost(vocoder, "__call__", (mel, waveform)),
+        "VAE encoder": cost(vae, vae_variables, mel, method="encode", parts=("encoder", "quant_conv")),
+        "VAE decoder": cost(vae, vae_variables, latent, method="decode", parts=("decoder", "post_quant_conv")),
+        "U-Net, one evaluation": cost(unet, variables(unet, latent, latent, t), latent, latent, t),
+        "SR Vocoder": cost(vocoder, variables(vocoder, mel, waveform), mel, waveform),
     }
 
 
@@ -114,9 +126,9 @@ def table() -> str:
     lines = ["| preset | network | parameters (M) | GFLOP per second of audio |", "| --- | --- | ---: | ---: |"]
     for name, config in PRESETS.items():
         costs = preset_costs(config)
-        costs["**all**"] = tuple(map(sum, zip(*costs.values(), strict=True)))
-        for network, (parameters, flops) in costs.items():
-            lines.append(f"| {name} | {network} | {parameters / 1e6:.2f} | {flops / 1e9:.2f} |")
+        costs = costs | {"all": Cost(*map(sum, zip(*costs.values(), strict=True)))}
+        for network, cost in costs.items():
+            lines.append(f"| {name} | {network} | {cost.parameters / 1e6:.2f} | {cost.flops / 1e9:.2f} |")
     return "\n".join(lines)
 
 

@@ -30,9 +30,14 @@ def lowpass_filter() -> np.ndarray:
 EVEN_TAPS, ODD_TAPS = lowpass_filter()[0::2], lowpass_filter()[1::2]
 
 
-@jax.custom_vjp
+@jax.jit  # traced once a shape instead of once a layer
 def antialiased_snake_beta(x_BxNxC: jax.Array, alpha_C: jax.Array, beta_C: jax.Array) -> jax.Array:
     """Anti-aliased x + sin^2(x e^alpha) / (e^beta + 1e-9), (B, N, C) in the type of x, the edges replicated."""
+    return _activation(x_BxNxC, alpha_C, beta_C)
+
+
+@jax.custom_vjp
+def _activation(x_BxNxC, alpha_C, beta_C):
     frequency_C, gain_C = jnp.exp(alpha_C), 1 / (jnp.exp(beta_C) + EPSILON)
     phases = [u + jnp.square(_sine_cosine(u * frequency_C)[0]) * gain_C for u in _upsample(x_BxNxC)]
     even, odd = optimization_barrier([phase.astype(x_BxNxC.dtype) for phase in phases])
@@ -44,7 +49,7 @@ def antialiased_snake_beta(x_BxNxC: jax.Array, alpha_C: jax.Array, beta_C: jax.A
 
 
 def _forward(x_BxNxC, alpha_C, beta_C):
-    return antialiased_snake_beta(x_BxNxC, alpha_C, beta_C), (x_BxNxC, alpha_C, beta_C)
+    return _activation(x_BxNxC, alpha_C, beta_C), (x_BxNxC, alpha_C, beta_C)
 
 
 def _backward(residuals, g_BxNxC):
@@ -85,7 +90,7 @@ def _backward(residuals, g_BxNxC):
     return d_x_BxNxC.astype(x_BxNxC.dtype), d_alpha_C, d_beta_C
 
 
-antialiased_snake_beta.defvjp(_forward, _backward)
+_activation.defvjp(_forward, _backward)
 
 
 def _upsample(x_BxNxC):

@@ -34,6 +34,16 @@ class UNetConfig:
     head_channels: int = 32
     latent_channels: int = 16
 
+    def __post_init__(self):
+        levels = [len(self.multipliers) - 1]  # the middle always attends
+        levels += [level for level in range(len(self.multipliers)) if 2**level in self.attention_downsamplings]
+        for channels in (self.channels * self.multipliers[level] for level in levels):
+            if channels % self.head_channels:
+                raise ValueError(
+                    f"U-Net: {channels} channels do not divide into attention heads of {self.head_channels}: "
+                    "change head_channels, channels or multipliers"
+                )
+
     @property
     def stride(self) -> int:
         """Latent positions that the coarsest level merges, along time and along frequency."""
@@ -51,6 +61,13 @@ class VocoderConfig:
     dilations: tuple[int, ...] = (1, 3, 5)
     mel_mean: float = 0.0  # as in VAEConfig
     mel_std: float = 1.0
+
+    def __post_init__(self):
+        if self.channels % 2 ** len(self.rates) or any(rate % 2 for rate in self.rates):
+            raise ValueError(
+                f"vocoder: {self.channels} channels and rates {self.rates}: the rates must be even, and the channels "
+                f"a multiple of {2 ** len(self.rates)}, as each stage halves them"
+            )
 
     @property
     def hop(self) -> int:
@@ -81,21 +98,32 @@ class ModelConfig:
         return self.vae.stride * self.unet.stride
 
 
-MEL = {"mel_mean": -5.0, "mel_std": 3.0}
+MEL = {"mel_mean": -5.0, "mel_std": 3.0}  # about those of normalised recordings
 
-PRESETS = {
-    "tiny": ModelConfig(
-        VAEConfig(channels=8, multipliers=(1, 2, 4, 4), blocks=1, **MEL),
-        UNetConfig(channels=32, multipliers=(1, 2), blocks=1, attention_downsamplings=(2,)),
-        VocoderConfig(channels=64, rates=(10, 6, 8), kernels=(3, 7), **MEL),
-    ),
-    "small": ModelConfig(
-        VAEConfig(channels=16, **MEL),
-        UNetConfig(channels=32, head_channels=16),
-        VocoderConfig(channels=192, **MEL),
-    ),
-    "base": ModelConfig(VAEConfig(), UNetConfig(), VocoderConfig()),
-}
+TINY = ModelConfig(
+    VAEConfig(channels=8, multipliers=(1, 2, 4, 4), blocks=1, **MEL),
+    UNetConfig(channels=32, multipliers=(1, 2), blocks=1, attention_downsamplings=(2,)),
+    VocoderConfig(channels=64, rates=(20, 24), kernels=(3, 7), dilations=(1, 3), **MEL),
+)
+"""Every structural element, trained by the demo in minutes of two CPU cores.
+
+At this size a CPU's time goes to memory traffic, not FLOPs: hence few, wide stages in the vocoder.
+"""
+
+SMALL = ModelConfig(
+    VAEConfig(channels=16, multipliers=(1, 2, 4, 5), **MEL),
+    UNetConfig(channels=56, multipliers=(1, 2, 2), blocks=1, attention_downsamplings=(2, 4), head_channels=28),
+    VocoderConfig(channels=256, rates=(10, 6, 4, 2), kernels=(3, 7), **MEL),
+)
+"""At most 12 M parameters and 20 GFLOP per second of audio; the latent is 64 x 32 x 16 for 5.12 s, as published.
+
+Where they go (`python -m flashsr_jax.flops`): VAE encoder 0.7 M and 2.1 GFLOP, decoder 1.0 M and 4.4, shared about
+evenly by the four levels; U-Net 7.1 M and 1.3 GFLOP, as parameters are cheap at the latent's resolution; SR Vocoder
+2.7 M and 10.6 GFLOP, of which its stages of 128, 64, 32 and 16 channels take 2.2, 3.2, 3.1 and 1.5. A CPU's time in the
+vocoder goes to the activations as much as to the FLOPs: hence four stages, not five, and two kernel sizes, not three.
+"""
+
+PRESETS = {"tiny": TINY, "small": SMALL, "base": ModelConfig(VAEConfig(), UNetConfig(), VocoderConfig())}
 
 
 def preset(name: str) -> ModelConfig:

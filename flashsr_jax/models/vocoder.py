@@ -24,7 +24,7 @@ class WeightNormConv(nn.Module):
     channels: int
     kernel: int
     dilation: int = 1
-    init: nn.initializers.Initializer = nn.initializers.lecun_normal()
+    kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
     dtype: Dtype = jnp.float32
 
     @nn.compact
@@ -46,7 +46,7 @@ class WeightNormUpsample(nn.Module):
 
     channels: int
     rate: int
-    init: nn.initializers.Initializer = nn.initializers.lecun_normal()
+    kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
     dtype: Dtype = jnp.float32
 
     @nn.compact
@@ -62,7 +62,7 @@ class WeightNormUpsample(nn.Module):
 
 def _weight_norm(module: nn.Module, shape: tuple[int, int, int], norm_axes: tuple[int, int]):
     """Kernel and bias of `module` in its compute type, from its parameters v, g and bias."""
-    v = module.param("v", module.init, shape)
+    v = module.param("v", module.kernel_init, shape)
     norm = jnp.sqrt(jnp.sum(jnp.square(v), norm_axes, keepdims=True))
     g = module.param("g", lambda _: norm.reshape(-1))
     bias = module.param("bias", nn.initializers.zeros, shape[-1:])
@@ -93,7 +93,9 @@ class AMPBlock(nn.Module):
             h = SnakeBeta(name=f"activation1_{i}")(x_BxMxC)
             h = WeightNormConv(channels, self.kernel, dilation, dtype=self.dtype, name=f"conv1_{i}")(h)
             h = SnakeBeta(name=f"activation2_{i}")(h)
-            conv2 = WeightNormConv(channels, self.kernel, init=RESIDUAL_INIT, dtype=self.dtype, name=f"conv2_{i}")
+            conv2 = WeightNormConv(
+                channels, self.kernel, kernel_init=RESIDUAL_INIT, dtype=self.dtype, name=f"conv2_{i}"
+            )
             x_BxMxC += conv2(h)
         return x_BxMxC
 
