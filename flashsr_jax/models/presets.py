@@ -4,6 +4,8 @@ import dataclasses
 import math
 from collections.abc import Mapping
 
+from flashsr_jax.errors import UserError
+
 
 @dataclasses.dataclass(frozen=True)
 class VAEConfig:
@@ -39,7 +41,7 @@ class UNetConfig:
         levels += [level for level in range(len(self.multipliers)) if 2**level in self.attention_downsamplings]
         for channels in (self.channels * self.multipliers[level] for level in levels):
             if channels % self.head_channels:
-                raise ValueError(
+                raise UserError(
                     f"U-Net: {channels} channels do not divide into attention heads of {self.head_channels}: "
                     "change head_channels, channels or multipliers"
                 )
@@ -64,7 +66,7 @@ class VocoderConfig:
 
     def __post_init__(self):
         if self.channels % 2 ** len(self.rates) or any(rate % 2 for rate in self.rates):
-            raise ValueError(
+            raise UserError(
                 f"vocoder: {self.channels} channels and rates {self.rates}: the rates must be even, and the channels "
                 f"a multiple of {2 ** len(self.rates)}, as each stage halves them"
             )
@@ -77,7 +79,7 @@ class VocoderConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """The three networks of one model. Raises ValueError where their sizes do not fit each other."""
+    """The three networks of one model. Raises UserError where their sizes do not fit each other."""
 
     vae: VAEConfig
     unet: UNetConfig
@@ -85,9 +87,9 @@ class ModelConfig:
 
     def __post_init__(self):
         if self.vae.mel_bins != self.vocoder.mel_bins:
-            raise ValueError(f"VAE has {self.vae.mel_bins} mel bins, vocoder {self.vocoder.mel_bins}: make them equal")
+            raise UserError(f"VAE has {self.vae.mel_bins} mel bins, vocoder {self.vocoder.mel_bins}: make them equal")
         if self.vae.latent_channels != self.unet.latent_channels:
-            raise ValueError(
+            raise UserError(
                 f"VAE has {self.vae.latent_channels} latent channels, U-Net {self.unet.latent_channels}: "
                 "make them equal"
             )
@@ -127,9 +129,9 @@ PRESETS = {"tiny": TINY, "small": SMALL, "base": ModelConfig(VAEConfig(), UNetCo
 
 
 def preset(name: str) -> ModelConfig:
-    """The preset `name`; ValueError naming the choices where there is none."""
+    """The preset `name`; UserError naming the choices where there is none."""
     if name not in PRESETS:
-        raise ValueError(f"no preset {name!r}: choose one of {', '.join(PRESETS)}")
+        raise UserError(f"no preset {name!r}: choose one of {', '.join(PRESETS)}")
     return PRESETS[name]
 
 

@@ -19,9 +19,7 @@ def pack(vae: str, unet: str, vocoder: str, out: str, dtype: str = "float32") ->
         networks["vae"].config, **{name: getattr(network.config, name) for name, network in networks.items()}
     )
     if networks["unet"].config.vae != config.vae:
-        raise UserError(
-            f"--unet {unet} learned on a VAE of other sizes than --vae {vae}: give that one"
-        )
+        raise UserError(f"--unet {unet} learned on a VAE of other sizes than --vae {vae}: give that one")
     params = {name: network.params for name, network in networks.items()}
     params["scale_factor"] = networks["vae"].scale_factor
     save_weights(out, config, params, {name: network.origin for name, network in networks.items()}, dtype)
