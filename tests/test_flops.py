@@ -44,10 +44,17 @@ def test_convolutions():
     assert multiply_adds(lambda x, k: conv(x, k, groups=3), (2, 10, 3), (3, 1, 6)) == 2 * 8 * 3 * 6
 
 
-def test_transposed_convolution_counts_no_inserted_zeros():
-    """Each of 10 samples meets each of 8 taps once; here all land inside the output."""
-    transposed = lambda x, k: conv(x, k, padding=(7, 7), lhs_dilation=4)  # noqa: E731
-    assert multiply_adds(transposed, (2, 10, 3), (8, 3, 5)) == 2 * 44 / 4 * 8 * 3 * 5
+@pytest.mark.parametrize(("kernel", "dilation", "stride"), [(8, 4, 1), (3, 2, 1), (5, 3, 2)])
+def test_transposed_convolution_counts_no_inserted_zeros(kernel, dilation, stride):
+    """A convolution of ones with ones adds up to its multiply-adds."""
+
+    def transposed(x, taps):
+        return conv(x, taps, stride, lhs_dilation=dilation)
+
+    assert (
+        multiply_adds(transposed, (1, 11, 1), (kernel, 1, 1))
+        == transposed(jnp.ones((1, 11, 1)), jnp.ones((kernel, 1, 1))).sum()
+    )
 
 
 @pytest.mark.parametrize(("stride", "rhs_dilation"), [(1, 1), (2, 1), (1, 3)])
