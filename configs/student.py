@@ -16,7 +16,7 @@ def get_config(preset):
     config.best_metric = "mel_l1"
     config.unconditional = -11.4981 * 0.3342  # the teacher's
 
-    phase_steps = {"tiny": 35, "small": 5000, "base": 5000}[preset]
+    phase_steps = {"tiny": 30, "small": 5000, "base": 5000}[preset]
     config.steps = 4 * phase_steps
     config.phases = (phase_steps, 2 * phase_steps, 3 * phase_steps)  # where one phase of the weights below ends
     config.losses = {
@@ -46,4 +46,4 @@ def get_config(preset):
     return config
 
 
-TINY = {"log_every": 25, "ema_decay": 0.99, "checkpoint": {"every": 70}, "eval": {"every": 70}}
+TINY = {"log_every": 25, "ema_decay": 0.99, "checkpoint": {"every": 60}, "eval": {"every": 60}}

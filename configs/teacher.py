@@ -10,7 +10,7 @@ from flashsr_jax.train.defaults import adamw, common
 def get_config(preset):
     config = common("teacher", preset)
     config.batch_size = {"tiny": 8, "small": 16, "base": 256}[preset]
-    config.steps = {"tiny": 300, "small": 60_000, "base": 500_000}[preset]
+    config.steps = {"tiny": 250, "small": 60_000, "base": 500_000}[preset]
     config.vae_from = ""
     config.vocoder_from = ""
     config.best_metric = "velocity_mse"
@@ -30,4 +30,4 @@ def get_config(preset):
     return config
 
 
-TINY = {"log_every": 25, "ema_decay": 0.99, "checkpoint": {"every": 150}, "eval": {"every": 150}}
+TINY = {"log_every": 25, "ema_decay": 0.99, "checkpoint": {"every": 125}, "eval": {"every": 125}}

@@ -9,7 +9,7 @@ from flashsr_jax.train.defaults import adamw, common
 def get_config(preset):
     config = common("vae", preset)
     config.batch_size = {"tiny": 4, "small": 16, "base": 64}[preset]
-    config.steps = {"tiny": 300, "small": 40_000, "base": 400_000}[preset]
+    config.steps = {"tiny": 250, "small": 40_000, "base": 400_000}[preset]
     config.vocoder_from = ""  # a vocoder run or weights file: evaluation then renders and scores audio
     config.best_metric = "mel_l1"
 
@@ -18,7 +18,7 @@ def get_config(preset):
         "distance": "l1",
         "kl": 1e-3,  # on the mean over elements
         "adversarial": {"tiny": 0.02, "small": 0.0, "base": 0.5}[preset],
-        "adversarial_from": {"tiny": 150, "small": 0, "base": 50_000}[preset],
+        "adversarial_from": {"tiny": 125, "small": 0, "base": 50_000}[preset],
     }
     config.discriminator = {"channels": {"tiny": 8, "small": 32, "base": 64}[preset]}
     lr = {"tiny": 2e-3, "small": 5e-4, "base": 1e-4}[preset]
@@ -31,4 +31,4 @@ def get_config(preset):
     return config
 
 
-TINY = {"log_every": 25, "ema_decay": 0.99, "checkpoint": {"every": 150}, "eval": {"every": 150}}
+TINY = {"log_every": 25, "ema_decay": 0.99, "checkpoint": {"every": 125}, "eval": {"every": 125}}
