@@ -1,11 +1,10 @@
 """One training step of every stage on 8 devices equals the step on one; shapes of meshes and rules."""
 
 import functools
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import micro
 import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
@@ -14,9 +13,6 @@ from flashsr_jax import sharding
 from flashsr_jax.data.pipeline import make_iterator
 from flashsr_jax.errors import UserError
 from flashsr_jax.train.loop import STAGES, make_programs
-
-sys.path.insert(0, str(Path(__file__).parent))
-import micro  # noqa: E402
 
 MESHES = {"data": (8, 1), "fsdp": (1, 8), "mixed": (4, 2)}
 VARIANTS = ["vae", "teacher", "student", "student-separate", "vocoder"]

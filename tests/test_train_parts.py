@@ -1,10 +1,8 @@
 """Pieces of the training step, each against its definition: normalisation of batches, phases, EMA, starts, crops."""
 
-import sys
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
+import micro
 import numpy as np
 import pytest
 
@@ -14,9 +12,6 @@ from flashsr_jax.train import student
 from flashsr_jax.train.batch import prepare
 from flashsr_jax.train.optim import by_phase, learning_rate, make_optimizer, update_ema
 from flashsr_jax.train.vocoder import random_crops
-
-sys.path.insert(0, str(Path(__file__).parent))
-import micro  # noqa: E402
 
 RNG = np.random.default_rng(0)
 

@@ -22,7 +22,7 @@ from safetensors.numpy import save_file
 from flashsr_jax.audio import HOP
 from flashsr_jax.errors import UserError
 from flashsr_jax.files import replacing
-from flashsr_jax.models.presets import ModelConfig, UNetConfig, VAEConfig, VocoderConfig
+from flashsr_jax.models.presets import ModelConfig, model_config
 from flashsr_jax.models.unet import UNet
 from flashsr_jax.models.vae import VAE
 from flashsr_jax.models.vocoder import SRVocoder
@@ -121,11 +121,7 @@ def _shapes_by_path(config: ModelConfig, network: str) -> dict[str, tuple[int, .
 def _config(path: str | os.PathLike, text: str) -> ModelConfig:
     """The ModelConfig that `save_weights` wrote as JSON."""
     try:
-        fields = {
-            network: {key: tuple(value) if isinstance(value, list) else value for key, value in sizes.items()}
-            for network, sizes in json.loads(text).items()
-        }
-        return ModelConfig(VAEConfig(**fields["vae"]), UNetConfig(**fields["unet"]), VocoderConfig(**fields["vocoder"]))
+        return model_config(json.loads(text))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{path}: its model configuration does not suit this version: {error}") from error
 
