@@ -1,6 +1,8 @@
 """Stage 1, the mel autoencoder.
 
 python -m flashsr_jax.main --config configs/vae.py:tiny --workdir runs/vae --config.data.dir=DATASET
+
+tiny: 3 minutes on 2 CPU cores, validation mel_l1 0.92 nat (demo data). small, base: not trained yet.
 """
 
 from flashsr_jax.train.defaults import adamw, common
