@@ -1,0 +1,45 @@
+"""Every stage traces at the sizes that no other test trains: nothing is compiled, no parameter is held."""
+
+import functools
+import importlib.util
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flashsr_jax.audio import HOP
+from flashsr_jax.degrade import LowpassFilter, filter_arrays
+from flashsr_jax.train.loop import STAGES
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+
+
+def get_config(stage, preset):
+    spec = importlib.util.spec_from_file_location(f"configs_{stage}", CONFIGS / f"{stage}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(preset)
+
+
+@pytest.mark.parametrize("preset", ["small", "base"])
+def test_all_stages_trace(preset):
+    key = jax.random.key(0)
+    frozen = {"scale_factor": jax.ShapeDtypeStruct((), jnp.float32)}
+    for stage in ("vae", "teacher", "student", "vocoder"):
+        config = get_config(stage, preset)
+        if stage == "student":
+            config.fake_score = "separate"
+        if stage == "vocoder":
+            config.mel_source = "student"
+        samples = config.data.window_frames * HOP
+        one = {"filter": filter_arrays(LowpassFilter("bessel", 10, 4000.0)), "cutoff_hz": np.float32(4000)}
+        batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((2, *np.shape(x)), jnp.asarray(x).dtype), one)
+        batch["hr"] = jax.ShapeDtypeStruct((2, samples), jnp.float32)
+        state = jax.eval_shape(functools.partial(STAGES[stage].init, config), frozen, key)
+        after, metrics = jax.eval_shape(functools.partial(STAGES[stage].train_step, config), state, frozen, batch, key)
+        assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
+        assert all(value.shape == () for value in metrics.values())
+        assert all(leaf.dtype != jnp.bfloat16 for leaf in jax.tree.leaves(after.params))
+        frozen[stage] = state.weights[stage]
