@@ -71,7 +71,7 @@ def solve_by_definition(x0_of, z, timesteps):
 def test_solve_from_a_traced_start(start):
     """From any start the first step is of first order again, as if the grid began there."""
     z = RNG.standard_normal(SHAPE).astype(np.float32)
-    table, grid = diffusion.schedule(), diffusion.solver_grid(8)
+    grid = diffusion.solver_grid(8)
 
     def x0_of(z, t):
         return np.tanh(z) * 0.7 + t / 3000
@@ -84,7 +84,6 @@ def test_solve_from_a_traced_start(start):
     solve = jax.jit(lambda z, start: diffusion.solve(predict_v, z, grid, start))
     expected = solve_by_definition(x0_of, z.astype(np.float64), grid.timesteps[start:])
     np.testing.assert_allclose(solve(z, jnp.int32(start)), expected, atol=2e-5)
-    assert table.sigma[999] < 1
 
 
 def test_one_program_serves_every_start_and_skips_the_steps_before_it():
