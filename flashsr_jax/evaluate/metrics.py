@@ -1,62 +1,354 @@
-"""Objective measures of super-resolution against the original recording, in float64 numpy.
+"""Objective measures of super-resolution against the original recording, in float64 numpy, at 48 kHz.
 
 Every name says its variant, since papers disagree on what "LSD" is.
-Letters: N samples, T frames, W samples of a frame, K STFT bins.
+Letters: N samples, T frames, W samples of a frame, K bins of an STFT or of a whole signal's transform.
 """
 
+import functools
+from typing import Literal, NamedTuple
+
 import numpy as np
+import scipy.fft
 import scipy.signal
 
 from flashsr_jax.audio import SAMPLE_RATE
 
-LSD_N_FFT, LSD_HOP = 2048, 512
-LSD_FLOOR = 1e-8
+NYQUIST = SAMPLE_RATE / 2
+
+
+class Stft(NamedTuple):
+    """A short-time transform: periodic Hann window, frames centred with reflected edges."""
+
+    n_fft: int
+    hop: int
+
+
+LSD_STFT, LSD_FLOOR = Stft(2048, 512), 1e-8
+UNIVERSR_STFT, UNIVERSR_FLOOR = Stft(1024, 256), 1e-6
+SSR_EVAL_STFT, SSR_EVAL_EPS = Stft(int(2048 * SAMPLE_RATE / 44_100), SAMPLE_RATE // 100), 1e-12
+
+LOW_BAND = (0.75, 0.85)  # of the cutoff: where low-band measures begin and stop to fade; resamplers droop from 0.85 on
+EDGE_FADE = 480  # samples, 10 ms: a high band that is cut off sharply at an edge would click in the low band
+SILENT_LOW_BAND = 1e-12  # mean square under which a low band holds nothing: -120 dB of full scale
+MAX_SI_SDR_DB = 150.0  # of equal signals, whose ratio would be infinite
+
+WALL_PASS, WALL_STOP, WALL_STOP_DB = 0.95, 1.03, 100.0
+
+# Which values of a metric are the better ones: lower, higher, nearer to zero.
+BETTER: dict[str, Literal["lower", "higher", "zero"]] = {
+    "lsd": "lower",
+    "lsd_hf": "lower",
+    "lsd_lf": "lower",
+    "lsd_ssr_eval": "lower",
+    "lsd_ssr_eval_hf": "lower",
+    "lsd_ssr_eval_lf": "lower",
+    "lsd_universr": "lower",
+    "lsd_universr_hf": "lower",
+    "lsd_universr_lf": "lower",
+    "low_band_si_sdr": "higher",
+    "low_band_gain_db": "zero",
+    "time_offset": "zero",
+    "zimtohrli": "lower",
+    "visqol": "higher",
+}
+
+
+class ReferenceSpectra:
+    """An original, transformed once for many estimates and cutoffs; each transform is made when it is first needed.
+
+    Takes a mono signal (N,). With `wall_hz` both it and every estimate are low-passed there before anything else.
+    Raises ValueError as `lsd` does.
+    """
+
+    def __init__(self, reference: np.ndarray, wall_hz: float = 0.0):
+        self.wall_hz = wall_hz
+        self.signal = self._walled(_checked(reference))
+
+    def prepared(self, estimate: np.ndarray) -> np.ndarray:
+        """An estimate (N,) as it is compared: float64, low-passed at the wall. Raises ValueError as `lsd` does."""
+        estimate = _checked(estimate)
+        if estimate.shape != self.signal.shape:
+            raise ValueError(f"expected signals of one length, got {len(self.signal)} and {len(estimate)} samples")
+        return self._walled(estimate)
+
+    def _walled(self, x_N: np.ndarray) -> np.ndarray:
+        return lowpass_at_wall(x_N, self.wall_hz) if self.wall_hz else x_N
+
+    @functools.cached_property
+    def _log_power(self) -> np.ndarray:
+        return _log_power(self.signal, LSD_STFT, LSD_FLOOR)
+
+    @functools.cached_property
+    def _universr_log_power(self) -> np.ndarray:
+        return _log_power(self.signal, UNIVERSR_STFT, UNIVERSR_FLOOR)
+
+    @functools.cached_property
+    def _ssr_eval_power(self) -> np.ndarray:
+        return _power(self.signal, SSR_EVAL_STFT)
+
+    @functools.cached_property
+    def _spectrum(self) -> np.ndarray:
+        return _whole_spectrum(self.signal)
+
+
+def all_metrics(
+    reference: np.ndarray | ReferenceSpectra, estimate: np.ndarray, cutoff_hz: float, wall_hz: float = 0.0
+) -> dict[str, float]:
+    """Every metric of this module by name, of two mono signals (N,); a metric that is not defined for them is absent.
+
+    `wall_hz`: where the original ends, if under 24 kHz (evaluation without `lsd_ssr_eval*`, see `lowpass_at_wall`);
+    `ReferenceSpectra` knows its own. The low-band measures are absent where either low band is silent.
+    Raises ValueError as `lsd` does, and for a cutoff outside (0, 24000] Hz.
+    """
+    spectra = reference if isinstance(reference, ReferenceSpectra) else ReferenceSpectra(reference, wall_hz)
+    estimate = spectra.prepared(estimate)
+    errors = {"lsd": (_lsd_errors, LSD_STFT), "lsd_universr": (_universr_errors, UNIVERSR_STFT)}
+    if not spectra.wall_hz:
+        errors["lsd_ssr_eval"] = (_ssr_eval_errors, SSR_EVAL_STFT)
+    metrics = {}
+    for name, (errors_of, stft) in errors.items():
+        squared_TxK, bin_ = errors_of(spectra, estimate), _cutoff_bin(cutoff_hz, stft)
+        metrics[name] = _distance(squared_TxK)
+        metrics[f"{name}_hf"] = _distance(squared_TxK[:, bin_:])
+        metrics[f"{name}_lf"] = _distance(squared_TxK[:, :bin_])
+    bands = _low_bands(spectra, estimate, cutoff_hz)
+    if not bands.silent():
+        metrics |= {
+            "low_band_si_sdr": _si_sdr(bands),
+            "low_band_gain_db": _gain_db(bands),
+            "time_offset": _time_offset(bands),
+        }
+    return metrics
 
 
 def lsd(reference: np.ndarray, estimate: np.ndarray) -> float:
     """Log-spectral distance of two mono signals (N,): mean over frames of the RMS over bins of log10 power ratios.
 
-    The variant of AERO and AP-BWE: STFT 2048 / hop 512, periodic Hann, frames centred with reflected edges, power
-    clamped at 1e-8. A gain of G dB gives |G| / 10. Raises ValueError where shapes differ, a signal is not longer than
-    half a frame, or a sample is not finite.
+    The variant of AERO and AP-BWE: STFT 2048 / hop 512, power clamped at 1e-8. Symmetric; a gain of G dB gives
+    |G| / 10. Raises ValueError where lengths differ, a signal is no longer than half a frame or has samples that are
+    not finite.
     """
-    return _rms_over_bins(_log_power_difference(reference, estimate))
+    return _distance(_lsd_errors(*_pair(reference, estimate)))
 
 
-def lsd_hf(reference: np.ndarray, estimate: np.ndarray, cutoff_hz: float, sample_rate: int = SAMPLE_RATE) -> float:
+def lsd_hf(reference: np.ndarray, estimate: np.ndarray, cutoff_hz: float) -> float:
     """`lsd` over the bins at or above `cutoff_hz`: what super-resolution adds. Raises ValueError as `lsd` does."""
-    return _rms_over_bins(_log_power_difference(reference, estimate)[:, _bins_hz(sample_rate, cutoff_hz) >= cutoff_hz])
+    bin_ = _cutoff_bin(cutoff_hz, LSD_STFT)
+    return _distance(_lsd_errors(*_pair(reference, estimate))[:, bin_:])
 
 
-def lsd_lf(reference: np.ndarray, estimate: np.ndarray, cutoff_hz: float, sample_rate: int = SAMPLE_RATE) -> float:
+def lsd_lf(reference: np.ndarray, estimate: np.ndarray, cutoff_hz: float) -> float:
     """`lsd` over the bins under `cutoff_hz`: what super-resolution must keep. Raises ValueError as `lsd` does."""
-    return _rms_over_bins(_log_power_difference(reference, estimate)[:, _bins_hz(sample_rate, cutoff_hz) < cutoff_hz])
+    bin_ = _cutoff_bin(cutoff_hz, LSD_STFT)
+    return _distance(_lsd_errors(*_pair(reference, estimate))[:, :bin_])
 
 
-def _rms_over_bins(difference_TxK: np.ndarray) -> float:
-    return float(np.mean(np.sqrt(np.mean(difference_TxK**2, axis=-1))))
+def lsd_universr(reference: np.ndarray, estimate: np.ndarray) -> float:
+    """`lsd` as UniverSR measures it: STFT 1024 / hop 256, power clamped at 1e-6. Raises ValueError as `lsd` does."""
+    return _distance(_universr_errors(*_pair(reference, estimate)))
 
 
-def _log_power_difference(reference: np.ndarray, estimate: np.ndarray) -> np.ndarray:
-    """log10 of clamped power, reference minus estimate, (T, K)."""
-    reference, estimate = np.asarray(reference, np.float64), np.asarray(estimate, np.float64)
-    if reference.shape != estimate.shape or reference.ndim != 1:
-        raise ValueError(f"expected two mono signals of one length, got shapes {reference.shape}, {estimate.shape}")
-    if len(reference) <= LSD_N_FFT // 2:
-        raise ValueError(f"LSD needs more than {LSD_N_FFT // 2} samples, got {len(reference)}")
-    if not (np.isfinite(reference).all() and np.isfinite(estimate).all()):
+def lsd_universr_hf(reference: np.ndarray, estimate: np.ndarray, cutoff_hz: float) -> float:
+    """`lsd_universr` over the bins at or above `cutoff_hz`."""
+    bin_ = _cutoff_bin(cutoff_hz, UNIVERSR_STFT)
+    return _distance(_universr_errors(*_pair(reference, estimate))[:, bin_:])
+
+
+def lsd_universr_lf(reference: np.ndarray, estimate: np.ndarray, cutoff_hz: float) -> float:
+    """`lsd_universr` over the bins under `cutoff_hz`."""
+    bin_ = _cutoff_bin(cutoff_hz, UNIVERSR_STFT)
+    return _distance(_universr_errors(*_pair(reference, estimate))[:, :bin_])
+
+
+def lsd_ssr_eval(reference: np.ndarray, estimate: np.ndarray) -> float:
+    """Log-spectral distance as NVSR, AudioSR and FlashSR report it: log10(X^2 / (Y + e)^2 + e), e = 1e-12.
+
+    X and Y are the magnitudes of reference and estimate, STFT 2229 / hop 480, nothing clamped. Not symmetric, and 12
+    for two silences: a bin where the reference is digitally silent counts 12 whatever the estimate does.
+    Raises ValueError as `lsd` does. Source: the package ssr_eval of Liu et al., arXiv:2203.14941.
+    """
+    return _distance(_ssr_eval_errors(*_pair(reference, estimate)))
+
+
+def lsd_ssr_eval_hf(reference: np.ndarray, estimate: np.ndarray, cutoff_hz: float) -> float:
+    """`lsd_ssr_eval` over the bins at or above `cutoff_hz`."""
+    bin_ = _cutoff_bin(cutoff_hz, SSR_EVAL_STFT)
+    return _distance(_ssr_eval_errors(*_pair(reference, estimate))[:, bin_:])
+
+
+def lsd_ssr_eval_lf(reference: np.ndarray, estimate: np.ndarray, cutoff_hz: float) -> float:
+    """`lsd_ssr_eval` over the bins under `cutoff_hz`."""
+    bin_ = _cutoff_bin(cutoff_hz, SSR_EVAL_STFT)
+    return _distance(_ssr_eval_errors(*_pair(reference, estimate))[:, :bin_])
+
+
+def low_band_si_sdr(reference: np.ndarray, estimate: np.ndarray, cutoff_hz: float) -> float:
+    """Scale-invariant signal-to-distortion ratio in dB under the cutoff, within +-150 dB (equal signals: 150).
+
+    Of two mono signals (N,) whose bands fade out between 0.75 and 0.85 of the cutoff, without phase shift, and whose
+    edges fade over 10 ms. Raises ValueError as `lsd` does and where either low band is silent.
+    Source: Le Roux et al., arXiv:1811.02508, equation 3.
+    """
+    return _si_sdr(_sounding_low_bands(reference, estimate, cutoff_hz))
+
+
+def low_band_gain_db(reference: np.ndarray, estimate: np.ndarray, cutoff_hz: float) -> float:
+    """Energy of the estimate over that of the reference in dB, in the band of `low_band_si_sdr`; raises as it does."""
+    return _gain_db(_sounding_low_bands(reference, estimate, cutoff_hz))
+
+
+def time_offset(reference: np.ndarray, estimate: np.ndarray, cutoff_hz: float) -> float:
+    """Samples (a whole number) by which the estimate is late; negative: early.
+
+    The highest cross-correlation in the band of `low_band_si_sdr`; raises as it does.
+    """
+    return _time_offset(_sounding_low_bands(reference, estimate, cutoff_hz))
+
+
+def lowpass_at_wall(x: np.ndarray, wall_hz: float) -> np.ndarray:
+    """A mono signal (N,) without what is above a codec's wall, (N,) float64: linear phase, delay taken out.
+
+    Flat to 0.95 of the wall, 100 dB down from 1.03 of it. For reference and estimate before every metric where the
+    reference ends at a wall: what is left above falls under the clamps of `lsd` and `lsd_universr`. `lsd_ssr_eval`
+    has no clamp and compares what is left as before, so that it is not defined for such references.
+    Raises ValueError for a wall outside (0, 24000) Hz.
+    """
+    if not 0 < wall_hz < NYQUIST:
+        raise ValueError(f"the wall must lie in (0, {NYQUIST:g}) Hz, got {wall_hz:g}")
+    return scipy.signal.oaconvolve(np.asarray(x, np.float64), _wall_taps(float(wall_hz)), mode="same")
+
+
+@functools.lru_cache(maxsize=16)
+def _wall_taps(wall_hz: float) -> np.ndarray:
+    taps, beta = scipy.signal.kaiserord(WALL_STOP_DB, (WALL_STOP - WALL_PASS) * wall_hz / NYQUIST)
+    middle = (WALL_STOP + WALL_PASS) / 2 * wall_hz
+    return scipy.signal.firwin(taps | 1, middle, window=("kaiser", beta), fs=SAMPLE_RATE)  # odd: a whole delay
+
+
+def _checked(x: np.ndarray) -> np.ndarray:
+    x = np.asarray(x, np.float64)
+    if x.ndim != 1:
+        raise ValueError(f"expected a mono signal, got shape {x.shape}")
+    if not len(x):
+        raise ValueError("a signal is empty")
+    if not np.isfinite(x).all():
         raise ValueError("a signal has samples that are not finite")
-    return _log_power(reference) - _log_power(estimate)
+    return x
 
 
-def _log_power(x_N: np.ndarray) -> np.ndarray:
-    padded = np.pad(x_N, LSD_N_FFT // 2, mode="reflect")
-    frames_TxW = np.lib.stride_tricks.sliding_window_view(padded, LSD_N_FFT)[::LSD_HOP]
-    spectrum_TxK = np.fft.rfft(frames_TxW * scipy.signal.get_window("hann", LSD_N_FFT))
-    return np.log10(np.maximum(np.abs(spectrum_TxK) ** 2, LSD_FLOOR))
+def _pair(reference: np.ndarray, estimate: np.ndarray) -> tuple[ReferenceSpectra, np.ndarray]:
+    spectra = ReferenceSpectra(reference)
+    return spectra, spectra.prepared(estimate)
 
 
-def _bins_hz(sample_rate: int, cutoff_hz: float) -> np.ndarray:
-    if not 0 < cutoff_hz <= sample_rate / 2:
-        raise ValueError(f"the cutoff must lie in (0, {sample_rate / 2:g}] Hz, got {cutoff_hz:g}")
-    return np.fft.rfftfreq(LSD_N_FFT, 1 / sample_rate)
+def _cutoff_bin(cutoff_hz: float, stft: Stft) -> int:
+    """The first bin at or above the cutoff, at most the last one."""
+    if not 0 < cutoff_hz <= NYQUIST:
+        raise ValueError(f"the cutoff must lie in (0, {NYQUIST:g}] Hz, got {cutoff_hz:g}")
+    hz_K = np.fft.rfftfreq(stft.n_fft, 1 / SAMPLE_RATE)
+    return int(np.searchsorted(hz_K[:-1], cutoff_hz))
+
+
+def _distance(squared_TxK: np.ndarray) -> float:
+    return float(np.mean(np.sqrt(np.mean(squared_TxK, axis=-1))))
+
+
+def _lsd_errors(spectra: ReferenceSpectra, estimate: np.ndarray) -> np.ndarray:
+    return (spectra._log_power - _log_power(estimate, LSD_STFT, LSD_FLOOR)) ** 2
+
+
+def _universr_errors(spectra: ReferenceSpectra, estimate: np.ndarray) -> np.ndarray:
+    return (spectra._universr_log_power - _log_power(estimate, UNIVERSR_STFT, UNIVERSR_FLOOR)) ** 2
+
+
+def _ssr_eval_errors(spectra: ReferenceSpectra, estimate: np.ndarray) -> np.ndarray:
+    magnitude_TxK = np.sqrt(_power(estimate, SSR_EVAL_STFT))
+    return np.log10(spectra._ssr_eval_power / (magnitude_TxK + SSR_EVAL_EPS) ** 2 + SSR_EVAL_EPS) ** 2
+
+
+def _log_power(x_N: np.ndarray, stft: Stft, floor: float) -> np.ndarray:
+    return np.log10(np.maximum(_power(x_N, stft), floor))
+
+
+def _power(x_N: np.ndarray, stft: Stft) -> np.ndarray:
+    if len(x_N) <= stft.n_fft // 2:
+        raise ValueError(f"LSD needs more than {stft.n_fft // 2} samples, got {len(x_N)}")
+    padded = np.pad(x_N, stft.n_fft // 2, mode="reflect")
+    frames_TxW = np.lib.stride_tricks.sliding_window_view(padded, stft.n_fft)[:: stft.hop]
+    spectrum_TxK = scipy.fft.rfft(frames_TxW * scipy.signal.get_window("hann", stft.n_fft), overwrite_x=True)
+    return spectrum_TxK.real**2 + spectrum_TxK.imag**2
+
+
+class _LowBands(NamedTuple):
+    """Spectra (K,) of both signals under the cutoff, of transforms twice as long as the `samples` of the signals."""
+
+    reference_K: np.ndarray
+    estimate_K: np.ndarray
+    samples: int
+
+    def silent(self) -> bool:
+        limit = SILENT_LOW_BAND * self.samples
+        return any(_inner(x_K, x_K, self.samples) < limit for x_K in (self.reference_K, self.estimate_K))
+
+
+def _transform_length(samples: int) -> int:
+    return scipy.fft.next_fast_len(2 * samples, real=True)  # so that no lag of a correlation wraps around
+
+
+def _whole_spectrum(x_N: np.ndarray) -> np.ndarray:
+    fades = min(1.0, 2 * EDGE_FADE / len(x_N))
+    return scipy.fft.rfft(x_N * scipy.signal.windows.tukey(len(x_N), fades), _transform_length(len(x_N)))
+
+
+def _low_bands(spectra: ReferenceSpectra, estimate: np.ndarray, cutoff_hz: float) -> _LowBands:
+    samples = len(estimate)
+    fade_K = _fade(_transform_length(samples), float(cutoff_hz))
+    return _LowBands(
+        spectra._spectrum[: len(fade_K)] * fade_K, _whole_spectrum(estimate)[: len(fade_K)] * fade_K, samples
+    )
+
+
+@functools.lru_cache(maxsize=16)
+def _fade(length: int, cutoff_hz: float) -> np.ndarray:
+    """Gain of the low band's bins: 1, then half a cosine to 0, where it ends."""
+    relative_K = np.fft.rfftfreq(length, 1 / SAMPLE_RATE) / cutoff_hz
+    begin, end = LOW_BAND
+    relative_K = relative_K[relative_K < end]
+    return 0.5 + 0.5 * np.cos(np.pi * np.clip((relative_K - begin) / (end - begin), 0, 1))
+
+
+def _sounding_low_bands(reference: np.ndarray, estimate: np.ndarray, cutoff_hz: float) -> _LowBands:
+    _cutoff_bin(cutoff_hz, LSD_STFT)
+    bands = _low_bands(*_pair(reference, estimate), cutoff_hz)
+    if bands.silent():
+        raise ValueError(f"not defined: a signal is silent under {cutoff_hz:g} Hz")
+    return bands
+
+
+def _inner(x_K: np.ndarray, y_K: np.ndarray, samples: int) -> float:
+    """Inner product of two signals by their spectra (Parseval); only the bin of 0 Hz has no mirror image."""
+    products_K = x_K.real * y_K.real + x_K.imag * y_K.imag
+    return float(2 * products_K.sum() - products_K[0]) / _transform_length(samples)
+
+
+def _si_sdr(bands: _LowBands) -> float:
+    reference_K, estimate_K, samples = bands
+    scale = _inner(estimate_K, reference_K, samples) / _inner(reference_K, reference_K, samples)
+    target_K = scale * reference_K
+    noise_K = estimate_K - target_K
+    least = 10 ** (-MAX_SI_SDR_DB / 10) * _inner(estimate_K, estimate_K, samples)
+    target, noise = (max(_inner(x_K, x_K, samples), least) for x_K in (target_K, noise_K))
+    return 10 * np.log10(target / noise).item()
+
+
+def _gain_db(bands: _LowBands) -> float:
+    reference_K, estimate_K, samples = bands
+    energies = _inner(estimate_K, estimate_K, samples), _inner(reference_K, reference_K, samples)
+    return 10 * np.log10(energies[0] / energies[1]).item()
+
+
+def _time_offset(bands: _LowBands) -> float:
+    reference_K, estimate_K, samples = bands
+    correlation = scipy.fft.irfft(estimate_K * reference_K.conj(), _transform_length(samples))
+    lag = int(np.argmax(correlation))
+    return float(lag if lag < samples else lag - len(correlation))
