@@ -8,6 +8,9 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "flashsr_jax" / "__init__.py").read_text()).group(1)
 
+# Ranges, since another version may measure differently; accel: numba, without which ViSQOL is several times slower
+EVAL = ["visqol-python[accel]>=3.8,<4", "zimtohrli>=0.2.1,<0.3"]
+
 setup(
     name="flashsr_jax",
     version=VERSION,
@@ -37,7 +40,8 @@ setup(
         "tensorflow-datasets>=4.9.8",
     ],
     extras_require={
-        "test": ["pytest>=8", "ruff>=0.8"],
+        "eval": EVAL,
+        "test": ["pytest>=8", "ruff>=0.8", *EVAL],
         "tf": ["pydub>=0.25", "tensorflow>=2.18"],  # TFDS catalogue datasets with Audio features, such as vctk
     },
     entry_points={"console_scripts": ["flashsr = flashsr_jax.cli:main"]},
