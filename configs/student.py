@@ -25,6 +25,8 @@ def get_config(preset):
         "distill": (1.0, 1.0, 1.0, 1.0),
         "adversarial": (0.0, 0.1, 0.2, 0.3),
         "dmd": (0.0, 0.3, 0.5, 0.7),
+        "mel": {"tiny": (0.0,) * 4, "small": (0.5,) * 4, "base": (0.0,) * 4}[preset],
+        "high_band": {"tiny": 1.0, "small": 3.0, "base": 1.0}[preset],  # weight of latents and mel over the cutoff
     }
     config.teacher_steps = {"tiny": 4, "small": 8, "base": 32}[preset]
     config.guidance = {"tiny": (1.0, 1.5), "small": (1.0, 2.0), "base": (3.0, 13.0)}[preset]

@@ -14,9 +14,11 @@ def get_config(preset):
     config.batch_size = {"tiny": 8, "small": 16, "base": 256}[preset]
     config.steps = {"tiny": 250, "small": 60_000, "base": 500_000}[preset]
     config.vae_from = ""
+    config.init_from = ""  # a U-Net to start from: a regression run, say
     config.vocoder_from = ""
     config.best_metric = "velocity_mse"
 
+    config.losses = {"high_band": {"tiny": 1.0, "small": 3.0, "base": 1.0}[preset]}  # weight of what is over the cutoff
     config.condition_drop = 0.1
     config.unconditional = -11.4981 * 0.3342  # the latent that stands for "no condition"
     config.eval.steps = {"tiny": 8, "small": 50, "base": 50}[preset]

@@ -22,7 +22,7 @@ def get_config(preset):
     config.best_metric = "lsd"
 
     config.mel_loss = "single"  # L1 of the front end's log-mel; "multi_scale": BigVGAN-v2's, with weight 15
-    config.losses = {"mel": 45.0, "features": 2.0, "adversarial": 1.0}
+    config.losses = {"mel": 45.0, "stft": 45.0 if preset == "small" else 0.0, "features": 2.0, "adversarial": 1.0}
     config.discriminator = {
         "periods": (2, 3, 5, 7, 11),
         "resolutions": ((512, 240),) if preset == "tiny" else ((1024, 120), (2048, 240), (512, 50)),

@@ -48,8 +48,31 @@ def stft(x_BxN: jax.Array, n_fft: int, hop: int) -> jax.Array:
     """Complex STFT (B, frames, n_fft // 2 + 1), periodic Hann window of length n_fft, no centring, no padding."""
     frames = 1 + (x_BxN.shape[-1] - n_fft) // hop
     index_TxW = np.arange(frames)[:, None] * hop + np.arange(n_fft)[None, :]
-    window_W = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)
-    return jnp.fft.rfft(x_BxN[:, index_TxW] * window_W.astype(np.float32))
+    return jnp.fft.rfft(x_BxN[:, index_TxW] * _hann(n_fft))
+
+
+def istft(spectrum_BxMxK: jax.Array) -> jax.Array:
+    """Waveform (B, M n_fft / 4) whose frames have these spectra, (B, M, n_fft // 2 + 1), n_fft a multiple of 8.
+
+    Hann analysis and synthesis windows, hop n_fft / 4, frame m centred on sample (m + 1/2) hop, as `log_mel` places its
+    frames. The least-squares inverse of a modified STFT (Griffin & Lim 1984, eq. 6).
+    """
+    batch, frames, bins = spectrum_BxMxK.shape
+    n_fft = 2 * (bins - 1)
+    window_W, hop = _hann(n_fft), n_fft // 4
+
+    def overlap_add(x_BxMxW):
+        quarters = jnp.split(x_BxMxW, 4, axis=-1)
+        padded = (jnp.pad(q, ((0, 0), (i, 3 - i), (0, 0))) for i, q in enumerate(quarters))
+        return sum(padded).reshape(x_BxMxW.shape[0], -1)[:, 3 * hop // 2 : -3 * hop // 2]
+
+    weight = overlap_add(jnp.broadcast_to(window_W**2, (1, frames, n_fft)))
+    return overlap_add(jnp.fft.irfft(spectrum_BxMxK) * window_W) / weight
+
+
+def _hann(size: int) -> np.ndarray:
+    """Periodic Hann window."""
+    return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size)).astype(np.float32)
 
 
 def magnitude(spectrum: jax.Array) -> jax.Array:

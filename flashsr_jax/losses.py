@@ -20,18 +20,35 @@ def weighted_mean(loss_B: jax.Array, weight_B: jax.Array) -> jax.Array:
     return jnp.sum(loss_B * weight_B) / jnp.maximum(jnp.sum(weight_B), 1.0)
 
 
-def _per_example(values: jax.Array) -> jax.Array:
-    return jnp.mean(values.astype(jnp.float32), axis=tuple(range(1, values.ndim)))
+def _per_example(values: jax.Array, weight: jax.Array | float = 1.0) -> jax.Array:
+    """Weighted mean of each example; 0 where all weights are. `weight` broadcasts to the values."""
+    axes = tuple(range(1, values.ndim))
+    weight = jnp.broadcast_to(weight, values.shape)
+    return jnp.sum(values.astype(jnp.float32) * weight, axes) / jnp.maximum(jnp.sum(weight, axes), 1.0)
 
 
-def l1(estimate: jax.Array, target: jax.Array) -> jax.Array:
-    """Mean absolute difference of each example."""
-    return _per_example(jnp.abs(estimate.astype(jnp.float32) - target.astype(jnp.float32)))
+def l1(estimate: jax.Array, target: jax.Array, weight: jax.Array | float = 1.0) -> jax.Array:
+    """Mean absolute difference of each example, `weight` (see `band_weights`) broadcast to its elements."""
+    return _per_example(jnp.abs(estimate.astype(jnp.float32) - target.astype(jnp.float32)), weight)
 
 
-def l2(estimate: jax.Array, target: jax.Array) -> jax.Array:
-    """Mean squared difference of each example: the v-prediction and the distillation loss."""
-    return _per_example(jnp.square(estimate.astype(jnp.float32) - target.astype(jnp.float32)))
+def l2(estimate: jax.Array, target: jax.Array, weight: jax.Array | float = 1.0) -> jax.Array:
+    """Mean squared difference of each example, weighted as `l1`: the v-prediction and the distillation loss."""
+    return _per_example(jnp.square(estimate.astype(jnp.float32) - target.astype(jnp.float32)), weight)
+
+
+def band_weights(bins: int, cutoff_B: jax.Array, bandwidth_B: jax.Array, high_band: float) -> jax.Array:
+    """Weight (B, 1, bins) of each mel bin: 1 under the cutoff in Hz, `high_band` over it, 0 over the recording's own
+    bandwidth in Hz: what a codec has taken away is not to be learned."""
+    centres_F = _mel_centres(bins)
+    weight_BxF = jnp.where(centres_F >= cutoff_B[:, None], high_band, 1.0)
+    return jnp.where(centres_F < bandwidth_B[:, None], weight_BxF, 0.0)[:, None]
+
+
+@functools.cache
+def _mel_centres(bins: int) -> np.ndarray:
+    """Centre of each mel bin in Hz, float32."""
+    return librosa.mel_frequencies(bins + 2, fmin=audio.MEL_FMIN, fmax=audio.MEL_FMAX)[1:-1].astype(np.float32)
 
 
 def kl_divergence(mean: jax.Array, logvar: jax.Array) -> jax.Array:
@@ -99,6 +116,25 @@ def _log10_mel(x_BxN: jax.Array, window: int) -> jax.Array:
     return jnp.log10(jnp.maximum(magnitude @ _scale_filterbank(window).T, 1e-5))
 
 
+STFT_SIZES = (512, 1024, 2048)
+STFT_FLOOR = 1e-3  # under it, a magnitude of normalised audio is rounding noise
+
+
+def multi_resolution_stft_l1(estimate_BxN: jax.Array, target_BxN: jax.Array) -> jax.Array:
+    """L1 of natural-log STFT magnitudes, mean over three sizes, 512 to 2048, hop a quarter of each, in nat.
+
+    The log-magnitude part of Parallel WaveGAN's loss (Yamamoto et al. 2020, arXiv:1910.11480, eq. 6). Its frequencies
+    are linear: of the front end's mel bins, most lie under 4 kHz.
+    """
+    distances = (l1(_log_stft(estimate_BxN, size), _log_stft(target_BxN, size)) for size in STFT_SIZES)
+    return sum(distances) / len(STFT_SIZES)
+
+
+def _log_stft(x_BxN: jax.Array, size: int) -> jax.Array:
+    padded = jnp.pad(x_BxN.astype(jnp.float32), ((0, 0), (size // 2, size // 2)), mode="reflect")
+    return jnp.log(jnp.maximum(audio.magnitude(audio.stft(padded, size, size // 4)), STFT_FLOOR))
+
+
 @functools.cache
 def _scale_filterbank(window: int) -> np.ndarray:
     return audio.mel_filterbank(window * 5 // 32, window, 0.0)
@@ -106,11 +142,8 @@ def _scale_filterbank(window: int) -> np.ndarray:
 
 def mel_errors(estimate_BxTxF: jax.Array, target_BxTxF: jax.Array, cutoff_B: jax.Array) -> dict[str, jax.Array]:
     """Mean absolute log-mel difference in nat, over all bins (`mel_l1`) and above each clip's cutoff (`mel_l1_hf`)."""
-    bins = target_BxTxF.shape[-1]
-    centres_F = librosa.mel_frequencies(bins + 2, fmin=audio.MEL_FMIN, fmax=audio.MEL_FMAX)[1:-1].astype(np.float32)
-    above_Bx1xF = (centres_F >= cutoff_B[:, None]).astype(jnp.float32)[:, None]
-    error = jnp.abs(estimate_BxTxF - target_BxTxF)
-    above = jnp.sum(error * above_Bx1xF, axis=(1, 2)) / jnp.maximum(
-        jnp.sum(above_Bx1xF, axis=(1, 2)) * error.shape[1], 1.0
-    )
-    return {"mel_l1": jnp.mean(error, axis=(1, 2)), "mel_l1_hf": above}
+    above_BxF = (_mel_centres(target_BxTxF.shape[-1]) >= cutoff_B[:, None]).astype(jnp.float32)
+    return {
+        "mel_l1": l1(estimate_BxTxF, target_BxTxF),
+        "mel_l1_hf": l1(estimate_BxTxF, target_BxTxF, above_BxF[:, None]),
+    }

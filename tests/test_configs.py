@@ -27,14 +27,18 @@ def get_config(stage, preset):
 def test_all_stages_trace(preset):
     key = jax.random.key(0)
     frozen = {"scale_factor": jax.ShapeDtypeStruct((), jnp.float32)}
-    for stage in ("vae", "teacher", "student", "vocoder"):
+    for stage in ("vae", "regression", "teacher", "student", "vocoder"):
         config = get_config(stage, preset)
         if stage == "student":
             config.fake_score = "separate"
         if stage == "vocoder":
             config.mel_source = "student"
         samples = config.data.window_frames * HOP
-        one = {"filter": filter_arrays(LowpassFilter("bessel", 10, 4000.0)), "cutoff_hz": np.float32(4000)}
+        one = {
+            "filter": filter_arrays(LowpassFilter("bessel", 10, 4000.0)),
+            "cutoff_hz": np.float32(4000),
+            "bandwidth_hz": np.float32(24000),
+        }
         batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((2, *np.shape(x)), jnp.asarray(x).dtype), one)
         batch["hr"] = jax.ShapeDtypeStruct((2, samples), jnp.float32)
         state = jax.eval_shape(functools.partial(STAGES[stage].init, config), frozen, key)

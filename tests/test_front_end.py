@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from parity import golden
 
-from flashsr_jax.audio import denormalise, log_mel, normalisation, normalise
+from flashsr_jax.audio import denormalise, istft, log_mel, normalisation, normalise, stft
 
 
 def test_log_mel_parity():
@@ -32,3 +32,22 @@ def test_normalisation_uses_the_low_resolution_statistics():
     np.testing.assert_allclose(normalise(lr, stats), [[-0.5, 0, 0.5, 0]], atol=1e-6)
     np.testing.assert_allclose(normalise(hr, stats), [[-0.5, 0, 1.0, 0]], atol=1e-6)
     np.testing.assert_allclose(denormalise(normalise(hr, stats), stats), hr, atol=1e-6)
+
+
+def test_istft_inverts_the_stft_of_any_signal():
+    x = np.random.default_rng(0).standard_normal((2, 40 * 24)).astype(np.float32)
+    spectrum = stft(jnp.pad(x, ((0, 0), (36, 36))), 96, 24)
+    assert spectrum.shape == (2, 40, 49)
+    np.testing.assert_allclose(istft(spectrum), x, atol=2e-5)
+
+
+def test_istft_of_a_changed_spectrum_is_the_least_squares_estimate():
+    """Griffin & Lim 1984, eq. 6, frame by frame: sum of windowed frames over sum of squared windows."""
+    rng = np.random.default_rng(1)
+    spectrum = (rng.standard_normal((1, 6, 9)) + 1j * rng.standard_normal((1, 6, 9))).astype(np.complex64)
+    window, hop = np.sin(np.pi * np.arange(16) / 16) ** 2, 4
+    total, weight = np.zeros(6 * hop + 12), np.zeros(6 * hop + 12)
+    for frame, values in enumerate(spectrum[0]):
+        total[frame * hop : frame * hop + 16] += window * np.fft.irfft(values)
+        weight[frame * hop : frame * hop + 16] += window**2
+    np.testing.assert_allclose(istft(spectrum)[0], (total / np.maximum(weight, 1e-9))[6:-6], atol=1e-5)

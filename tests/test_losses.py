@@ -139,3 +139,28 @@ def test_mel_errors_above_the_cutoff():
     np.testing.assert_allclose(
         errors["mel_l1_hf"], [0.0, ((centres < 4000) & (centres >= 100)).sum() / (centres >= 100).sum()], rtol=1e-6
     )
+
+
+def test_weights_of_bands():
+    """Nothing over the recording's own bandwidth, `high_band` over the cutoff, 1 under it."""
+    weight = np.asarray(losses.band_weights(256, jnp.array([4000.0, 8000.0]), jnp.array([24_000.0, 16_000.0]), 3.0))
+    centres = librosa.mel_frequencies(258, fmin=20, fmax=24_000)[1:-1]
+    assert weight.shape == (2, 1, 256)
+    np.testing.assert_array_equal(weight[0, 0], np.where(centres < 4000, 1, 3))
+    np.testing.assert_array_equal(weight[1, 0], np.where(centres < 8000, 1, np.where(centres < 16_000, 3, 0)))
+    weighted = losses.l1(A, B, weight[:, :, :5, None][[0, 1, 0]])
+    np.testing.assert_allclose(weighted, losses.l1(A, B), rtol=1e-6)  # equal weights change nothing
+    only_first = np.array([1.0, 0, 0, 0, 0])[:, None]
+    np.testing.assert_allclose(losses.l2(A, B, only_first), losses.l2(A[:, :, :1], B[:, :, :1]), rtol=1e-6)
+    np.testing.assert_array_equal(losses.l1(A, B, jnp.zeros(1)), 0)
+
+
+def test_multi_resolution_stft_l1():
+    x, y = (RNG.standard_normal((2, 6000)).astype(np.float32) for _ in range(2))
+    expected = np.zeros(2)
+    for size in (512, 1024, 2048):
+        logs = [np.log(np.abs(librosa.stft(s, n_fft=size, hop_length=size // 4, pad_mode="reflect"))) for s in (x, y)]
+        expected += np.abs(logs[0] - logs[1]).mean(axis=(1, 2)) / 3
+    np.testing.assert_allclose(losses.multi_resolution_stft_l1(x, y), expected, rtol=1e-4)
+    np.testing.assert_allclose(losses.multi_resolution_stft_l1(0.5 * x, x), np.log(2), rtol=1e-3)
+    assert np.isfinite(jax.grad(lambda x: jnp.sum(losses.multi_resolution_stft_l1(x, y)))(jnp.zeros_like(x))).all()

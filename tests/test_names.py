@@ -13,7 +13,6 @@ from flashsr_jax.models.vae import VAE
 from flashsr_jax.models.vocoder import SRVocoder
 from flashsr_jax.weights.names import published_names, to_params, to_torch, unet_names, vae_names, vocoder_names
 
-BASE = preset("base")
 TABLES = published_names() | {
     "vae_tiny": vae_names(VAE_TINY),
     "unet_tiny": unet_names(UNET_TINY),
@@ -44,19 +43,22 @@ def test_what_no_network_uses_is_classed():
     assert len(kinds["buffer"]) == 12 + 2 * (5 * 3 * 6 + 1)
 
 
+@pytest.mark.parametrize("size", ["base", "small"])
 @pytest.mark.parametrize("network", ["vae", "unet", "vocoder"])
-def test_parameters_are_the_modules_own(network):
-    """Paths and shapes of the table are exactly those that the published size initialises."""
+def test_parameters_are_the_modules_own(network, size):
+    """Paths and shapes of the table are exactly those that the network initialises."""
+    config = preset(size)
     mel, waveform = jnp.zeros((1, 64, 256)), jnp.zeros((1, 64 * 480))
     latent = jnp.zeros((1, 8, 32, 16))
     module, inputs = {
-        "vae": (VAE(BASE.vae), (mel,)),
-        "unet": (UNet(BASE.unet), (latent, latent, jnp.zeros(1))),
-        "vocoder": (SRVocoder(BASE.vocoder), (mel, waveform)),
+        "vae": (VAE(config.vae), (mel,)),
+        "unet": (UNet(config.unet), (latent, latent, jnp.zeros(1))),
+        "vocoder": (SRVocoder(config.vocoder), (mel, waveform)),
     }[network]
     shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs)["params"]
     ours = {path: leaf.shape for path, leaf in flatten_dict(shapes, sep="/").items()}
-    assert {name.path: name.our_shape for name in TABLES[network] if name.path} == ours
+    table = {"vae": vae_names, "unet": unet_names, "vocoder": vocoder_names}[network](getattr(config, network))
+    assert {name.path: name.our_shape for name in table if name.path} == ours
 
 
 @pytest.mark.parametrize("checkpoint", ["vae_tiny", "unet_tiny", "vocoder_tiny"])

@@ -10,6 +10,7 @@ import scipy.signal
 from jax import lax
 from parity import VOCODER_TINY, assert_parity, golden, synthetic_params
 
+from flashsr_jax.errors import UserError
 from flashsr_jax.models.antialias import antialiased_snake_beta, lowpass_filter
 from flashsr_jax.models.presets import VocoderConfig
 from flashsr_jax.models.vocoder import SRVocoder, WeightNormConv, WeightNormUpsample
@@ -50,6 +51,25 @@ def test_refuses_lengths_that_do_not_fit(micro, frames, samples):
     config, variables, _, _ = micro
     with pytest.raises(ValueError, match="8 samples a mel frame"):
         SRVocoder(config).apply(variables, jnp.zeros((1, frames, 8)), jnp.zeros((1, samples)))
+
+
+def test_with_an_inverse_stft_the_low_resolution_passes_unchanged_and_the_rest_is_added():
+    config = VocoderConfig(mel_bins=8, channels=8, rates=(2,), kernels=(3,), dilations=(1,), istft_size=16)
+    assert config.hop == 8
+    mel, lr = jax.random.normal(jax.random.key(0), (2, 6, 8)), jax.random.normal(jax.random.key(1), (2, 48))
+    variables = SRVocoder(config).init(jax.random.key(2), mel, lr)
+    out = SRVocoder(config).apply(variables, mel, lr)
+    assert out.shape == lr.shape and np.abs(out - lr).max() > 1e-3
+    silent = jax.tree.map(jnp.zeros_like, variables)
+    silent["params"]["conv_post"]["bias"] = silent["params"]["conv_post"]["bias"].at[:9].set(-40.0)
+    silent["params"] = jax.tree.map(lambda x: x + 1e-9, silent["params"])  # no 0 / 0 in the weight norm
+    np.testing.assert_allclose(SRVocoder(config).apply(silent, mel, lr), lr, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [4, 12, 100])
+def test_refuses_sizes_of_the_inverse_stft_that_do_not_divide(size):
+    with pytest.raises(UserError, match=f"istft_size={size}"):
+        VocoderConfig(istft_size=size)
 
 
 def test_filter_is_scipys():

@@ -11,6 +11,7 @@ from flashsr_jax.errors import UserError
 class VAEConfig:
     """AutoencoderKL on log-mel spectrograms. Time and frequency are halved between consecutive levels."""
 
+    patch: int = 1  # frames, and bins, that become one position before the first convolution; published: 1
     channels: int = 128
     multipliers: tuple[int, ...] = (1, 2, 4, 8)
     blocks: int = 2  # residual blocks a level in the encoder; the decoder has one more
@@ -22,7 +23,7 @@ class VAEConfig:
     @property
     def stride(self) -> int:
         """Mel frames (and mel bins) per latent position."""
-        return 2 ** (len(self.multipliers) - 1)
+        return self.patch * 2 ** (len(self.multipliers) - 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,13 +55,17 @@ class UNetConfig:
 
 @dataclasses.dataclass(frozen=True)
 class VocoderConfig:
-    """BigVGAN generator conditioned on the low-resolution waveform. The product of `rates` is the hop, 480."""
+    """BigVGAN generator conditioned on the low-resolution waveform; it makes 480 samples of each mel frame.
+
+    Its last stage has the rate of the samples, as published, or that of the frames of an inverse STFT.
+    """
 
     mel_bins: int = 256
     channels: int = 1536  # halved by each upsampling stage
     rates: tuple[int, ...] = (10, 6, 2, 2, 2)
     kernels: tuple[int, ...] = (3, 7, 11)
     dilations: tuple[int, ...] = (1, 3, 5)
+    istft_size: int = 0  # of the inverse STFT, with a hop of a quarter of it; 0: none
     mel_mean: float = 0.0  # as in VAEConfig
     mel_std: float = 1.0
 
@@ -71,10 +76,18 @@ class VocoderConfig:
                 f"a multiple of {2 ** len(self.rates)}, as each stage halves them"
             )
 
+        if self.istft_size % 8:
+            raise UserError(f"vocoder: istft_size={self.istft_size}: it must be a multiple of 8, as its hop is even")
+
     @property
     def hop(self) -> int:
         """Samples per mel frame."""
-        return math.prod(self.rates)
+        return math.prod(self.rates) * self.stage_hop
+
+    @property
+    def stage_hop(self) -> int:
+        """Samples per position of the last stage."""
+        return self.istft_size // 4 or 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,16 +123,15 @@ TINY = ModelConfig(
 """Every structural element, trained by the demo in minutes of two CPU cores."""
 
 SMALL = ModelConfig(
-    VAEConfig(channels=16, multipliers=(1, 2, 4, 5), **MEL),
-    UNetConfig(channels=56, multipliers=(1, 2, 2), blocks=1, attention_downsamplings=(2, 4), head_channels=28),
-    VocoderConfig(channels=256, rates=(10, 6, 4, 2), kernels=(3, 7), **MEL),
+    VAEConfig(patch=4, channels=48, multipliers=(1, 2), blocks=1, **MEL),
+    UNetConfig(channels=48, multipliers=(1, 2, 2), blocks=1, attention_downsamplings=(2, 4), head_channels=24),
+    VocoderConfig(channels=384, rates=(2,), kernels=(3, 7), istft_size=960, **MEL),
 )
 """At most 12 M parameters and 20 GFLOP per second of audio; the latent is 64 x 32 x 16 for 5.12 s, as published.
 
-Where they go (`python -m flashsr_jax.flops`): VAE encoder 0.7 M and 2.1 GFLOP, decoder 1.0 M and 4.4, shared about
-evenly by the four levels; U-Net 7.1 M and 1.3 GFLOP, as parameters are cheap at the latent's resolution; SR Vocoder
-2.7 M and 10.6 GFLOP, of which its stages of 128, 64, 32 and 16 channels take 2.2, 3.2, 3.1 and 1.5. A CPU's time in the
-vocoder goes to the activations as much as to the FLOPs: hence four stages, not five, and two kernel sizes, not three.
+Made for a CPU, to train on as well as to run: few wide layers at low rates, where convolutions reach the machine's
+matrix rate (narrow ones at high rates reach a fifth of it). Hence the VAE's patches instead of its two finest levels,
+and an inverse STFT instead of the vocoder's last stages. `python -m flashsr_jax.flops` says where the FLOPs go.
 """
 
 PRESETS = {"tiny": TINY, "small": SMALL, "base": ModelConfig(VAEConfig(), UNetConfig(), VocoderConfig())}

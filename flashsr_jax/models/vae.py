@@ -20,6 +20,20 @@ def posterior_sample(mean: jax.Array, logvar: jax.Array, eps: jax.Array) -> jax.
     return mean + jnp.exp(0.5 * logvar) * eps
 
 
+def _to_patches(x_BxTxFx1: jax.Array, size: int) -> jax.Array:
+    """(B, T, F, 1) -> (B, T / size, F / size, size^2)."""
+    batch, time, frequency, _ = x_BxTxFx1.shape
+    x = x_BxTxFx1.reshape(batch, time // size, size, frequency // size, size).swapaxes(2, 3)
+    return x.reshape(batch, time // size, frequency // size, size * size)
+
+
+def _from_patches(x_BxTxFxC: jax.Array, size: int) -> jax.Array:
+    """Inverse of `_to_patches`."""
+    batch, time, frequency, _ = x_BxTxFxC.shape
+    x = x_BxTxFxC.reshape(batch, time, frequency, size, size).swapaxes(2, 3)
+    return x.reshape(batch, time * size, frequency * size, 1)
+
+
 class Attention(nn.Module):
     """Single-head self-attention over all positions, residual."""
 
@@ -59,7 +73,7 @@ class Encoder(nn.Module):
     @nn.compact
     def __call__(self, h: jax.Array) -> jax.Array:
         config = self.config
-        h = conv(config.channels, 3, self.dtype, "conv_in")(h)
+        h = conv(config.channels, 3, self.dtype, "conv_in")(_to_patches(h, config.patch))
         for level, multiplier in enumerate(config.multipliers):
             channels = config.channels * multiplier
             for block in range(config.blocks):
@@ -90,7 +104,7 @@ class Decoder(nn.Module):
             if level > 0:
                 h = conv(channels, 3, self.dtype, f"up_{level}_upsample")(upsample_nearest(h))
         h = nn.silu(group_norm(h.shape[-1], EPSILON, self.dtype, "norm_out")(h))
-        return conv(1, 3, self.dtype, "conv_out")(h)
+        return _from_patches(conv(config.patch**2, 3, self.dtype, "conv_out")(h), config.patch)
 
 
 class VAE(nn.Module):

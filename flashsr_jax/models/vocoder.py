@@ -1,7 +1,8 @@
 """The SR Vocoder: BigVGAN's generator conditioned on the low-resolution waveform.
 
-Letters: B batch, T mel frames, F mel bins, N = 480 T samples, M samples at a stage's rate, C channels.
-Source: FlashSR (Im & Nam, arXiv:2501.10807), section III; BigVGAN (Lee et al., ICLR 2023, arXiv:2206.04658).
+Letters: B batch, T mel frames, F mel bins, N = 480 T samples, M samples at a stage's rate, C channels, K STFT bins.
+Source: FlashSR (Im & Nam, arXiv:2501.10807), section III; BigVGAN (Lee et al., ICLR 2023, arXiv:2206.04658); for the
+inverse STFT instead of the last stages, iSTFTNet (Kaneko et al., ICASSP 2022, arXiv:2203.02395).
 """
 
 import flax.linen as nn
@@ -9,11 +10,14 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from flashsr_jax.audio import istft
 from flashsr_jax.models.antialias import antialiased_snake_beta
 from flashsr_jax.models.layers import Dtype
 from flashsr_jax.models.presets import VocoderConfig
 
 KERNEL = 7  # of the first and the last convolutions
+LOG_MAGNITUDE_MEAN = -3.0  # about that of the high band of normalised audio
+LOG_MAGNITUDE_MAX = 5.0  # no frame of normalised audio is louder
 # Residual branches start small, so that the sum of nine of them a stage keeps its scale.
 RESIDUAL_INIT = nn.initializers.variance_scaling(0.04, "fan_in", "normal")
 
@@ -109,8 +113,11 @@ class LRBranch(nn.Module):
     @nn.compact
     def __call__(self, lr_BxN: jax.Array) -> list[jax.Array]:
         rates = self.config.rates
-        channels = self.config.channels >> len(rates)
-        h = nn.Conv(channels, (KERNEL,), dtype=self.dtype, name="conv_in")(lr_BxN[..., None])
+        channels, hop = self.config.channels >> len(rates), self.config.stage_hop
+        kernel = max(KERNEL, self.config.istft_size)
+        padding = (kernel - hop) // 2
+        conv_in = nn.Conv(channels, (kernel,), hop, ((padding, padding),), dtype=self.dtype, name="conv_in")
+        h = conv_in(lr_BxN[..., None])
         features = [h]
         for index, rate in enumerate(reversed(rates[1:])):
             channels *= 2
@@ -122,7 +129,10 @@ class LRBranch(nn.Module):
 
 
 class SRVocoder(nn.Module):
-    """Waveform from a log-mel spectrogram and the normalised low-resolution waveform, which carries the low band."""
+    """Waveform from a log-mel spectrogram and the normalised low-resolution waveform, which carries the low band.
+
+    With an inverse STFT, what the network makes is added to the low-resolution waveform.
+    """
 
     config: VocoderConfig
     dtype: Dtype = jnp.float32
@@ -152,5 +162,10 @@ class SRVocoder(nn.Module):
                 for index, kernel in enumerate(config.kernels)
             ) / len(config.kernels)
         h = SnakeBeta(name="activation_post")(h)
+        if config.istft_size:
+            h_BxMx2K = WeightNormConv(config.istft_size + 2, KERNEL, dtype=self.dtype, name="conv_post")(h)
+            log_magnitude, phase = jnp.split(h_BxMx2K.astype(jnp.float32), 2, axis=-1)
+            magnitude = jnp.exp(jnp.minimum(log_magnitude + LOG_MAGNITUDE_MEAN, LOG_MAGNITUDE_MAX))
+            return lr_BxN + istft(magnitude * lax.complex(jnp.cos(phase), jnp.sin(phase)))
         h_BxNx1 = WeightNormConv(1, KERNEL, dtype=self.dtype, name="conv_post")(h)
         return jnp.tanh(h_BxNx1[..., 0].astype(jnp.float32))

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from flashsr_jax import degrade_jax
+from flashsr_jax import degrade_jax, losses
 from flashsr_jax.audio import Normalisation, normalisation, normalise
 
 HEADROOM = 0.99  # of the vocoder's tanh
@@ -42,3 +42,12 @@ def prepare(batch: dict) -> tuple[Windows, dict[str, jax.Array]]:
     hr_norm, lr_norm = (jnp.where(silent_B[:, None], 0.0, normalise(x, stats)) for x in (hr, lr))
     counts = {"data/rescaled": jnp.sum((excess_Bx1[:, 0] > 1.0) & ~silent_B), "data/rejected": jnp.sum(silent_B)}
     return Windows(hr_norm, lr_norm, 1.0 - silent_B, stats), counts
+
+
+def band_weights(config, batch: dict) -> tuple[jax.Array, jax.Array]:
+    """Weights of the mel's bins (B, 1, F) and of the latent's positions (B, 1, F / s, 1) in a stage's losses."""
+    vae = config.model.vae
+    mel_Bx1xF = losses.band_weights(vae.mel_bins, batch["cutoff_hz"], batch["bandwidth_hz"], config.losses.high_band)
+    stride = vae.patch * 2 ** (len(vae.multipliers) - 1)
+    latent = mel_Bx1xF.reshape(-1, 1, vae.mel_bins // stride, stride).mean(axis=-1)
+    return mel_Bx1xF, latent[..., None]

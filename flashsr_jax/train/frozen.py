@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flashsr_jax.audio import log_mel
 from flashsr_jax.errors import UserError
 from flashsr_jax.models.presets import ModelConfig, model_config
+from flashsr_jax.models.unet import UNet
 from flashsr_jax.pipeline import encode, latent_shape
 from flashsr_jax.train.batch import Windows
 from flashsr_jax.weights.runs import load_network
@@ -42,6 +43,20 @@ def load(config, name: str, network: str) -> dict:
 def load_vocoder(config) -> dict:
     """The vocoder that renders evaluation audio, if config.vocoder_from names one."""
     return load(config, "vocoder_from", "vocoder") if config.vocoder_from else {}
+
+
+def load_initial(config, network: str) -> dict:
+    """The network that training starts from, if config.init_from names one."""
+    return load(config, "init_from", network) if config.init_from else {}
+
+
+def initial_unet(config, frozen: dict, key: jax.Array) -> dict:
+    """Parameters of the U-Net of config.init_from, else fresh ones."""
+    if "init" in frozen:
+        return jax.tree.map(jnp.copy, frozen["init"])
+    model = model_of(config)
+    z = jnp.zeros((1, *latent_shape(model, config.data.window_frames * model.vocoder.hop)))
+    return UNet(model.unet).init(key, z, z, jnp.zeros(1, jnp.int32))["params"]
 
 
 def encode_pair(config, frozen: dict, windows: Windows, key: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -20,14 +20,14 @@ from flashsr_jax.checkpoint import Checkpoints
 from flashsr_jax.data.pipeline import BatchIterator, make_iterator
 from flashsr_jax.errors import UserError
 from flashsr_jax.files import replacing
-from flashsr_jax.train import student, teacher, vae, vocoder
+from flashsr_jax.train import regression, student, teacher, vae, vocoder
 from flashsr_jax.train.evaluation import ClipSet, evaluate
 from flashsr_jax.train.logs import Logs
 from flashsr_jax.train.state import TrainState
 from flashsr_jax.weights.runs import CONFIG_FILE
 
 LOGGER = logging.getLogger(__name__)
-STAGES = {"vae": vae, "teacher": teacher, "student": student, "vocoder": vocoder}
+STAGES = {"vae": vae, "regression": regression, "teacher": teacher, "student": student, "vocoder": vocoder}
 
 
 class Programs(NamedTuple):

@@ -1,7 +1,8 @@
 """Stage `student`: one-step super-resolution, distilled from the teacher.
 
-L = distill + adversarial + dmd, each times its weight of the current phase:
+L = distill + adversarial + dmd + mel, each times its weight of the current phase:
 - distill: the student's clean latents against the teacher's solution from the same noisy ones;
+- mel: L1 of the log-mel decoded from the student's clean latents against the recording's own;
 - adversarial: a trainable head on the frozen teacher's features says real or fake, at a random noise level;
 - dmd: distribution matching, the difference of the teacher's and the fake score's clean latents as gradient.
 Flash Diffusion (Chadebec et al. 2025, arXiv:2406.02347), as FlashSR (Im & Nam 2025, arXiv:2501.10807) uses it; the
@@ -15,6 +16,7 @@ import numpy as np
 from jax import lax
 
 from flashsr_jax import losses
+from flashsr_jax.audio import log_mel
 from flashsr_jax.diffusion import (
     STEPS,
     consistency_scalings,
@@ -28,7 +30,7 @@ from flashsr_jax.diffusion import (
 from flashsr_jax.models.discriminators import LatentHead
 from flashsr_jax.models.unet import UNet
 from flashsr_jax.pipeline import decode, latent_shape
-from flashsr_jax.train.batch import prepare
+from flashsr_jax.train.batch import band_weights, prepare
 from flashsr_jax.train.evaluation import mel_outputs
 from flashsr_jax.train.frozen import dtype_of, encode_pair, load, load_vocoder, model_of
 from flashsr_jax.train.optim import by_phase
@@ -58,12 +60,15 @@ def train_step(config, state: TrainState, frozen: dict, batch: dict, key: jax.Ar
     """One update of the student, one of the head and, if separate, `fake_score_updates` of the fake score."""
     key_encode, key_start, key_noise, key_scale, key_adv, key_dmd, key_fake = jax.random.split(key, 7)
     model, dtype = model_of(config), dtype_of(config)
+    scale = frozen["scale_factor"]
     unet, head = UNet(model.unet, dtype), LatentHead(config.head.channels, dtype)
     windows, metrics = prepare(batch)
     z0, z_lr = encode_pair(config, frozen, windows, key_encode)
     weight = {
-        name: by_phase(config.losses[name], config.phases, state.step) for name in ("distill", "adversarial", "dmd")
+        name: by_phase(config.losses[name], config.phases, state.step)
+        for name in ("distill", "adversarial", "dmd", "mel")
     }
+    mel_weight, latent_weight = band_weights(config, batch)
 
     def predict(params, z, t_B):  # f(z_t, t, z_lr) of the spec: the clean latents that a v-model sees
         return z0_from_v(z, t_B, unet.apply({"params": params}, z, z_lr, t_B))
@@ -101,7 +106,7 @@ def train_step(config, state: TrainState, frozen: dict, batch: dict, key: jax.Ar
         terms = {}
         if _uses(config, "distill"):
             target = lax.stop_gradient(solve(teacher_v, z_start, grid, start))
-            terms["distill"] = mean_of(losses.l2(z_hat, target))
+            terms["distill"] = mean_of(losses.l2(z_hat, target, latent_weight))
         if _uses(config, "adversarial"):
             fake = logits(state.params["head"], z_hat)
             terms["adversarial"] = mean_of(losses.adversarial_generator(fake, config.adversarial_kind))
@@ -112,6 +117,9 @@ def train_step(config, state: TrainState, frozen: dict, batch: dict, key: jax.Ar
             fake_params = state.params["fake_score" if _separate_fake_score(config) else "student"]
             z_real, z_fake = z0_from_v(z_t, t_B, teacher_v(z_t, t_B)), predict(fake_params, z_t, t_B)
             terms["dmd"] = mean_of(losses.distribution_matching(z_hat, z_real, z_fake))
+        if _uses(config, "mel"):
+            mel, decoded = log_mel(windows.hr, model.vae.mel_bins), decode(frozen["vae"], model, z_hat, scale, dtype)
+            terms["mel"] = mean_of(losses.l1(decoded, mel, mel_weight))
         return sum(weight[name] * term for name, term in terms.items()), (terms, lax.stop_gradient(z_hat))
 
     (total, (terms, z_hat)), gradients = jax.value_and_grad(student_loss, has_aux=True)(state.params["student"])

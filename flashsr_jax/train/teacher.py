@@ -11,24 +11,21 @@ import jax.numpy as jnp
 from flashsr_jax import losses
 from flashsr_jax.diffusion import STEPS, guided_v, q_sample, solve, solver_grid, velocity
 from flashsr_jax.models.unet import UNet
-from flashsr_jax.pipeline import decode, latent_shape
-from flashsr_jax.train.batch import prepare
+from flashsr_jax.pipeline import decode
+from flashsr_jax.train.batch import band_weights, prepare
 from flashsr_jax.train.evaluation import mel_outputs
-from flashsr_jax.train.frozen import dtype_of, encode_pair, load, load_vocoder, model_of
+from flashsr_jax.train.frozen import dtype_of, encode_pair, initial_unet, load, load_initial, load_vocoder, model_of
 from flashsr_jax.train.state import TrainState, apply_gradients, create, finish_step
 
 
 def load_frozen(config) -> dict:
-    """The VAE, and the vocoder that renders evaluation audio where the config names one."""
-    return load(config, "vae_from", "vae") | load_vocoder(config)
+    """The VAE, and where the config names them the first U-Net and the vocoder that renders evaluation audio."""
+    return load(config, "vae_from", "vae") | load_initial(config, "unet") | load_vocoder(config)
 
 
 def init(config, frozen: dict, key: jax.Array) -> TrainState:
-    """A fresh U-Net."""
-    model = model_of(config)
-    z = jnp.zeros((1, *latent_shape(model, config.data.window_frames * model.vocoder.hop)))
-    params = {"teacher": UNet(model.unet).init(key, z, z, jnp.zeros(1, jnp.int32))["params"]}
-    return create(config, params, "teacher")
+    """A fresh U-Net, or that of config.init_from."""
+    return create(config, {"teacher": initial_unet(config, frozen, key)}, "teacher")
 
 
 def train_step(config, state: TrainState, frozen: dict, batch: dict, key: jax.Array):
@@ -40,11 +37,12 @@ def train_step(config, state: TrainState, frozen: dict, batch: dict, key: jax.Ar
     t_B = jax.random.randint(key_t, z0.shape[:1], 0, STEPS)
     eps = jax.random.normal(key_eps, z0.shape)
     dropped_B = jax.random.bernoulli(key_drop, config.condition_drop, z0.shape[:1])
+    _, weight = band_weights(config, batch)
     cond = jnp.where(dropped_B[:, None, None, None], config.unconditional, z_lr)
 
     def loss(params):
         v = unet.apply({"params": params}, q_sample(z0, t_B, eps), cond, t_B)
-        return losses.weighted_mean(losses.l2(v, velocity(z0, t_B, eps)), windows.weight)
+        return losses.weighted_mean(losses.l2(v, velocity(z0, t_B, eps), weight), windows.weight)
 
     value, gradients = jax.value_and_grad(loss)(state.params["teacher"])
     state, norm = apply_gradients(config, state, "teacher", gradients)

@@ -1,6 +1,7 @@
 """Stage `vocoder`: the SR Vocoder against multi-period and multi-resolution discriminators.
 
-Generator: mel x log-mel distance + features x feature matching + adversarial x least squares.
+Generator: mel x log-mel distance + stft x log-STFT distance + features x feature matching + adversarial x least
+squares.
 HiFi-GAN (Kong et al. 2020, arXiv:2010.05646), section 2.4; BigVGAN (Lee et al. 2023, arXiv:2206.04658).
 Letters: B batch, N samples of a window, T its mel frames, F mel bins, S frames of a crop, H hop.
 """
@@ -19,7 +20,7 @@ from flashsr_jax.models.vocoder import SRVocoder
 from flashsr_jax.pipeline import decode
 from flashsr_jax.train.batch import Windows, prepare
 from flashsr_jax.train.evaluation import mel_outputs
-from flashsr_jax.train.frozen import dtype_of, encode_pair, load, model_of
+from flashsr_jax.train.frozen import dtype_of, encode_pair, load, load_initial, model_of
 from flashsr_jax.train.state import TrainState, apply_gradients, create, finish_step
 
 
@@ -30,7 +31,7 @@ def load_frozen(config) -> dict:
     frozen = {} if config.mel_source == "true" else load(config, "vae_from", "vae")
     if config.mel_source == "student":
         frozen |= load(config, "student_from", "unet")
-    return frozen | (load(config, "init_from", "vocoder") if config.init_from else {})
+    return frozen | load_initial(config, "vocoder")
 
 
 def init(config, frozen: dict, key: jax.Array) -> TrainState:
@@ -64,6 +65,8 @@ def train_step(config, state: TrainState, frozen: dict, batch: dict, key: jax.Ar
             terms = {"mel": mean_of(losses.mel_l1(estimate, hr, mel.shape[-1]))}
         else:
             terms = {"mel": mean_of(losses.multi_scale_mel_l1(estimate, hr))}
+        if config.losses.stft:
+            terms["stft"] = mean_of(losses.multi_resolution_stft_l1(estimate, hr))
         if judge is not None:
             _, real_features = discriminator.apply({"params": judge}, hr)
             fake_logits, fake_features = discriminator.apply({"params": judge}, estimate)

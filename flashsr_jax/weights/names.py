@@ -131,7 +131,7 @@ def vae_names(config: VAEConfig) -> list[Name]:
     latent, names = config.latent_channels, []
 
     channels = config.channels
-    names += _conv2d("encoder.conv_in", "encoder/conv_in", 1, channels, 3)
+    names += _conv2d("encoder.conv_in", "encoder/conv_in", config.patch**2, channels, 3)
     for level, width in enumerate(widths):
         for block in range(config.blocks):
             torch, path = f"encoder.down.{level}.block.{block}", f"encoder/down_{level}_block_{block}"
@@ -154,7 +154,7 @@ def vae_names(config: VAEConfig) -> list[Name]:
         if level > 0:
             names += _conv2d(f"decoder.up.{level}.upsample.conv", f"decoder/up_{level}_upsample", width, width, 3)
     names += _norm("decoder.norm_out", "decoder/norm_out", channels)
-    names += _conv2d("decoder.conv_out", "decoder/conv_out", channels, 1, 3)
+    names += _conv2d("decoder.conv_out", "decoder/conv_out", channels, config.patch**2, 3)
 
     names += _conv2d("quant_conv", "quant_conv", 2 * latent, 2 * latent, 1)
     names += _conv2d("post_quant_conv", "post_quant_conv", latent, latent, 1)
@@ -266,7 +266,7 @@ def vocoder_names(config: VocoderConfig) -> list[Name]:
     kernel, stages, names = vocoder.KERNEL, len(config.rates), []
 
     width = config.channels >> stages
-    names += _conv1d("audio_block.emb", "lr_branch/conv_in", 1, width, kernel)
+    names += _conv1d("audio_block.emb", "lr_branch/conv_in", 1, width, max(kernel, config.istft_size))
     for index, rate in enumerate(reversed(config.rates)):
         torch, path = f"audio_block.downsamples.{index}.0", f"lr_branch/downsample_{index}"
         layer = _conv1d(torch, path, width, 2 * width, 2 * rate)
@@ -287,7 +287,7 @@ def vocoder_names(config: VocoderConfig) -> list[Name]:
                     ours = f"{path}/activation{part}_{i}"
                     names += _snake(f"{torch}.activations.{2 * i + part - 1}", ours, width)
     names += _snake("activation_post", "activation_post", width)
-    names += _weight_norm("conv_post", "conv_post", width, 1, kernel)
+    names += _weight_norm("conv_post", "conv_post", width, config.istft_size + 2 if config.istft_size else 1, kernel)
     return names
 
 

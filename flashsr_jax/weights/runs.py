@@ -12,7 +12,7 @@ from flashsr_jax.models.presets import ModelConfig, model_config
 from flashsr_jax.weights.store import load_weights as load_file
 
 CONFIG_FILE = "config.json"
-NETWORK_OF_STAGE = {"vae": "vae", "teacher": "unet", "student": "unet", "vocoder": "vocoder"}
+NETWORK_OF_STAGE = {"vae": "vae", "regression": "unet", "teacher": "unet", "student": "unet", "vocoder": "vocoder"}
 
 
 class Network(NamedTuple):

@@ -1,0 +1,35 @@
+"""The student's U-Net by regression alone: what diffusion and distillation have to beat. Needs the VAE.
+
+python -m flashsr_jax.main --config configs/regression.py:tiny --workdir runs/regression --config.data.dir=DATASET \
+    --config.vae_from=runs/vae
+"""
+
+from flashsr_jax.train.defaults import adamw, common
+
+
+def get_config(preset):
+    config = common("regression", preset)
+    config.batch_size = {"tiny": 8, "small": 16, "base": 256}[preset]
+    config.steps = {"tiny": 250, "small": 30_000, "base": 200_000}[preset]
+    config.vae_from = ""
+    config.init_from = ""  # a U-Net to go on from
+    config.vocoder_from = ""
+    config.best_metric = "mel_l1_hf"
+
+    config.losses = {
+        "latent": 1.0,
+        "mel": 0.5,  # of the decoded log-mel
+        "high_band": {"tiny": 1.0, "small": 3.0, "base": 1.0}[preset],  # weight of what is above the cutoff in both
+    }
+    config.optimizer = {
+        "regression": adamw(
+            {"tiny": 1e-3, "small": 5e-4, "base": 1e-4}[preset],
+            warmup_steps={"tiny": 50, "small": 500, "base": 5000}[preset],
+        )
+    }
+    if preset == "tiny":
+        config.update(TINY)
+    return config
+
+
+TINY = {"log_every": 25, "ema_decay": 0.99, "checkpoint": {"every": 125}, "eval": {"every": 125}}
