@@ -151,6 +151,8 @@ def test_paired_takes_a_system_with_seeds_against_one_without():
     assert row.mean == 0.5  # 3 - 2.5
     assert (row.better, row.worse) == (1, 1)  # medians of the clips: 2 and 3
     assert row.worsened == [("clip1", 0.5)]
+    (row,) = paired(mine + other, "other", "mine", "lsd")
+    assert (row.mean, row.worsened) == (-0.5, [("clip0", 0.5)])
 
 
 def test_paired_compares_clips_at_the_same_cutoffs_only():
