@@ -48,7 +48,8 @@ def visqol(reference: np.ndarray, estimate: np.ndarray, sample_rate: int = SAMPL
     """ViSQOL's MOS-LQO of two mono signals (N,), audio mode: 1 to about 4.73 (equal signals), higher is better.
 
     Computed by the package in float64 at 48 kHz; other rates are resampled. It brings the estimate to the reference's
-    level, aligns it in time, and hears 50 Hz to 15 kHz. Not symmetric. Not for two threads of a process at a time.
+    level, aligns it in time, and hears 50 Hz to 15 kHz. Not symmetric. For one thread of a process at a time;
+    a process that has used it cannot fork, so that workers are to be spawned.
     Raises ValueError for signals that are not mono, of one length and finite, that are shorter than 0.96 s, or of
     which one is silent (the package has no sensible answer); UserError where the package is missing.
     Source: Chinen et al., arXiv:2004.09584; github.com/talker93/visqol-python.
@@ -83,6 +84,12 @@ def _visqol_refuses(reference: np.ndarray, estimate: np.ndarray) -> str | None:
     if min(np.mean(reference**2), np.mean(estimate**2)) < SILENCE:
         return "ViSQOL is not defined for silence"
     return None
+
+
+def check_installed() -> None:
+    """Raises UserError where a package is missing."""
+    _pyohrli()
+    _visqol_api()
 
 
 @functools.cache

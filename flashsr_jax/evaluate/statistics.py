@@ -6,6 +6,7 @@ give the same intervals. Letters: C clips, S seeds, R resamplings.
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -149,10 +150,16 @@ def _interval(
     count = len(values_CxS)
     if not count:
         return None, None, None
-    draws_RxC = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=RESAMPLINGS)
-    weights = np.concatenate([np.ones((1, count)), draws_RxC]) / count  # the first row: the clips as they are
-    means = np.median(weights @ values_CxS, axis=1)
+    weights_RxC = _weights(count)
+    means_R = np.median(weights_RxC @ values_CxS, axis=1)
     if other_CxS is not None:
-        means = means - np.median(weights @ other_CxS, axis=1)
-    low, high = np.percentile(means[1:], PERCENTILES)
-    return float(means[0]), float(low), float(high)
+        means_R = means_R - np.median(weights_RxC @ other_CxS, axis=1)
+    low, high = np.percentile(means_R[1:], PERCENTILES)
+    return float(means_R[0]), float(low), float(high)
+
+
+@functools.lru_cache(maxsize=8)  # drawing takes longer than everything else, and most groups have the same clips
+def _weights(count: int) -> np.ndarray:
+    """Share (1 + R, C) of each clip in a mean: equal ones, then those of resampled clips."""
+    draws_RxC = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=RESAMPLINGS)
+    return np.concatenate([np.ones((1, count)), draws_RxC]) / count
