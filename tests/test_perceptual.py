@@ -116,3 +116,5 @@ def test_a_missing_package_is_named_with_what_to_install(measure, module, cache,
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(UserError, match=r"pip install 'flashsr_jax\[eval\]'"):
         measure(clip, clip)
+    with pytest.raises(UserError, match=r"pip install 'flashsr_jax\[eval\]'"):
+        perceptual.check_installed()
