@@ -20,6 +20,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["flashsr_jax", "flashsr_jax.*"]),
+    package_data={"flashsr_jax.evaluate": ["noise_profiles.json", "page/report.*"]},
     install_requires=[
         "absl-py>=2.1",
         "flax>=0.12",
@@ -32,6 +33,7 @@ setup(
         "numpy>=1.26",
         "optax>=0.2.5",
         "orbax-checkpoint>=0.12.8,<0.13",  # the v1 API still moves between minor releases
+        "pillow>=10",
         "safetensors>=0.5",
         "scipy>=1.13",
         "soundfile>=0.13",
@@ -41,7 +43,7 @@ setup(
     ],
     extras_require={
         "eval": EVAL,
-        "test": ["pytest>=8", "ruff>=0.8", *EVAL],
+        "test": ["pytest>=8", "ruff>=0.8", "selenium>=4.20", *EVAL],
         "tf": ["pydub>=0.25", "tensorflow>=2.18"],  # TFDS catalogue datasets with Audio features, such as vctk
     },
     entry_points={"console_scripts": ["flashsr = flashsr_jax.cli:main"]},
