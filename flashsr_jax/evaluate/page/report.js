@@ -278,6 +278,7 @@ function startListening() {
   let ticking = false;
 
   function show() {
+    document.body.classList.toggle("moving", player.playing);
     byId("play").textContent = player.playing ? "Pause" : "Play";
     for (const button of document.querySelectorAll("[data-signal]")) {
       button.setAttribute("aria-pressed", String(button.dataset.signal === player.selected));
