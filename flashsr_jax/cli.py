@@ -61,6 +61,43 @@ def _weights_pack(args: argparse.Namespace) -> int:
     return 0
 
 
+def _evaluate(args: argparse.Namespace) -> int:
+    from flashsr_jax.evaluate.command import evaluate
+    from flashsr_jax.runtime import enable_compilation_cache
+
+    enable_compilation_cache()
+    print(
+        evaluate(
+            args.data,
+            args.weights,
+            args.output,
+            split=args.split,
+            clips=args.clips,
+            seconds=args.seconds,
+            cutoffs_hz=args.cutoffs,
+            seeds=args.seeds,
+            teacher=args.teacher,
+            steps=args.steps,
+            guidance=args.guidance,
+            regression=args.regression,
+            outputs=dict(args.outputs),
+            noise_profiles=args.noise_profiles,
+            perceptual=not args.no_perceptual,
+            samples_per_class=args.samples,
+            save_audio=args.save_audio,
+            workers=args.workers,
+        )
+    )
+    return 0
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from flashsr_jax.evaluate.compare import compare
+
+    print(compare(args.a, args.b, args.reference, args.cutoff, not args.no_perceptual))
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="flashsr", description="One-step audio super-resolution to 48 kHz.")
     parser.add_argument("--version", action="version", version=f"flashsr {__version__}")
@@ -104,6 +141,8 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("--workers", type=_integer(1, 1024), metavar="N", help="decoding processes (default: all cores)")
     build.add_argument("--overwrite", action="store_true", help="replace a data set of other inputs or options")
 
+    _add_evaluation(commands)
+
     weights = commands.add_parser("weights", help="model files").add_subparsers(required=True, metavar="COMMAND")
     pack = _command(weights, "pack", _weights_pack, "put trained networks together in one file for upscaling")
     for network in ("vae", "unet", "vocoder"):
@@ -117,11 +156,92 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_evaluation(commands) -> None:
+    evaluate = _command(
+        commands, "evaluate", _evaluate, "compare models, baselines and other systems' files, and write a report"
+    )
+    evaluate.add_argument(
+        "--data", required=True, metavar="DIR", help="full-band originals, or a data set of `flashsr data build`"
+    )
+    evaluate.add_argument("--weights", metavar="FILE", help="the model, a .safetensors file")
+    evaluate.add_argument("-o", "--output", required=True, metavar="DIR", help="the report's folder")
+    evaluate.add_argument(
+        "--cutoffs",
+        type=_cutoffs,
+        default="2000,4000,6000,8000,12000,16000",
+        metavar="HZ,...",
+        help="where the inputs end (default %(default)s)",
+    )
+    evaluate.add_argument(
+        "--clips", type=_integer(1, 10**6), metavar="N", help="clips a class (default: all files; 40 of a data set)"
+    )
+    evaluate.add_argument(
+        "--seconds", type=float, default=5.12, metavar="S", help="the most of a recording that is used (default 5.12)"
+    )
+    evaluate.add_argument("--split", default="test", help="of a data set (default test)")
+    evaluate.add_argument(
+        "--seeds", type=_integer(1, 100), default=1, metavar="N", help="runs of whatever draws noise (default 1)"
+    )
+    evaluate.add_argument("--teacher", metavar="RUN", help="a teacher's run folder or weights file to compare")
+    evaluate.add_argument(
+        "--steps", type=_integer(1, 1000), default=50, metavar="N", help="the teacher's steps (default 50)"
+    )
+    evaluate.add_argument(
+        "--guidance", type=float, default=1.0, metavar="S", help="the teacher's guidance scale (default 1: none)"
+    )
+    evaluate.add_argument("--regression", metavar="RUN", help="a regression U-Net's run or weights file to compare")
+    evaluate.add_argument(
+        "--outputs",
+        type=_named_folder,
+        action="append",
+        default=[],
+        metavar="NAME=DIR",
+        help="files of another system, named as the originals: DIR/CLIP.wav, or DIR/CUTOFF/CLIP.wav",
+    )
+    evaluate.add_argument(
+        "--noise-profiles", metavar="FILE", help="profiles for the noise baseline (default: built in)"
+    )
+    evaluate.add_argument("--no-perceptual", action="store_true", help="leave out Zimtohrli and ViSQOL, which are slow")
+    evaluate.add_argument(
+        "--samples", type=_integer(0, 100), default=2, metavar="N", help="clips a class to listen to (default 2)"
+    )
+    evaluate.add_argument("--save-audio", action="store_true", help="keep every input and output as a file")
+    evaluate.add_argument(
+        "--workers", type=_integer(1, 1024), metavar="N", help="measuring processes (default: all cores)"
+    )
+
+    compare = _command(commands, "compare", _compare, "measure two files against the original")
+    compare.add_argument("a", metavar="A")
+    compare.add_argument("b", metavar="B")
+    compare.add_argument("--reference", required=True, metavar="R", help="the full-band original")
+    compare.add_argument("--no-perceptual", action="store_true", help="leave out Zimtohrli and ViSQOL")
+    compare.add_argument("--cutoff", type=float, metavar="HZ", help="where the input ended: measures of either band")
+
+
 def _command(commands, name: str, run: Callable, summary: str) -> argparse.ArgumentParser:
     """A sub-command whose arguments are handled by `run(args) -> exit code`."""
     parser = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
     parser.set_defaults(run=run)
     return parser
+
+
+def _cutoffs(text: str) -> list[float]:
+    """An argparse type: frequencies in Hz, separated by commas."""
+    try:
+        cutoffs = [float(part) for part in text.split(",")]
+    except ValueError:
+        cutoffs = []
+    if not cutoffs or not all(100 <= hz < 24_000 for hz in cutoffs):
+        raise argparse.ArgumentTypeError(f"{text!r} are not frequencies from 100 to 24000 Hz, separated by commas")
+    return sorted(set(cutoffs))
+
+
+def _named_folder(text: str) -> tuple[str, str]:
+    """An argparse type: NAME=DIR."""
+    name, _, folder = text.partition("=")
+    if not name or not folder:
+        raise argparse.ArgumentTypeError(f"{text!r}: write NAME=DIR")
+    return name, folder
 
 
 def _integer(low: int, high: int) -> Callable[[str], int]:

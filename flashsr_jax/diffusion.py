@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 STEPS = 1000
+UNCONDITIONAL = -11.4981 * 0.3342  # the constant latent that stands for "no condition", as published
 
 
 class Schedule(NamedTuple):

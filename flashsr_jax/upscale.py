@@ -40,6 +40,13 @@ class Model(NamedTuple):
     params: dict
 
 
+class Sampling(NamedTuple):
+    """How latents are drawn: evaluations of the U-Net, and the scale of classifier-free guidance."""
+
+    steps: int
+    guidance: float
+
+
 def load_model(path: str | os.PathLike) -> Model:
     """Load a weights file with all three networks onto the default device. Raises UserError as `load_weights` does."""
     weights = load_weights(path, required=NETWORKS)
@@ -81,6 +88,7 @@ def upscale(
     *,
     seed: int = 0,
     steps: int = 1,
+    guidance: float = 1.0,
     batch: int | None = None,
     window_frames: int = WINDOW_FRAMES,
 ) -> np.ndarray:
@@ -93,7 +101,7 @@ def upscale(
         raise UserError(f"expected audio of shape (samples,) or (channels, samples), got {x.shape}")
     x_CxN = np.atleast_2d(x)
     blocks = (x_CxN[:, start : start + BLOCK] for start in range(0, x_CxN.shape[1], BLOCK))
-    options = {"seed": seed, "steps": steps, "batch": batch, "window_frames": window_frames}
+    options = {"seed": seed, "steps": steps, "guidance": guidance, "batch": batch, "window_frames": window_frames}
     output = list(upscale_stream(model, blocks, sample_rate, channels=len(x_CxN), **options))
     y_CxN = np.concatenate([np.zeros((len(x_CxN), 0), np.float32), *output], axis=1)
     return y_CxN.reshape(*x.shape[:-1], -1)
@@ -107,14 +115,16 @@ def upscale_stream(
     channels: int,
     seed: int = 0,
     steps: int = 1,
+    guidance: float = 1.0,
     batch: int | None = None,
     window_frames: int = WINDOW_FRAMES,
 ) -> Iterator[np.ndarray]:
     """Super-resolve a stream of blocks (C, n), float32 around [-1, 1], into a stream of blocks (C, m) at 48 kHz.
 
     The output has round(n x 48000 / sample_rate) samples of all n, without offset, and does not depend on how the
-    input is cut into blocks. `steps` is the number of U-Net evaluations (1: the student's way), `batch` the number of
-    windows (of one channel) computed at once: 1 on a CPU and 4 on an accelerator unless given.
+    input is cut into blocks. `steps` is the number of U-Net evaluations (1: the student's way), `guidance` the scale of
+    a teacher's classifier-free guidance (1: none), `batch` the number of windows (of one channel) computed at once: 1
+    on a CPU and 4 on an accelerator unless given.
 
     Each window is normalised as in training, by its channels' means and their joint peak, which the output undoes: a
     level shared between windows would show the networks quiet passages as they never saw them.
@@ -125,7 +135,8 @@ def upscale_stream(
     if batch is None:
         batch = 1 if jax.default_backend() == "cpu" else 4
     frames = framing(model.config, window_frames)
-    process = functools.partial(_super_resolve_windows, model, jax.random.key(seed), steps, batch, frames.hop)
+    sampling = Sampling(steps, guidance)
+    process = functools.partial(_super_resolve_windows, model, jax.random.key(seed), sampling, batch, frames.hop)
     resampled = resample_stream(blocks, sample_rate, channels)
     return process_windows(process, resampled, frames, channels=channels, group=max(1, batch // channels))
 
@@ -202,7 +213,7 @@ def _windows(blocks: Iterable[np.ndarray], frames: Framing, channels: int) -> It
 
 
 def _super_resolve_windows(
-    model: Model, key: jax.Array, steps: int, batch: int, hop: int, x_GxCxN: np.ndarray, start_G: np.ndarray
+    model: Model, key: jax.Array, sampling: Sampling, batch: int, hop: int, x_GxCxN: np.ndarray, start_G: np.ndarray
 ) -> np.ndarray:
     """`process` of `process_windows`: the networks on every channel of every window, `batch` items at a time."""
     groups, channels, samples = x_GxCxN.shape
@@ -218,14 +229,14 @@ def _super_resolve_windows(
         for a in (x_GxCxN, mean_GxCx1, peak_GxCx1, frame_GxC.astype(np.int32))
     )
     output = [
-        _super_resolve_batch(model.params, model.config, lr_BxN[b], mean_Bx1[b], peak_Bx1[b], frame_B[b], key, steps)
+        _super_resolve_batch(model.params, model.config, lr_BxN[b], mean_Bx1[b], peak_Bx1[b], frame_B[b], key, sampling)
         for b in (slice(first, first + batch) for first in range(0, items, batch))
     ]
     y_GxCxN = np.concatenate(output)[:items].reshape(groups, channels, samples)
     return np.where(level_GxCx1 > 0, y_GxCxN, mean_GxCx1)  # a silent channel stays silent
 
 
-@functools.partial(jax.jit, static_argnames=("config", "steps"))
+@functools.partial(jax.jit, static_argnames=("config", "sampling"))
 def _super_resolve_batch(
     params: dict,
     config: ModelConfig,
@@ -234,13 +245,13 @@ def _super_resolve_batch(
     peak_Bx1: jax.Array,
     frame_B: jax.Array,
     key: jax.Array,
-    steps: int,
+    sampling: Sampling,
 ) -> jax.Array:
     """Waveforms (B, N) at the level of the input windows; `frame_B` is the absolute latent frame each begins at."""
     stats = Normalisation(mean_Bx1, peak_Bx1)
     shape = latent_shape(config, lr_BxN.shape[-1])
     posterior_noise, initial_noise = (anchored_noise(k, frame_B, shape) for k in jax.random.split(key))
-    output = super_resolve(params, config, normalise(lr_BxN, stats), posterior_noise, initial_noise, steps)
+    output = super_resolve(params, config, normalise(lr_BxN, stats), posterior_noise, initial_noise, *sampling)
     return denormalise(output, stats)
 
 

@@ -8,7 +8,7 @@ import pytest
 import scipy.signal
 
 from flashsr_jax.degrade import LowpassFilter, simulate_low_resolution
-from flashsr_jax.evaluate.baselines import NoiseProfile, measure_profile, measure_profiles, mirror, noise
+from flashsr_jax.evaluate.baselines import NoiseProfile, measure_profile, mirror, noise
 
 RATE = 48_000
 HZ = np.fft.rfftfreq(2048, 1 / RATE)
@@ -121,8 +121,8 @@ def test_noise_follows_its_seed():
 def test_profile_of_coloured_noise_is_its_colour():
     """Filtered white noise: every frame has the same expected spectrum, the level's bins included."""
     sos = scipy.signal.butter(2, 3000, output="sos", fs=RATE)
-    signals = [g * scipy.signal.sosfilt(sos, white(4, seed)) for seed, g in enumerate((1.0, 0.3, 3.0))]
-    profiles = measure_profiles(signals, [4000.0, 8000.0])
+    signals = [(g * scipy.signal.sosfilt(sos, white(4, seed)), RATE / 2) for seed, g in enumerate((1.0, 0.3, 3.0))]
+    profiles = {4000.0: measure_profile(signals, 4000.0), 8000.0: measure_profile(signals, 4000.0).at(8000.0)}
     _, response = scipy.signal.sosfreqz(sos, HZ, fs=RATE)
     colour = np.log10(np.abs(response) ** 2 + 1e-12)
     for cutoff, profile in profiles.items():
@@ -133,21 +133,35 @@ def test_profile_of_coloured_noise_is_its_colour():
         assert np.abs(error).max() < 0.1 and abs(error.mean()) < 0.01
 
 
-def test_profile_reads_the_signals_once_and_ignores_silence():
-    signals = [white(seed=1), white(seed=2)]
-    together = measure_profiles(iter(signals), [2000.0, 4000.0])
-    assert list(together) == [2000.0, 4000.0]
-    assert together[4000.0] == measure_profile(signals, 4000.0)
-    assert together[2000.0] != together[4000.0]
-    assert measure_profile([*signals, np.zeros(RATE)], 4000.0) == together[4000.0]
+def test_profile_of_another_cutoff_is_as_if_measured_there():
+    signals = [(white(seed=1), RATE / 2), (white(seed=2), RATE / 2)]
+    moved, measured = measure_profile(signals, 4000.0).at(2000.0), measure_profile(signals, 2000.0)
+    assert moved.cutoff_hz == measured.cutoff_hz == 2000.0
+    np.testing.assert_allclose(moved.log10_power, measured.log10_power, atol=1e-3)
+
+
+def test_profile_ignores_silence():
+    signals = [(white(seed=1), RATE / 2), (white(seed=2), RATE / 2)]
+    expected = measure_profile(iter(signals), 4000.0)
+    assert measure_profile([*signals, (np.zeros(RATE), RATE / 2)], 4000.0) == expected
     with pytest.raises(ValueError, match="no sound to measure"):
-        measure_profile([np.zeros(RATE)], 4000.0)
+        measure_profile([(np.zeros(RATE), RATE / 2)], 4000.0)
+
+
+def test_profile_leaves_out_what_a_codec_took_away():
+    full, walled = white(seed=1), low_resolution(white(seed=2), 10_000)
+    alone = np.array(measure_profile([(full, RATE / 2)], 4000.0).log10_power)
+    both = np.array(measure_profile([(full, RATE / 2), (walled, 9000.0)], 4000.0).log10_power)
+    np.testing.assert_array_equal(both[HZ > 9000], alone[HZ > 9000])
+    assert not np.array_equal(both[HZ < 9000], alone[HZ < 9000])
+    walls_only = np.array(measure_profile([(walled, 9000.0)], 4000.0).log10_power)
+    assert (walls_only[HZ > 9000] == walls_only[HZ <= 9000][-1]).all()
 
 
 def test_noise_restores_the_spectrum_it_was_measured_on():
     sos = scipy.signal.butter(1, 2000, output="sos", fs=RATE)
     train, test = (scipy.signal.sosfilt(sos, white(4, seed)) for seed in (1, 2))
-    profile = measure_profile([train], 4000.0)
+    profile = measure_profile([(train, RATE / 2)], 4000.0)
     filled = noise(low_resolution(test, 4000), 4000.0, profile, np.random.default_rng(0))
     high = HZ > 4500
     difference = log_power(filled)[:, high].mean(axis=0) - log_power(test)[:, high].mean(axis=0)
@@ -155,7 +169,7 @@ def test_noise_restores_the_spectrum_it_was_measured_on():
 
 
 def test_profile_survives_json():
-    profile = measure_profile([white()], 4000.0)
+    profile = measure_profile([(white(), RATE / 2)], 4000.0)
     text = json.dumps(dataclasses.asdict(profile))
     assert NoiseProfile(**json.loads(text)) == profile
     assert len(text) < 16_000
@@ -167,7 +181,7 @@ def test_bad_cutoffs_are_refused(cutoff):
     for fill in (
         lambda: mirror(white(), cutoff),
         lambda: noise(white(), cutoff, profile, np.random.default_rng(0)),
-        lambda: measure_profile([white()], cutoff),
+        lambda: measure_profile([(white(), RATE / 2)], cutoff),
     ):
         with pytest.raises(ValueError, match="cutoff"):
             fill()

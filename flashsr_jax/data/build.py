@@ -200,7 +200,7 @@ def _find(sources: Sequence[str | Path], csv: str | Path | None) -> list[Recordi
             Recording(
                 path=path,
                 name=name,
-                class_name=row.get("class") or _folder_class(path),
+                class_name=row.get("class") or folder_class(path),
                 group=group,
                 split=row.get("split") or hashed_split(group),
             )
@@ -208,7 +208,7 @@ def _find(sources: Sequence[str | Path], csv: str | Path | None) -> list[Recordi
     return sorted(recordings, key=lambda recording: recording.name)
 
 
-def _folder_class(path: Path) -> str | None:
+def folder_class(path: Path) -> str | None:
     """Class by the nearest folder with a class's name."""
     names = (FOLDER_NAMES.get(part.lower()) for part in reversed(path.parent.parts))
     return next((name for name in names if name), None)

@@ -30,10 +30,12 @@ PREFETCHED_BATCHES = 2  # per worker process
 
 
 class Clip(NamedTuple):
-    """A fixed window of evaluation: high and low resolution, (N,) float32 each."""
+    """A fixed window of evaluation: high and low resolution, (N,) float32 each, and the bandwidth of the former."""
 
     name: str
     class_name: str
+    group: str
+    bandwidth_hz: float
     hr: np.ndarray
     lr: np.ndarray
 
@@ -262,15 +264,16 @@ def fixed_clips(
         turns = itertools.chain.from_iterable(itertools.zip_longest(*by_group.values()))
         chosen = [index for index in turns if index is not None][:count_per_class]
         for number, index in enumerate(chosen):
-            hr = _loudest_cut(windows, index)
-            clips.append(Clip(f"{class_name}-{number}", class_name, hr, degrade.simulate_low_resolution(hr, lowpass)))
+            hr, bandwidth_hz = _loudest_cut(windows, index)
+            lr = degrade.simulate_low_resolution(hr, lowpass)
+            clips.append(Clip(f"{class_name}-{number}", class_name, windows.group(index), bandwidth_hz, hr, lr))
     return clips
 
 
-def _loudest_cut(windows: Windows, index: int, candidates: int = 8) -> np.ndarray:
+def _loudest_cut(windows: Windows, index: int, candidates: int = 8) -> tuple[np.ndarray, float]:
     """The loudest of a few cuts, so that no clip is a pause."""
     rng = np.random.default_rng(index)
-    return max((windows.cut(index, rng)[0] for _ in range(candidates)), key=lambda x: float(np.mean(x**2)))
+    return max((windows.cut(index, rng) for _ in range(candidates)), key=lambda cut: float(np.mean(cut[0] ** 2)))
 
 
 def _windows(data, split: str, samples: int) -> dict[str, Windows]:

@@ -45,7 +45,7 @@ def mirror(lr: np.ndarray, cutoff_hz: float) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class NoiseProfile:
-    """Mean spectrum of a class of recordings relative to each frame's level under a cutoff, see `measure_profiles`.
+    """Mean spectrum of a class of recordings relative to each frame's level under a cutoff, see `measure_profile`.
 
     `dataclasses.asdict` makes it JSON, `NoiseProfile(**json)` reads it.
     """
@@ -53,32 +53,34 @@ class NoiseProfile:
     cutoff_hz: float
     log10_power: list[float]  # (1025,): of the bins of an STFT of 2048 at 48 kHz
 
+    def at(self, cutoff_hz: float) -> "NoiseProfile":
+        """The profile of another cutoff: relative to the level under that one. A mean of logarithms allows it, but for
+        the few frames that have a level under one cutoff and none under the other."""
+        power_K = np.array(self.log10_power)
+        return NoiseProfile(cutoff_hz, (power_K - _level(power_K[None], cutoff_hz)[0]).tolist())
 
-def measure_profiles(signals: Iterable[np.ndarray], cutoffs_hz: Iterable[float]) -> dict[float, NoiseProfile]:
-    """Noise profiles by cutoff, of full-band training recordings (N,) of one class at 48 kHz, read once.
 
-    A profile is the mean over all frames of log10 power in each bin minus the frame's level: the mean of log10 power
-    between 0.525 and 0.9 of the cutoff. Power of an STFT 2048 / hop 512 with Hann window; frames without a level do
-    not count. Raises ValueError as `mirror` does, and where no frame has a level.
+def measure_profile(signals: Iterable[tuple[np.ndarray, float]], cutoff_hz: float) -> NoiseProfile:
+    """The noise profile of training recordings of one class, each (N,) at 48 kHz with its own bandwidth in Hz.
+
+    It is the mean over all frames of log10 power in each bin minus the frame's level: the mean of log10 power between
+    0.525 and 0.9 of the cutoff. Power of an STFT 2048 / hop 512 with Hann window; frames without a level do not count,
+    nor do bins over a recording's own bandwidth; bins over all of them continue the highest that was measured.
+    Raises ValueError as `mirror` does, and where no frame has a level.
     """
-    cutoffs_hz = list(cutoffs_hz)
-    sums = {cutoff: np.zeros(N_FFT // 2 + 1) for cutoff in cutoffs_hz}
-    counts = dict.fromkeys(cutoffs_hz, 0)
-    for signal in signals:
-        log_power_TxK = _log_power(_stft(_checked(signal, *cutoffs_hz).astype(np.float64)))
-        for cutoff in cutoffs_hz:
-            level_T = _level(log_power_TxK, cutoff)
-            counted_T = level_T > COUNTED_LEVEL
-            sums[cutoff] += (log_power_TxK[counted_T] - level_T[counted_T, None]).sum(axis=0)
-            counts[cutoff] += int(counted_T.sum())
-    if silent := [cutoff for cutoff in cutoffs_hz if not counts[cutoff]]:
-        raise ValueError(f"no sound to measure a noise profile on under {', '.join(f'{hz:g}' for hz in silent)} Hz")
-    return {hz: NoiseProfile(hz, np.round(sums[hz] / counts[hz], 4).tolist()) for hz in cutoffs_hz}
-
-
-def measure_profile(signals: Iterable[np.ndarray], cutoff_hz: float) -> NoiseProfile:
-    """`measure_profiles` for one cutoff."""
-    return measure_profiles(signals, [cutoff_hz])[cutoff_hz]
+    sum_K, count_K = np.zeros(N_FFT // 2 + 1), np.zeros(N_FFT // 2 + 1)
+    hz_K = np.fft.rfftfreq(N_FFT, 1 / SAMPLE_RATE)
+    for signal, bandwidth_hz in signals:
+        log_power_TxK = _log_power(_stft(_checked(signal, cutoff_hz).astype(np.float64)))
+        level_T = _level(log_power_TxK, cutoff_hz)
+        counted_T, inside_K = level_T > COUNTED_LEVEL, hz_K <= bandwidth_hz
+        sum_K += inside_K * (log_power_TxK[counted_T] - level_T[counted_T, None]).sum(axis=0)
+        count_K += inside_K * counted_T.sum()
+    measured = int(np.count_nonzero(count_K))
+    if not measured:
+        raise ValueError(f"no sound to measure a noise profile on under {cutoff_hz:g} Hz")
+    mean_K = sum_K[:measured] / count_K[:measured]
+    return NoiseProfile(cutoff_hz, np.round(np.pad(mean_K, (0, len(hz_K) - measured), mode="edge"), 4).tolist())
 
 
 def noise(lr: np.ndarray, cutoff_hz: float, profile: NoiseProfile, rng: np.random.Generator) -> np.ndarray:

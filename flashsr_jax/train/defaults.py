@@ -40,7 +40,7 @@ def common(stage: str, preset: str) -> ConfigDict:
             "ema_decay": 0.9999,
             "log_every": 50,
             "checkpoint": {"every": 1000, "keep_last": 2},
-            "eval": {"every": 5000, "clips_per_class": 2, "cutoff_hz": 4000.0},
+            "eval": {"every": 5000, "clips_per_class": 2, "cutoff_hz": 4000.0, "perceptual": False},
         }
     )
 

@@ -13,11 +13,14 @@ from jax.experimental import multihost_utils
 from flashsr_jax import losses, sharding
 from flashsr_jax.audio import HOP, denormalise, log_mel
 from flashsr_jax.data.pipeline import Clip, fixed_clips
-from flashsr_jax.evaluate.metrics import lsd, lsd_hf
 from flashsr_jax.evaluate.pictures import mel_image, spectrogram_image
+from flashsr_jax.evaluate.protocol import Output, measure
+from flashsr_jax.evaluate.references import wall
 from flashsr_jax.models.vocoder import SRVocoder
 from flashsr_jax.train.batch import Windows
 from flashsr_jax.train.frozen import dtype_of, model_of
+
+AUDIO_METRICS = ("lsd", "lsd_hf", "lsd_lf", "zimtohrli", "visqol")
 
 
 class ClipSet(NamedTuple):
@@ -62,10 +65,13 @@ def mel_outputs(config, frozen: dict, windows: Windows, mel_BxTxF: jax.Array, cu
     return outputs
 
 
-def evaluate(program, weights: dict, frozen: dict, clips: ClipSet, key: jax.Array, logs, step: int) -> dict[str, float]:
+def evaluate(
+    config, program, weights: dict, frozen: dict, clips: ClipSet, key: jax.Array, logs, step: int
+) -> dict[str, float]:
     """Mean scores over the clips; their pictures and, where the stage makes any, their audio go to the logs.
 
-    The noise is the same at every evaluation.
+    Audio is measured as `flashsr evaluate` does, with its perceptual metrics where `eval.perceptual` asks for them. The
+    noise is the same at every evaluation.
     """
     outputs = program(weights, frozen, clips.batch, jax.random.fold_in(key, 0))
     if not all(x.is_fully_addressable for x in jax.tree.leaves(outputs)):
@@ -73,15 +79,23 @@ def evaluate(program, weights: dict, frozen: dict, clips: ClipSet, key: jax.Arra
     outputs = jax.tree.map(lambda x: np.asarray(x)[: len(clips.clips)], outputs)
     scores = {name: float(np.mean(values)) for name, values in outputs["metrics"].items()}
     if "audio" in outputs:
-        cutoff = float(np.asarray(clips.batch["cutoff_hz"].addressable_data(0))[0])
-        pairs = [(clip.hr, audio) for clip, audio in zip(clips.clips, outputs["audio"], strict=True)]
-        scores["lsd"] = float(np.mean([lsd(hr, audio) for hr, audio in pairs]))
-        scores["lsd_hf"] = float(np.mean([lsd_hf(hr, audio, cutoff) for hr, audio in pairs]))
+        scores |= _audio_scores(config, clips, outputs["audio"])
     for index, clip in enumerate(clips.clips):
         audio = outputs["audio"][index] if "audio" in outputs else None
         logs.clip(step, clip.name, _picture(clip, outputs["mels"][index], audio), audio)
     logs.evaluation(step, scores)
     return scores
+
+
+def _audio_scores(config, clips: ClipSet, audio_BxN: np.ndarray) -> dict[str, float]:
+    measured = []
+    for clip, audio in zip(clips.clips, audio_BxN, strict=True):
+        output = Output("", config.eval.cutoff_hz, 0, audio)
+        measured.append(measure(clip.hr, wall(clip.bandwidth_hz), [output], config.eval.perceptual)[1])
+    if problems := [result.problem for result in measured if result.problem]:
+        raise FloatingPointError(f"evaluation: {len(problems)} of {len(measured)} clips failed: {problems[0]}")
+    values = {name: [m.metrics[name] for m in measured if name in m.metrics] for name in AUDIO_METRICS}
+    return {name: float(np.mean(of_clips)) for name, of_clips in values.items() if of_clips}
 
 
 def _picture(clip: Clip, mels_3xTxF: np.ndarray, audio: np.ndarray | None) -> np.ndarray:

@@ -122,7 +122,7 @@ def _run(config, programs, mesh, frozen, key, data, clips, checkpoints, logs, st
             pending = None
             logs.write(step)
         if evaluates:
-            scores = evaluate(programs.evaluate, state.weights, frozen, clips, key, logs, step)
+            scores = evaluate(config, programs.evaluate, state.weights, frozen, clips, key, logs, step)
         if saves:
             checkpoints.save(step, state.weights, _rest(state), data.get_state(), scores if evaluates else None)
     return scores

@@ -1,0 +1,74 @@
+"""The body of `flashsr compare`: two files against the original, metric by metric. Letters: N samples, C channels."""
+
+import numpy as np
+import soundfile as sf
+import soxr
+
+from flashsr_jax import degrade
+from flashsr_jax.audio import SAMPLE_RATE
+from flashsr_jax.errors import UserError
+from flashsr_jax.evaluate.metrics import BETTER, ReferenceSpectra, all_metrics
+from flashsr_jax.evaluate.perceptual import perceptual_metrics
+from flashsr_jax.evaluate.references import wall
+
+
+def compare(a: str, b: str, reference: str, cutoff_hz: float | None = None, perceptual: bool = True) -> str:
+    """A table of every metric of files `a` and `b` against `reference`, mean over channels, and which is better.
+
+    Without a cutoff, only what concerns the whole band. Files of other rates than 48 kHz are resampled, all three
+    alike. A metric that is not defined for a channel leaves that channel out. Raises UserError that names the file
+    where one cannot be read, or where rates, lengths or channels differ.
+    """
+    original_CxN, rate = _read(reference)
+    files = []
+    for path in (a, b):
+        x_CxN, other_rate = _read(path)
+        if other_rate != rate:
+            raise UserError(f"{path} has {other_rate} Hz and {reference} {rate} Hz: bring them to one rate")
+        if x_CxN.shape != original_CxN.shape:
+            raise UserError(
+                f"{path} has {x_CxN.shape[1]} samples x {x_CxN.shape[0]} channels and {reference} "
+                f"{original_CxN.shape[1]} x {original_CxN.shape[0]}: cut them to one length"
+            )
+        files.append(x_CxN)
+    measured = [_mean_metrics(original_CxN, x_CxN, rate, cutoff_hz, perceptual) for x_CxN in files]
+    rows = [f"{'':18} {'A':>9} {'B':>9}  better", f"A: {a}", f"B: {b}"]
+    for name, better in BETTER.items():
+        if name in measured[0] and name in measured[1]:
+            value_a, value_b = measured[0][name], measured[1][name]
+            loss_a, loss_b = ({"lower": v, "higher": -v, "zero": abs(v)}[better] for v in (value_a, value_b))
+            verdict = "A" if loss_a < loss_b else "B" if loss_b < loss_a else "equal"
+            rows.append(f"{name:18} {value_a:9.3f} {value_b:9.3f}  {verdict}")
+    return "\n".join([*rows[1:3], rows[0], *rows[3:]])
+
+
+def _read(path: str) -> tuple[np.ndarray, int]:
+    try:
+        x_NxC, rate = sf.read(path, always_2d=True)
+    except sf.LibsndfileError as error:
+        raise UserError(f"{path} cannot be read as audio: {error.error_string}") from error
+    if not np.isfinite(x_NxC).all():
+        raise UserError(f"{path} holds NaN or infinite samples")
+    return x_NxC.T, rate
+
+
+def _mean_metrics(
+    reference_CxN: np.ndarray, x_CxN: np.ndarray, rate: int, cutoff_hz: float | None, perceptual: bool
+) -> dict[str, float]:
+    of_channels = []
+    for original_N, x_N in zip(reference_CxN, x_CxN, strict=True):
+        wall_hz = wall(degrade.bandwidth(original_N.astype(np.float32), rate))
+        if rate != SAMPLE_RATE:
+            original_N, x_N = (soxr.resample(signal, rate, SAMPLE_RATE, "VHQ") for signal in (original_N, x_N))
+        try:
+            spectra = ReferenceSpectra(original_N, wall_hz)
+            metrics = all_metrics(spectra, x_N, cutoff_hz or SAMPLE_RATE / 2)
+            if perceptual:
+                metrics |= perceptual_metrics(spectra.signal, spectra.prepared(x_N))
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        if cutoff_hz is None:
+            metrics = {n: v for n, v in metrics.items() if not n.endswith(("_hf", "_lf")) and "low_band" not in n}
+        of_channels.append(metrics)
+    names = dict.fromkeys(name for metrics in of_channels for name in metrics)
+    return {name: float(np.mean([m[name] for m in of_channels if name in m])) for name in names}

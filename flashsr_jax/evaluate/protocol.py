@@ -1,0 +1,258 @@
+"""The evaluation protocol: originals low-passed at several cutoffs, every system on every clip, every metric.
+
+Chebyshev I filters of order 8, zero-phase, resampled down and up (the protocol of the field since NVSR). A reference
+that ends at a codec's wall is compared under the wall alone.
+Letters: N samples, K STFT bins.
+"""
+
+import collections
+import multiprocessing
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from importlib.metadata import PackageNotFoundError, version
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from flashsr_jax import degrade
+from flashsr_jax.audio import SAMPLE_RATE
+from flashsr_jax.evaluate.metrics import ReferenceSpectra, all_metrics
+from flashsr_jax.evaluate.perceptual import perceptual_metrics
+from flashsr_jax.evaluate.pictures import N_FFT, spectrogram_db
+from flashsr_jax.evaluate.references import Reference
+from flashsr_jax.evaluate.results import Problem, Results, Sample, Score, Spectrum, Speed
+from flashsr_jax.evaluate.systems import System
+
+FILTER, ORDER = "cheby1", 8
+WIDEST_CUTOFF = 0.94  # of a reference's own wall: over it hardly anything is missing
+SPEED_RUNS = 5
+REPORTED_PACKAGES = ("flashsr_jax", "jax", "jaxlib", "numpy", "zimtohrli", "visqol-python")
+
+
+class Output(NamedTuple):
+    """What a system made (N,) of a clip."""
+
+    system: str
+    cutoff_hz: float
+    seed: int
+    audio: np.ndarray
+
+
+class Measured(NamedTuple):
+    """Metrics and mean spectrum in dB (K,) of an output, or why there are none."""
+
+    metrics: dict[str, float]
+    level_db: np.ndarray | None
+    problem: str = ""
+
+
+def run(
+    references: Sequence[Reference],
+    systems: Mapping[str, System],
+    cutoffs_hz: Sequence[float],
+    *,
+    settings: Mapping[str, str],
+    seeds: Sequence[int] = (0,),
+    samples_per_class: int = 2,
+    perceptual: bool = True,
+    workers: int | None = None,
+) -> Results:
+    """Run every system on every reference at every cutoff and measure its outputs, in `workers` processes (default:
+    one a core). Systems that depend on a seed run once for each of `seeds`. Progress goes to stderr.
+
+    What cannot be measured becomes a `Problem`: a cutoff over 0.94 of a reference's own wall, a system without an
+    output for a clip, an output of another length or with samples that are not finite.
+    """
+    speeds = [speed(name, system, references[0]) for name, system in systems.items() if system.measured]
+    sampled = _sampled(references, samples_per_class)
+    collected = _Collected(list(systems))
+    progress = _Progress(len(references))
+    shown_cutoff = 4000.0 if 4000.0 in cutoffs_hz else cutoffs_hz[0]
+    workers = workers or os.cpu_count()
+    waiting: collections.deque[tuple[Reference, list[Output], Future]] = collections.deque()
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        for reference in references:
+            outputs = list(_outputs(reference, systems, cutoffs_hz, seeds, collected.problems))
+            if reference.name in sampled:
+                collected.sample(reference, shown_cutoff, outputs, seeds[0])
+            task = pool.submit(measure, reference.audio, reference.wall_hz, outputs, perceptual)
+            waiting.append((reference, outputs, task))
+            while len(waiting) > 2 * workers:
+                collected.take(*waiting.popleft())
+                progress.step()
+        while waiting:
+            collected.take(*waiting.popleft())
+            progress.step()
+    return Results(
+        settings={**settings, **_environment()},
+        scores=collected.scores,
+        problems=collected.problems,
+        samples=collected.samples,
+        spectra=collected.spectra(),
+        speeds=speeds,
+    )
+
+
+def measure(audio_N: np.ndarray, wall_hz: float, outputs: Sequence[Output], perceptual: bool) -> list[Measured]:
+    """Measure outputs against one original, which is transformed once; without JAX's devices, in any process.
+
+    The first of the results is the original's own spectrum.
+    """
+    spectra = ReferenceSpectra(audio_N, wall_hz)
+    measured = [Measured({}, _level_db(audio_N))]
+    for output in outputs:
+        try:
+            metrics = all_metrics(spectra, output.audio, output.cutoff_hz)
+            if perceptual:
+                metrics |= perceptual_metrics(spectra.signal, spectra.prepared(output.audio))
+        except ValueError as error:
+            measured.append(Measured({}, None, str(error)))
+            continue
+        measured.append(Measured(metrics, _level_db(output.audio)))
+    return measured
+
+
+def low_resolution(reference: Reference, cutoff_hz: float) -> np.ndarray:
+    """The band-limited input (N,) at 48 kHz."""
+    return degrade.simulate_low_resolution(reference.audio, degrade.LowpassFilter(FILTER, ORDER, cutoff_hz))
+
+
+def speed(name: str, system: System, reference: Reference, cutoff_hz: float = 4000.0) -> Speed:
+    """Median of a few runs on one clip after one that compiles; nothing else should run on the machine."""
+    low_N, seconds = low_resolution(reference, cutoff_hz), []
+    for _ in range(1 + SPEED_RUNS):
+        started = time.perf_counter()
+        system.process(reference, low_N, cutoff_hz, 0)
+        seconds.append(time.perf_counter() - started)
+    typical = float(np.median(seconds[1:]))
+    return Speed(name, typical * SAMPLE_RATE / len(low_N), max(0.0, seconds[0] - typical))
+
+
+def _outputs(
+    reference: Reference,
+    systems: Mapping[str, System],
+    cutoffs_hz: Sequence[float],
+    seeds: Sequence[int],
+    problems: list[Problem],
+) -> Iterator[Output]:
+    for cutoff_hz in cutoffs_hz:
+        if reference.wall_hz and cutoff_hz > WIDEST_CUTOFF * reference.wall_hz:
+            reason = f"its own band ends at {reference.wall_hz:.0f} Hz: nothing to restore over this cutoff"
+            problems.append(Problem(reference.name, "", cutoff_hz, reason))
+            continue
+        low_N = low_resolution(reference, cutoff_hz)
+        for name, system in systems.items():
+            for seed in seeds if system.seeded else seeds[:1]:
+                try:
+                    audio_N = system.process(reference, low_N, cutoff_hz, seed)
+                except ValueError as error:
+                    problems.append(Problem(reference.name, name, cutoff_hz, str(error)))
+                    continue
+                yield Output(name, cutoff_hz, seed, audio_N)
+
+
+class _Collected:
+    """Scores, problems, samples and mean spectra as they come in."""
+
+    def __init__(self, systems: list[str]):
+        self._systems = ["original", *systems]
+        self.scores: list[Score] = []
+        self.problems: list[Problem] = []
+        self.samples: list[Sample] = []
+        self._levels = collections.defaultdict(list)
+
+    def take(self, reference: Reference, outputs: list[Output], task: Future) -> None:
+        original, *measured = task.result()
+        for output, result in zip(outputs, measured, strict=True):
+            if result.problem:
+                self.problems.append(Problem(reference.name, output.system, output.cutoff_hz, result.problem))
+                continue
+            for system, level_db in ((output.system, result.level_db), ("original", original.level_db)):
+                self._levels[reference.class_name, output.cutoff_hz, system].append(level_db)
+            self.scores.append(
+                Score(
+                    system=output.system,
+                    cutoff_hz=output.cutoff_hz,
+                    clip=reference.name,
+                    class_name=reference.class_name,
+                    group=reference.group,
+                    wall_hz=reference.wall_hz,
+                    seed=output.seed,
+                    metrics=result.metrics,
+                )
+            )
+
+    def sample(self, reference: Reference, cutoff_hz: float, outputs: list[Output], seed: int) -> None:
+        chosen = [o for o in outputs if o.cutoff_hz == cutoff_hz and o.seed == seed]
+        if chosen:
+            signals = {"original": reference.audio} | {o.system: np.asarray(o.audio, np.float32) for o in chosen}
+            self.samples.append(Sample(reference.name, reference.class_name, cutoff_hz, signals))
+
+    def spectra(self) -> list[Spectrum]:
+        frequencies_hz = np.fft.rfftfreq(N_FFT, 1 / SAMPLE_RATE)
+        order = sorted(self._levels, key=lambda key: (*key[:2], self._systems.index(key[2])))
+        return [
+            Spectrum(
+                system, class_name, cutoff_hz, frequencies_hz, np.mean(self._levels[class_name, cutoff_hz, system], 0)
+            )
+            for class_name, cutoff_hz, system in order
+        ]
+
+
+def _sampled(references: Sequence[Reference], per_class: int) -> set[str]:
+    """Names of the clips to show: evenly spread over each class."""
+    by_class = collections.defaultdict(list)
+    for reference in references:
+        by_class[reference.class_name].append(reference.name)
+    return {
+        names[i]
+        for names in by_class.values()
+        for i in np.linspace(0, len(names) - 1, min(per_class, len(names))).round().astype(int)
+    }
+
+
+def _level_db(x_N: np.ndarray) -> np.ndarray:
+    """Mean power of each bin, in dB."""
+    return 10 * np.log10(np.mean(10 ** (spectrogram_db(x_N) / 10), axis=1))
+
+
+def _environment() -> dict[str, str]:
+    versions = []
+    for package in REPORTED_PACKAGES:
+        try:
+            versions.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            continue
+    device = jax.devices()[0]
+    return {
+        "machine": f"{device.device_kind if device.platform != 'cpu' else _processor()}, {os.cpu_count()} CPU cores",
+        "versions": ", ".join([f"Python {platform.python_version()}", *versions]),
+    }
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+class _Progress:
+    """A line on the terminal: clips done, and how long the rest will take."""
+
+    def __init__(self, total: int):
+        self._total, self._done, self._began = total, 0, time.monotonic()
+
+    def step(self) -> None:
+        self._done += 1
+        if not sys.stderr.isatty():
+            return
+        left = round((time.monotonic() - self._began) / self._done * (self._total - self._done))
+        text = f"{self._done} of {self._total} clips, {left // 60}:{left % 60:02d} left"
+        print(f"\r\x1b[K{text}", end="\n" if self._done == self._total else "", file=sys.stderr, flush=True)

@@ -1,0 +1,115 @@
+"""The systems of an evaluation: the simple baselines, the models, and files that another system has made.
+
+A system is a function of (reference, low, cutoff_hz, seed): `low` (N,) is the band-limited original at 48 kHz, the
+result is (N,). It raises ValueError where it has nothing for the clip. Letters: G windows, C channels, N samples.
+"""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import soundfile as sf
+
+from flashsr_jax.audio import SAMPLE_RATE, denormalise, log_mel, normalisation, normalise
+from flashsr_jax.data.recording import SUFFIXES
+from flashsr_jax.errors import UserError
+from flashsr_jax.evaluate import baselines
+from flashsr_jax.evaluate.references import Reference
+from flashsr_jax.models.vocoder import SRVocoder
+from flashsr_jax.pipeline import decode, encode, latent_shape
+from flashsr_jax.upscale import Model, framing, process_windows, upscale
+
+
+class System(NamedTuple):
+    """What it does; `seeded`: whether that depends on the seed; `measured`: whether its speed is of interest."""
+
+    process: Callable[[Reference, np.ndarray, float, int], np.ndarray]
+    seeded: bool = False
+    measured: bool = False
+
+
+def unprocessed(reference: Reference, low_N: np.ndarray, cutoff_hz: float, seed: int) -> np.ndarray:
+    """The input itself."""
+    return low_N
+
+
+def mirror(reference: Reference, low_N: np.ndarray, cutoff_hz: float, seed: int) -> np.ndarray:
+    """`baselines.mirror`."""
+    return baselines.mirror(low_N, cutoff_hz)
+
+
+def noise(profiles: dict[str, baselines.NoiseProfile]) -> System:
+    """`baselines.noise` with the profile of the clip's class. Raises ValueError where there is none."""
+
+    def process(reference, low_N, cutoff_hz, seed):
+        if reference.class_name not in profiles:
+            raise ValueError(f"no noise profile for {reference.class_name or 'a clip without a class'}")
+        profile = profiles[reference.class_name].at(cutoff_hz)
+        return baselines.noise(low_N, cutoff_hz, profile, np.random.default_rng(seed))
+
+    return System(process, seeded=True)
+
+
+def model(loaded: Model, *, steps: int = 1, guidance: float = 1.0) -> System:
+    """A model the way a listener runs it: windows, crossfades and all."""
+
+    def process(reference, low_N, cutoff_hz, seed):
+        return upscale(loaded, low_N, SAMPLE_RATE, seed=seed, steps=steps, guidance=guidance)
+
+    return System(process, seeded=True, measured=True)
+
+
+def ceiling(loaded: Model) -> System:
+    """VAE and vocoder on the latents of the original: what a perfect diffusion model would reach."""
+
+    def process(reference, low_N, cutoff_hz, seed):
+        key = jax.random.key(seed)
+
+        def windows(x_Gx2xN, start_G):
+            return np.asarray(_resynthesise(loaded.params, loaded.config, x_Gx2xN, key))[:, None]
+
+        pair_2xN = np.stack([reference.audio, low_N]).astype(np.float32)
+        parts = process_windows(windows, [pair_2xN], framing(loaded.config), channels=2, group=1)
+        return np.concatenate(list(parts), axis=1)[0]
+
+    return System(process, seeded=True)
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def _resynthesise(params: dict, config, x_Gx2xN: jax.Array, key: jax.Array) -> jax.Array:
+    hr, lr = x_Gx2xN[:, 0], x_Gx2xN[:, 1]
+    stats = normalisation(lr)
+    mel = log_mel(normalise(hr, stats), config.vae.mel_bins)
+    eps = jax.random.normal(key, (len(hr), *latent_shape(config, hr.shape[-1])))
+    z = encode(params["vae"], config, mel, eps, params["scale_factor"])
+    decoded = decode(params["vae"], config, z, params["scale_factor"])
+    waveform = SRVocoder(config.vocoder).apply({"params": params["vocoder"]}, decoded, normalise(lr, stats))
+    return denormalise(waveform, stats)
+
+
+def outputs(name: str, folder: str) -> System:
+    """Files of another system: FOLDER/CUTOFF/CLIP.wav (CUTOFF in Hz), or FOLDER/CLIP.wav for any cutoff; CLIP is the
+    original's path below --data. Raises UserError where the folder is none."""
+    root = Path(folder)
+    if not root.is_dir():
+        raise UserError(f"--outputs {name}={folder}: no such folder")
+
+    def process(reference, low_N, cutoff_hz, seed):
+        stems = (root / f"{cutoff_hz:g}" / reference.name, root / reference.name)
+        found = next((p for stem in stems for suffix in SUFFIXES if (p := Path(f"{stem}{suffix}")).is_file()), None)
+        if found is None:
+            raise ValueError(f"no file {stems[0]}.wav or {stems[1]}.wav")
+        try:
+            y_NxC, sample_rate = sf.read(found, dtype="float32", always_2d=True)
+        except sf.SoundFileError as error:
+            raise ValueError(f"{found} cannot be read: {error}") from error
+        if sample_rate != SAMPLE_RATE:
+            raise ValueError(f"{found} has {sample_rate} Hz, not {SAMPLE_RATE} Hz")
+        if y_NxC.shape != (len(low_N), 1):
+            raise ValueError(f"{found} has {y_NxC.shape[0]} samples x {y_NxC.shape[1]} channels, not {len(low_N)} x 1")
+        return y_NxC[:, 0]
+
+    return System(process)
