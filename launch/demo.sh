@@ -29,5 +29,10 @@ flashsr weights pack --vae "$out/runs/vae" --unet "$out/runs/student" --vocoder 
   -o "$out/tiny.safetensors"
 python launch/demo.py prepare "$recordings/recordings.csv" "$out"
 flashsr upscale "$out"/input_8khz/*.wav -o "$out/output_48khz/" --weights "$out/tiny.safetensors" --overwrite
-python launch/demo.py score "$out"
+
+echo "== evaluation against the originals"
+flashsr evaluate --data "$out/original_48khz" --weights "$out/tiny.safetensors" --cutoffs 4000 --seconds 30 \
+  -o "$out/report"
+python launch/demo.py finish "$out"
+echo "Files: $out/output_48khz/, pictures: $out/pictures/, report: $out/report/index.html"
 echo "Whole demo: $((SECONDS - started)) s after installation"

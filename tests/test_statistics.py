@@ -106,7 +106,7 @@ def test_metrics_that_are_best_at_zero_count_by_their_size():
 
 
 def test_wall_free_leaves_out_walled_clips():
-    scores = [score("a", value=1.0), score("b", value=5.0, wall=16_000.0)]
+    scores = [score("a", value=1.0, wall=21_500.0), score("b", value=5.0, wall=16_000.0)]
     assert summarise(scores, "lsd", ["system"])[0].mean == 3.0
     assert summarise(scores, "lsd", ["system"], wall_free=True)[0].mean == 1.0
     scores += [score("a", value=2.0, system="other"), score("b", value=2.0, wall=16_000.0, system="other")]

@@ -15,7 +15,7 @@ from flashsr_jax.evaluate.perceptual import check_installed
 from flashsr_jax.evaluate.profiles import load_profiles
 from flashsr_jax.evaluate.references import Reference, load_references
 from flashsr_jax.evaluate.report import markdown_table, write_report, write_scores
-from flashsr_jax.evaluate.results import Results
+from flashsr_jax.evaluate.results import Results, wall_free
 from flashsr_jax.evaluate.systems import System
 from flashsr_jax.files import replacing
 from flashsr_jax.upscale import Model, load_model
@@ -138,7 +138,7 @@ def _with_unet(loaded: Model, path: str, option: str) -> Model:
 def _counts(references: Sequence[Reference]) -> str:
     names = [reference.class_name or "no class" for reference in references]
     counted = ", ".join(f"{names.count(name)} {name}" for name in dict.fromkeys(names))
-    return f"{len(references)} clips ({counted}), {sum(not r.wall_hz for r in references)} of them wall-free"
+    return f"{len(references)} clips ({counted}), {sum(wall_free(r.wall_hz) for r in references)} of them wall-free"
 
 
 def _saving(name: str, system: System, folder: Path) -> System:

@@ -221,7 +221,7 @@ def _cutoffs(results: Results) -> list[float]:
 
 def _page(results: Results) -> str:
     folder = files("flashsr_jax.evaluate") / "page"
-    walls = any(score.wall_hz for score in results.scores)
+    walls = any(not score.wall_free for score in results.scores)
     audio: dict[bytes, int] = {}  # numbered by content: an original shown at two cutoffs is stored once
     samples = [_sample_data(sample, audio) for sample in results.samples]
     every = _summaries(results, wall_free=False)

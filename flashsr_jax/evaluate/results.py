@@ -8,6 +8,14 @@ import dataclasses
 import numpy as np
 
 
+WALL_FREE_HZ = 21_000.0  # lossless recordings of 44.1 kHz end at 21 to 22 kHz, codecs under that
+
+
+def wall_free(wall_hz: float) -> bool:
+    """Whether an original that ends at `wall_hz` (0: it has the full band) was spared by codecs."""
+    return not wall_hz or wall_hz >= WALL_FREE_HZ
+
+
 @dataclasses.dataclass(frozen=True)
 class Score:
     """The metrics of one output. A metric that is not defined for the clip is absent, never NaN."""
@@ -17,9 +25,14 @@ class Score:
     clip: str  # unique name of the original
     class_name: str  # speech, music, effects; "" where unknown
     group: str  # speaker, kit, album of the original
-    wall_hz: float  # where the original itself ends, if under half the sample rate; 0: wall-free
+    wall_hz: float  # where the original itself ends, if under half the sample rate; else 0
     seed: int
     metrics: dict[str, float]
+
+    @property
+    def wall_free(self) -> bool:
+        """Whether no codec has cut the original: see `wall_free`."""
+        return wall_free(self.wall_hz)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -109,7 +109,7 @@ def _groups(
         raise ValueError(f"scores have no {', '.join(sorted(unknown))} to group by")
     groups = {}
     for score in scores:
-        if not (wall_free and score.wall_hz):
+        if score.wall_free or not wall_free:
             groups.setdefault(tuple(getattr(score, field) for field in by), []).append(score)
     return [(dict(zip(by, values, strict=True)), of_group) for values, of_group in groups.items()]
 
