@@ -32,4 +32,4 @@ def get_config(preset):
     return config
 
 
-TINY = {"log_every": 25, "ema_decay": 0.99, "checkpoint": {"every": 125}, "eval": {"every": 125}}
+TINY = {"log_every": 25, "checkpoint": {"every": 125}, "eval": {"every": 125}}

@@ -50,4 +50,4 @@ def get_config(preset):
     return config
 
 
-TINY = {"log_every": 25, "ema_decay": 0.99, "checkpoint": {"every": 60}, "eval": {"every": 60}}
+TINY = {"log_every": 25, "checkpoint": {"every": 60}, "eval": {"every": 60}}

@@ -23,7 +23,7 @@ def get_config(preset):
         "adversarial_from": {"tiny": 125, "small": 0, "base": 50_000}[preset],
     }
     config.discriminator = {"channels": {"tiny": 8, "small": 32, "base": 64}[preset]}
-    lr = {"tiny": 2e-3, "small": 5e-4, "base": 1e-4}[preset]
+    lr = {"tiny": 2e-3, "small": 1e-3, "base": 1e-4}[preset]
     config.optimizer = {
         "vae": adamw(lr, warmup_steps={"tiny": 50, "small": 500, "base": 5000}[preset]),
         "discriminator": adamw(lr, betas=(0.5, 0.9)),
@@ -33,4 +33,4 @@ def get_config(preset):
     return config
 
 
-TINY = {"log_every": 25, "ema_decay": 0.99, "checkpoint": {"every": 125}, "eval": {"every": 125}}
+TINY = {"log_every": 25, "checkpoint": {"every": 125}, "eval": {"every": 125}}

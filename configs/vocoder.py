@@ -14,7 +14,7 @@ def get_config(preset):
     config = common("vocoder", preset)
     config.batch_size = {"tiny": 8, "small": 16, "base": 32}[preset]
     config.steps = {"tiny": 300, "small": 100_000, "base": 1_000_000}[preset]
-    config.crop_frames = {"tiny": 16, "small": 40, "base": 64}[preset]
+    config.crop_frames = {"tiny": 16, "small": 64, "base": 64}[preset]
     config.mel_source = "true"  # or "vae": decoded true latents; "student": decoded one-step latents
     config.init_from = ""  # a vocoder run or weights file to fine-tune
     config.vae_from = ""
@@ -22,7 +22,12 @@ def get_config(preset):
     config.best_metric = "lsd"
 
     config.mel_loss = "single"  # L1 of the front end's log-mel; "multi_scale": BigVGAN-v2's, with weight 15
-    config.losses = {"mel": 45.0, "stft": 45.0 if preset == "small" else 0.0, "features": 2.0, "adversarial": 1.0}
+    config.losses = {
+        "mel": 45.0,
+        "stft": {"tiny": 0.0, "small": 45.0, "base": 0.0}[preset],  # of linear frequencies, at three resolutions
+        "features": 2.0,
+        "adversarial": 1.0,
+    }
     config.discriminator = {
         "periods": (2, 3, 5, 7, 11),
         "resolutions": ((512, 240),) if preset == "tiny" else ((1024, 120), (2048, 240), (512, 50)),
@@ -30,12 +35,14 @@ def get_config(preset):
         "max_channels": {"tiny": 32, "small": 256, "base": 1024}[preset],
         "spectrogram_channels": {"tiny": 4, "small": 16, "base": 32}[preset],
     }
-    lr = {"tiny": 1e-3, "small": 2e-4, "base": 1e-4}[preset]
-    schedule = dict(betas=(0.8, 0.99), decay=0.999, decay_steps=1000, clip_norm=500.0)
+    lr = {"tiny": 1e-3, "small": 4e-4, "base": 1e-4}[preset]
+    schedule = dict(betas=(0.8, 0.99), decay=0.999, decay_steps=1000)
+    # An inverse STFT exponentiates: without a warm-up and a closer clip it diverges.
+    schedule |= dict(clip_norm=100.0, warmup_steps=100) if preset == "small" else dict(clip_norm=500.0)
     config.optimizer = {"vocoder": adamw(lr, **schedule), "discriminator": adamw(lr, **schedule)}
     if preset == "tiny":
         config.update(TINY)
     return config
 
 
-TINY = {"log_every": 25, "ema_decay": 0.99, "checkpoint": {"every": 150}, "eval": {"every": 150}}
+TINY = {"log_every": 25, "checkpoint": {"every": 150}, "eval": {"every": 150}}

@@ -32,6 +32,7 @@ def get_config(stage):
         config.eval.steps = 2
     if stage == "student":
         config.phases = (3, 6, 9)
+        config.losses.mel = (0.0, 0.5, 0.5, 0.5)
         config.head.channels = 8
         config.fake_score_updates = 2
     if stage == "vocoder":

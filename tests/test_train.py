@@ -44,14 +44,15 @@ def without_speed(lines):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, dataset):
-    """All four stages trained in a row, each on the ones before it; {stage: folder}."""
+    """All stages trained in a row, each on the ones before it; {stage: folder}."""
     root = tmp_path_factory.mktemp("runs")
-    folders = {stage: root / stage for stage in ("vocoder", "vae", "teacher", "student")}
+    folders = {stage: root / stage for stage in ("vocoder", "vae", "regression", "teacher", "student")}
     vae, teacher, vocoder = (f"--config.{stage}_from={folders[stage]}" for stage in ("vae", "teacher", "vocoder"))
     for stage, options in {
         "vocoder": [],
         "vae": [vocoder],
-        "teacher": [vae, vocoder],
+        "regression": [vae, vocoder],
+        "teacher": [vae, vocoder, f"--config.init_from={folders['regression']}"],
         "student": [vae, teacher, vocoder],
     }.items():
         code, stderr = run(stage, folders[stage], dataset, *options)
@@ -62,8 +63,9 @@ def runs(tmp_path_factory, dataset):
 def test_every_stage_reports_its_losses_its_speed_and_its_scores(runs):
     terms = {
         "vae": {"reconstruction", "kl", "adversarial", "discriminator", "grad_norm/vae"},
+        "regression": {"latent", "mel", "grad_norm/regression"},
         "teacher": {"loss", "grad_norm/teacher"},
-        "student": {"distill", "adversarial", "dmd", "head", "grad_norm/student"},
+        "student": {"distill", "adversarial", "dmd", "mel", "head", "grad_norm/student"},
         "vocoder": {"mel", "features", "adversarial", "discriminator", "grad_norm/vocoder"},
     }
     for stage, folder in runs.items():

@@ -9,7 +9,7 @@ import pytest
 from flashsr_jax.audio import denormalise
 from flashsr_jax.errors import UserError
 from flashsr_jax.train import student
-from flashsr_jax.train.batch import prepare
+from flashsr_jax.train.batch import band_weights, prepare
 from flashsr_jax.train.optim import by_phase, learning_rate, make_optimizer, update_ema
 from flashsr_jax.train.vocoder import random_crops
 
@@ -29,6 +29,16 @@ def test_windows_beyond_the_tanh_are_rescaled_and_silent_ones_rejected():
     # Both waveforms alike: the way back is exact, and the low resolution keeps its ratio to the high one.
     np.testing.assert_allclose(denormalise(windows.hr, windows.stats)[:2], hr[:2], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(denormalise(windows.lr, windows.stats)[:2], lr[:2], rtol=1e-3, atol=2e-5)
+
+
+def test_weights_of_latent_positions_are_those_of_their_bins():
+    config = micro.get_config("regression")  # 32 mel bins, a VAE of stride 2
+    config.losses.high_band = 3.0
+    batch = {"cutoff_hz": jnp.array([4000.0, 8000.0]), "bandwidth_hz": jnp.array([24_000.0, 12_000.0])}
+    mel, latent = band_weights(config, batch)
+    assert mel.shape == (2, 1, 32) and latent.shape == (2, 1, 16, 1)
+    np.testing.assert_allclose(latent[:, 0, :, 0], np.asarray(mel)[:, 0].reshape(2, 16, 2).mean(axis=-1))
+    assert latent[0, 0, 0, 0] == 1 and latent[0, 0, -1, 0] == 3 and latent[1, 0, -1, 0] == 0
 
 
 def test_phases():

@@ -11,7 +11,7 @@ from tiny_model import TINY, tiny_params
 from flashsr_jax import upscale as module
 from flashsr_jax.audio import denormalise, normalisation, normalise
 from flashsr_jax.errors import UserError
-from flashsr_jax.pipeline import latent_shape, super_resolve
+from flashsr_jax.pipeline import latent_shape, sample_latent, super_resolve
 from flashsr_jax.runtime import enable_compilation_cache
 from flashsr_jax.upscale import (
     Model,
@@ -201,6 +201,18 @@ def test_seeds(model, spoken):
     x, y = spoken
     np.testing.assert_array_equal(upscale(model, x, 8000, seed=0), y)
     assert np.abs(upscale(model, x, 8000, seed=1) - y).max() > 0.1 * np.abs(y).max()
+
+
+def test_guidance_pushes_away_from_the_unconditional(model):
+    """v_u + s (v_c - v_u): linear in s at one step, and 1 is the plain network."""
+    z_lr, noise = (jax.random.normal(jax.random.key(i), (1, 16, 32, 16)) for i in range(2))
+    sample = jax.jit(sample_latent, static_argnums=(1, 4, 5))
+    plain, guided, doubled = (sample(model.params["unet"], model.config, z_lr, noise, 1, s) for s in (1.0, 1.5, 2.0))
+    np.testing.assert_allclose(guided - plain, (doubled - plain) / 2, atol=1e-4)
+    unconditional = jnp.full_like(z_lr, -11.4981 * 0.3342)
+    alone = sample(model.params["unet"], model.config, unconditional, noise, 1, 1.0)
+    np.testing.assert_allclose(doubled, 2 * plain - alone, atol=1e-3)
+    assert np.abs(guided - plain).max() > 0.01
 
 
 def test_channels_with_the_same_sound_stay_the_same(model, spoken):

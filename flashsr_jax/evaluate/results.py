@@ -7,7 +7,6 @@ import dataclasses
 
 import numpy as np
 
-
 WALL_FREE_HZ = 21_000.0  # lossless recordings of 44.1 kHz end at 21 to 22 kHz, codecs under that
 
 

@@ -8,7 +8,7 @@ from flashsr_jax.errors import UserError
 from flashsr_jax.models.presets import PRESETS
 
 # Frames of 10 ms in a training window; a multiple of each preset's `frame_multiple`.
-WINDOW_FRAMES = {"tiny": 128, "small": 512, "base": 512}
+WINDOW_FRAMES = {"tiny": 128, "small": 256, "base": 512}
 
 
 def common(stage: str, preset: str) -> ConfigDict:
@@ -37,7 +37,7 @@ def common(stage: str, preset: str) -> ConfigDict:
             },
             "mesh": {"data": -1, "fsdp": 1},
             "sharding": {"rules": (), "min_size": 2**16},
-            "ema_decay": 0.9999,
+            "ema_decay": {"tiny": 0.99, "small": 0.999, "base": 0.9999}[preset],
             "log_every": 50,
             "checkpoint": {"every": 1000, "keep_last": 2},
             "eval": {"every": 5000, "clips_per_class": 2, "cutoff_hz": 4000.0, "perceptual": False},
