@@ -15,7 +15,7 @@ from flashsr_jax.errors import UserError
 from flashsr_jax.train.loop import STAGES, make_programs
 
 MESHES = {"data": (8, 1), "fsdp": (1, 8), "mixed": (4, 2)}
-VARIANTS = ["vae", "teacher", "student", "student-separate", "vocoder"]
+VARIANTS = ["vae", "regression", "teacher", "student", "student-separate", "vocoder"]
 
 
 def mesh_of(data, fsdp):
@@ -27,9 +27,10 @@ def config_of(variant, dataset):
     config = micro.get_config(variant.split("-")[0])
     config.data.dir = str(dataset)
     if variant == "student":
-        config.losses = {name: (1.0,) * 4 for name in config.losses}
+        config.losses.update({name: (1.0,) * 4 for name in ("distill", "adversarial", "dmd", "mel")})
     if variant == "student-separate":
-        config.losses = {"distill": (0.0,) * 4, "adversarial": (0.0,) * 4, "dmd": (1.0,) * 4}
+        off = {name: (0.0,) * 4 for name in ("distill", "adversarial", "mel")}
+        config.losses.update(off, dmd=(1.0,) * 4)
         config.fake_score = "separate"
     return config
 
@@ -47,7 +48,7 @@ def frozen_of(variant):
     if variant in ("vae", "vocoder"):
         return {}
     frozen = {"vae": random_params("vae", {}, rng), "scale_factor": np.float32(0.5)}
-    return frozen if variant == "teacher" else frozen | {"teacher": random_params("teacher", frozen, rng)}
+    return frozen if variant in ("regression", "teacher") else frozen | {"teacher": random_params("teacher", frozen, rng)}
 
 
 def programs_of(variant, dataset, data, fsdp):
@@ -90,8 +91,8 @@ def test_a_step_on_eight_devices_equals_a_step_on_one(variant, dataset, batch):
     metrics, moments = one_step(variant, dataset, 1, 1, batch, state)
     assert ("distill" in metrics) == (variant == "student"), "a loss whose weight is 0 is not computed"
     for name, (data, fsdp) in MESHES.items():
-        if variant == "student-separate" and name != "mixed":
-            continue  # what differs from the student is the fake score alone
+        if variant in ("student-separate", "regression") and name != "mixed":
+            continue  # little differs from the student
         metrics_8, moments_8 = one_step(variant, dataset, data, fsdp, batch, state)
         for term in metrics:
             np.testing.assert_allclose(metrics_8[term], metrics[term], rtol=5e-4, atol=1e-6, err_msg=f"{name} {term}")

@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Trains the stages of the shipped model, one process a stage: bash launch/train_small.sh STAGE...
+# Stages in their order: vocoder and vae, regression, teacher, student, vocoder_tuned. Run again, each goes on where it
+# stopped, or to more steps. The settings are those of a CPU; a stage on a GPU: DTYPE=bfloat16 WORKERS=8 BATCH=64.
+source "$(dirname "$0")/setup.sh"
+corpus=${CORPUS:-corpus/dataset} # made by launch/data.sh
+runs=${RUNS:-runs/small}
+dtype=${DTYPE:-float32}
+workers=${WORKERS:-0}
+# Pages of 2 MB: a CPU spends a tenth of its time on page faults otherwise.
+export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}
+
+train() {
+  local run=$1 stage=$2 steps=$3 batch=$4
+  shift 4
+  python -m flashsr_jax.main --config "configs/$stage.py:small" --workdir "$runs/$run" --config.data.dir="$corpus" \
+    --config.dtype="$dtype" --config.data.workers="$workers" --config.batch_size="${BATCH:-$batch}" \
+    --config.steps="${STEPS:-$steps}" --config.log_every=100 --config.checkpoint.every=500 --config.eval.every=1000 \
+    --config.eval.clips_per_class=8 "$@"
+}
+
+latents=(--config.vae_from="$runs/vae" --config.vocoder_from="$runs/vocoder")
+for stage in "$@"; do
+  case $stage in
+    vocoder) # spectral losses first; the discriminators come with vocoder_tuned
+      train vocoder vocoder 10000 8 --config.data.window_frames=128 --config.losses.adversarial=0.0 \
+        --config.losses.features=0.0 --config.optimizer.vocoder.decay=0.95 ;;
+    vae) train vae vae 4500 4 --config.optimizer.vae.warmup_steps=300 --config.optimizer.vae.decay=0.604 ;;
+    regression)
+      train regression regression 30000 6 "${latents[@]}" --config.losses.mel=0.0 --config.optimizer.regression.lr=7e-4 \
+        --config.optimizer.regression.warmup_steps=300 --config.optimizer.regression.decay=0.93 ;;
+    teacher) train teacher teacher 30000 6 "${latents[@]}" --config.init_from="$runs/regression" ;;
+    student)
+      train student student 8000 6 "${latents[@]}" --config.teacher_from="$runs/teacher" --config.eval.perceptual=True \
+        --config.best_metric=zimtohrli ;;
+    vocoder_tuned)
+      train vocoder_tuned vocoder 10000 8 --config.data.window_frames=128 --config.mel_source=vae \
+        --config.vae_from="$runs/vae" --config.init_from="$runs/vocoder" ;;
+    *)
+      echo "no stage $stage: vocoder vae regression teacher student vocoder_tuned" >&2
+      exit 1 ;;
+  esac
+done
