@@ -48,7 +48,9 @@ def frozen_of(variant):
     if variant in ("vae", "vocoder"):
         return {}
     frozen = {"vae": random_params("vae", {}, rng), "scale_factor": np.float32(0.5)}
-    return frozen if variant in ("regression", "teacher") else frozen | {"teacher": random_params("teacher", frozen, rng)}
+    if variant in ("regression", "teacher"):
+        return frozen
+    return frozen | {"teacher": random_params("teacher", frozen, rng)}
 
 
 def programs_of(variant, dataset, data, fsdp):
