@@ -6,6 +6,7 @@ python -m flashsr_jax.main --config configs/student.py:tiny --workdir runs/stude
 tiny: 3 minutes on 2 CPU cores, validation mel_l1 1.37 nat, LSD 1.60 (demo data). small, base: not trained yet.
 """
 
+from flashsr_jax.diffusion import UNCONDITIONAL
 from flashsr_jax.train.defaults import adamw, common
 
 
@@ -16,7 +17,7 @@ def get_config(preset):
     config.teacher_from = ""
     config.vocoder_from = ""
     config.best_metric = "mel_l1"
-    config.unconditional = -11.4981 * 0.3342  # the teacher's
+    config.unconditional = UNCONDITIONAL  # the teacher's
 
     phase_steps = {"tiny": 30, "small": 5000, "base": 5000}[preset]
     config.steps = 4 * phase_steps

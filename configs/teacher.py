@@ -6,6 +6,7 @@ python -m flashsr_jax.main --config configs/teacher.py:tiny --workdir runs/teach
 tiny: 3 minutes on 2 CPU cores, validation velocity_mse 0.47 (demo data). small, base: not trained yet.
 """
 
+from flashsr_jax.diffusion import UNCONDITIONAL
 from flashsr_jax.train.defaults import adamw, common
 
 
@@ -20,7 +21,7 @@ def get_config(preset):
 
     config.losses = {"high_band": {"tiny": 1.0, "small": 3.0, "base": 1.0}[preset]}  # weight of what is over the cutoff
     config.condition_drop = 0.1
-    config.unconditional = -11.4981 * 0.3342  # the latent that stands for "no condition"
+    config.unconditional = UNCONDITIONAL  # the latent that stands for "no condition"
     config.eval.steps = {"tiny": 8, "small": 50, "base": 50}[preset]
     config.eval.guidance = {"tiny": 1.0, "small": 1.5, "base": 3.5}[preset]
     config.optimizer = {

@@ -35,7 +35,7 @@ def test_weights_of_latent_positions_are_those_of_their_bins():
     config = micro.get_config("regression")  # 32 mel bins, a VAE of stride 2
     config.losses.high_band = 3.0
     batch = {"cutoff_hz": jnp.array([4000.0, 8000.0]), "bandwidth_hz": jnp.array([24_000.0, 12_000.0])}
-    mel, latent = band_weights(config, batch)
+    mel, latent = band_weights(config, batch, 16)
     assert mel.shape == (2, 1, 32) and latent.shape == (2, 1, 16, 1)
     np.testing.assert_allclose(latent[:, 0, :, 0], np.asarray(mel)[:, 0].reshape(2, 16, 2).mean(axis=-1))
     assert latent[0, 0, 0, 0] == 1 and latent[0, 0, -1, 0] == 3 and latent[1, 0, -1, 0] == 0

@@ -111,8 +111,12 @@ def _survey(path: Path) -> tuple[int, int, int, str]:
         raise Unusable("too short", f"{frames / sample_rate:.3f} s, under {MIN_SECONDS} s")
     if peak_C.max() < SILENCE:
         raise Unusable("silent", "peak under -80 dBFS")
-    channel = int(np.where(peak_C >= peak_C.max() * SILENCE, high_C, -1).argmax())
-    return sample_rate, channels, channel, fingerprint.hexdigest()
+    return sample_rate, channels, best_channel(peak_C, high_C), fingerprint.hexdigest()
+
+
+def best_channel(peak_C: np.ndarray, high_C: np.ndarray) -> int:
+    """The channel with the most energy above 10 kHz among those that are not dead, from peaks and such energies."""
+    return int(np.where(peak_C >= peak_C.max() * SILENCE, high_C, -1).argmax())
 
 
 def _resampled(path: Path, sample_rate: int, channel: int, meter: BandwidthMeter) -> Iterator[np.ndarray]:

@@ -11,6 +11,7 @@ import soundfile as sf
 from flashsr_jax.audio import SAMPLE_RATE
 from flashsr_jax.errors import UserError
 from flashsr_jax.evaluate import protocol, systems
+from flashsr_jax.evaluate.metrics import MAIN_METRICS
 from flashsr_jax.evaluate.perceptual import check_installed
 from flashsr_jax.evaluate.profiles import load_profiles
 from flashsr_jax.evaluate.references import Reference, load_references
@@ -20,9 +21,6 @@ from flashsr_jax.evaluate.systems import System
 from flashsr_jax.files import replacing
 from flashsr_jax.upscale import Model, load_model
 from flashsr_jax.weights.runs import load_network
-
-TABLE_METRICS = ("lsd", "lsd_hf", "lsd_lf", "zimtohrli", "visqol")
-BASELINES = ("unprocessed", "mirror", "noise")
 
 
 def evaluate(
@@ -97,7 +95,7 @@ def evaluate(
 def summary(results: Results) -> str:
     """Tables for a README or model card: by class and cutoff, speeds, and what was left out."""
     measured = {metric for score in results.scores for metric in score.metrics}
-    parts = [markdown_table(results, [metric for metric in TABLE_METRICS if metric in measured])]
+    parts = [markdown_table(results, [metric for metric in MAIN_METRICS if metric in measured])]
     if results.speeds:
         rows = [f"| {s.system} | {s.rtf:.3f} | {1 / s.rtf:.1f} | {s.compile_s:.1f} |" for s in results.speeds]
         head = (

@@ -51,6 +51,7 @@ BETTER: dict[str, Literal["lower", "higher", "zero"]] = {
     "zimtohrli": "lower",
     "visqol": "higher",
 }
+MAIN_METRICS = ("lsd", "lsd_hf", "lsd_lf", "zimtohrli", "visqol")  # of tables, and of training's evaluations
 
 
 class ReferenceSpectra:

@@ -15,14 +15,13 @@ import soxr
 from flashsr_jax import degrade
 from flashsr_jax.audio import SAMPLE_RATE
 from flashsr_jax.data.build import CLASSES, INPUTS, folder_class
-from flashsr_jax.data.pipeline import fixed_clips
-from flashsr_jax.data.recording import MIN_RATE, SUFFIXES
+from flashsr_jax.data.pipeline import Recordings, fixed_clips
+from flashsr_jax.data.recording import HIGH_BAND_HZ, MIN_RATE, SILENCE, SUFFIXES, best_channel
 from flashsr_jax.errors import UserError
 from flashsr_jax.evaluate.metrics import NYQUIST
 from flashsr_jax.evaluate.results import Problem
 
 MIN_SECONDS = 1.0  # the perceptual metrics need a second
-SILENCE = 1e-4  # peak, -80 dBFS
 WALL_FREE = 0.97  # a bandwidth of so much of half the sample rate is all of it
 
 
@@ -71,8 +70,6 @@ def load_references(
 
 
 def _of_dataset(folder: Path, split: str, count: int, seconds: float) -> list[Reference]:
-    from flashsr_jax.data.pipeline import Recordings
-
     held = set(Recordings(folder, split).class_id.tolist())
     weights = {name: float(index in held) for index, name in enumerate(CLASSES)}
     clips = fixed_clips(
@@ -128,9 +125,8 @@ def _read(path: Path, seconds: float) -> tuple[np.ndarray, float]:
     if np.abs(x_NxC).max() < SILENCE:
         raise ValueError("is silent: its peak is under -80 dBFS")
     power_KxC = np.abs(np.fft.rfft(x_NxC, axis=0)) ** 2
-    alive_C = np.abs(x_NxC).max(axis=0) >= SILENCE * np.abs(x_NxC).max()
-    high_C = power_KxC[int(len(power_KxC) * 10_000 * 2 / sample_rate) :].sum(axis=0)
-    x_N = _loudest(x_NxC[:, np.where(alive_C, high_C, -1).argmax()], round(seconds * sample_rate))
+    high_C = power_KxC[int(len(power_KxC) * HIGH_BAND_HZ * 2 / sample_rate) :].sum(axis=0)
+    x_N = _loudest(x_NxC[:, best_channel(np.abs(x_NxC).max(axis=0), high_C)], round(seconds * sample_rate))
     wall_hz = wall(degrade.bandwidth(x_N.astype(np.float32), sample_rate))
     audio = x_N if sample_rate == SAMPLE_RATE else soxr.resample(x_N, sample_rate, SAMPLE_RATE, "VHQ")
     return audio.astype(np.float32), wall_hz

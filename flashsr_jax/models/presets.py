@@ -75,7 +75,6 @@ class VocoderConfig:
                 f"vocoder: {self.channels} channels and rates {self.rates}: the rates must be even, and the channels "
                 f"a multiple of {2 ** len(self.rates)}, as each stage halves them"
             )
-
         if self.istft_size % 8:
             raise UserError(f"vocoder: istft_size={self.istft_size}: it must be a multiple of 8, as its hop is even")
 

@@ -44,10 +44,8 @@ def prepare(batch: dict) -> tuple[Windows, dict[str, jax.Array]]:
     return Windows(hr_norm, lr_norm, 1.0 - silent_B, stats), counts
 
 
-def band_weights(config, batch: dict) -> tuple[jax.Array, jax.Array]:
+def band_weights(config, batch: dict, latent_bins: int) -> tuple[jax.Array, jax.Array]:
     """Weights of the mel's bins (B, 1, F) and of the latent's positions (B, 1, F / s, 1) in a stage's losses."""
-    vae = config.model.vae
-    mel_Bx1xF = losses.band_weights(vae.mel_bins, batch["cutoff_hz"], batch["bandwidth_hz"], config.losses.high_band)
-    stride = vae.patch * 2 ** (len(vae.multipliers) - 1)
-    latent = mel_Bx1xF.reshape(-1, 1, vae.mel_bins // stride, stride).mean(axis=-1)
-    return mel_Bx1xF, latent[..., None]
+    bins = config.model.vae.mel_bins
+    mel_Bx1xF = losses.band_weights(bins, batch["cutoff_hz"], batch["bandwidth_hz"], config.losses.high_band)
+    return mel_Bx1xF, mel_Bx1xF.reshape(-1, 1, latent_bins, bins // latent_bins).mean(axis=-1)[..., None]

@@ -13,14 +13,13 @@ from jax.experimental import multihost_utils
 from flashsr_jax import losses, sharding
 from flashsr_jax.audio import HOP, denormalise, log_mel
 from flashsr_jax.data.pipeline import Clip, fixed_clips
+from flashsr_jax.evaluate.metrics import MAIN_METRICS
 from flashsr_jax.evaluate.pictures import mel_image, spectrogram_image
 from flashsr_jax.evaluate.protocol import Output, measure
 from flashsr_jax.evaluate.references import wall
 from flashsr_jax.models.vocoder import SRVocoder
 from flashsr_jax.train.batch import Windows
 from flashsr_jax.train.frozen import dtype_of, model_of
-
-AUDIO_METRICS = ("lsd", "lsd_hf", "lsd_lf", "zimtohrli", "visqol")
 
 
 class ClipSet(NamedTuple):
@@ -94,7 +93,7 @@ def _audio_scores(config, clips: ClipSet, audio_BxN: np.ndarray) -> dict[str, fl
         measured.append(measure(clip.hr, wall(clip.bandwidth_hz), [output], config.eval.perceptual)[1])
     if problems := [result.problem for result in measured if result.problem]:
         raise FloatingPointError(f"evaluation: {len(problems)} of {len(measured)} clips failed: {problems[0]}")
-    values = {name: [m.metrics[name] for m in measured if name in m.metrics] for name in AUDIO_METRICS}
+    values = {name: [m.metrics[name] for m in measured if name in m.metrics] for name in MAIN_METRICS}
     return {name: float(np.mean(of_clips)) for name, of_clips in values.items() if of_clips}
 
 

@@ -36,7 +36,7 @@ def train_step(config, state: TrainState, frozen: dict, batch: dict, key: jax.Ar
     windows, metrics = prepare(batch)
     z0, z_lr = encode_pair(config, frozen, windows, key_encode)
     mel = log_mel(windows.hr, model.vae.mel_bins)
-    mel_weight, latent_weight = band_weights(config, batch)
+    mel_weight, latent_weight = band_weights(config, batch, z0.shape[2])
     noise, t_B = jax.random.normal(key_noise, z0.shape), jnp.full(z0.shape[:1], STEPS - 1)
 
     def mean_of(loss_B):

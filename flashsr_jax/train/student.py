@@ -68,7 +68,7 @@ def train_step(config, state: TrainState, frozen: dict, batch: dict, key: jax.Ar
         name: by_phase(config.losses[name], config.phases, state.step)
         for name in ("distill", "adversarial", "dmd", "mel")
     }
-    mel_weight, latent_weight = band_weights(config, batch)
+    mel_weight, latent_weight = band_weights(config, batch, z0.shape[2])
 
     def predict(params, z, t_B):  # f(z_t, t, z_lr) of the spec: the clean latents that a v-model sees
         return z0_from_v(z, t_B, unet.apply({"params": params}, z, z_lr, t_B))

@@ -37,7 +37,7 @@ def train_step(config, state: TrainState, frozen: dict, batch: dict, key: jax.Ar
     t_B = jax.random.randint(key_t, z0.shape[:1], 0, STEPS)
     eps = jax.random.normal(key_eps, z0.shape)
     dropped_B = jax.random.bernoulli(key_drop, config.condition_drop, z0.shape[:1])
-    _, weight = band_weights(config, batch)
+    _, weight = band_weights(config, batch, z0.shape[2])
     cond = jnp.where(dropped_B[:, None, None, None], config.unconditional, z_lr)
 
     def loss(params):
