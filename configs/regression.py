@@ -4,7 +4,7 @@ python -m flashsr_jax.main --config configs/regression.py:tiny --workdir runs/re
     --config.vae_from=runs/vae
 """
 
-from flashsr_jax.train.defaults import adamw, common
+from flashsr_jax.train.defaults import common, optimizer
 
 
 def get_config(preset):
@@ -22,9 +22,10 @@ def get_config(preset):
         "high_band": {"tiny": 1.0, "small": 3.0, "base": 1.0}[preset],  # weight of what is above the cutoff in both
     }
     config.optimizer = {
-        "regression": adamw(
-            {"tiny": 1e-3, "small": 5e-4, "base": 1e-4}[preset],
-            warmup_steps={"tiny": 50, "small": 500, "base": 5000}[preset],
+        "regression": optimizer(
+            {"tiny": 1e-3, "small": 2e-3, "base": 1e-4}[preset],
+            kind={"tiny": "adamw", "small": "muon", "base": "adamw"}[preset],
+            warmup_steps={"tiny": 50, "small": 50, "base": 5000}[preset],
         )
     }
     if preset == "tiny":

@@ -7,7 +7,7 @@ tiny: 3 minutes on 2 CPU cores, validation mel_l1 1.37 nat, LSD 1.60 (demo data)
 """
 
 from flashsr_jax.diffusion import UNCONDITIONAL
-from flashsr_jax.train.defaults import adamw, common
+from flashsr_jax.train.defaults import common, optimizer
 
 
 def get_config(preset):
@@ -45,7 +45,7 @@ def get_config(preset):
     config.fake_score_updates = 5  # per student update, for "separate"
 
     lr = {"tiny": 3e-4, "small": 5e-5, "base": 1e-5}[preset]
-    config.optimizer = {"student": adamw(lr), "head": adamw(lr), "fake_score": adamw(lr)}
+    config.optimizer = {"student": optimizer(lr), "head": optimizer(lr), "fake_score": optimizer(lr)}
     if preset == "tiny":
         config.update(TINY)
     return config

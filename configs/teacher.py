@@ -7,7 +7,7 @@ tiny: 3 minutes on 2 CPU cores, validation velocity_mse 0.47 (demo data). small,
 """
 
 from flashsr_jax.diffusion import UNCONDITIONAL
-from flashsr_jax.train.defaults import adamw, common
+from flashsr_jax.train.defaults import common, optimizer
 
 
 def get_config(preset):
@@ -25,9 +25,10 @@ def get_config(preset):
     config.eval.steps = {"tiny": 8, "small": 50, "base": 50}[preset]
     config.eval.guidance = {"tiny": 1.0, "small": 1.5, "base": 3.5}[preset]
     config.optimizer = {
-        "teacher": adamw(
-            {"tiny": 1e-3, "small": 3e-4, "base": 1e-4}[preset],
-            warmup_steps={"tiny": 50, "small": 500, "base": 5000}[preset],
+        "teacher": optimizer(
+            {"tiny": 1e-3, "small": 1e-3, "base": 1e-4}[preset],
+            kind={"tiny": "adamw", "small": "muon", "base": "adamw"}[preset],
+            warmup_steps={"tiny": 50, "small": 50, "base": 5000}[preset],
         )
     }
     if preset == "tiny":

@@ -5,7 +5,7 @@ python -m flashsr_jax.main --config configs/vae.py:tiny --workdir runs/vae --con
 tiny: 3 minutes on 2 CPU cores, validation mel_l1 0.92 nat (demo data). small, base: not trained yet.
 """
 
-from flashsr_jax.train.defaults import adamw, common
+from flashsr_jax.train.defaults import common, optimizer
 
 
 def get_config(preset):
@@ -25,8 +25,8 @@ def get_config(preset):
     config.discriminator = {"channels": {"tiny": 8, "small": 32, "base": 64}[preset]}
     lr = {"tiny": 2e-3, "small": 1e-3, "base": 1e-4}[preset]
     config.optimizer = {
-        "vae": adamw(lr, warmup_steps={"tiny": 50, "small": 500, "base": 5000}[preset]),
-        "discriminator": adamw(lr, betas=(0.5, 0.9)),
+        "vae": optimizer(lr, warmup_steps={"tiny": 50, "small": 500, "base": 5000}[preset]),
+        "discriminator": optimizer(lr, betas=(0.5, 0.9)),
     }
     if preset == "tiny":
         config.update(TINY)

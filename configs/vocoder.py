@@ -7,7 +7,7 @@ python -m flashsr_jax.main --config configs/vocoder.py:tiny --workdir runs/vocod
 tiny: 3 minutes on 2 CPU cores, validation LSD 1.31 from true mel (demo data). small, base: not trained yet.
 """
 
-from flashsr_jax.train.defaults import adamw, common
+from flashsr_jax.train.defaults import common, optimizer
 
 
 def get_config(preset):
@@ -39,7 +39,7 @@ def get_config(preset):
     schedule = dict(betas=(0.8, 0.99), decay=0.999, decay_steps=1000)
     # An inverse STFT exponentiates: without a warm-up and a closer clip it diverges.
     schedule |= dict(clip_norm=100.0, warmup_steps=100) if preset == "small" else dict(clip_norm=500.0)
-    config.optimizer = {"vocoder": adamw(lr, **schedule), "discriminator": adamw(lr, **schedule)}
+    config.optimizer = {"vocoder": optimizer(lr, **schedule), "discriminator": optimizer(lr, **schedule)}
     if preset == "tiny":
         config.update(TINY)
     return config

@@ -57,7 +57,8 @@ def _data_build(args: argparse.Namespace) -> int:
 def _weights_pack(args: argparse.Namespace) -> int:
     from flashsr_jax.weights.pack import pack
 
-    pack(args.vae, args.unet, args.vocoder, args.output, args.dtype)
+    named = {network: getattr(args, network) for network in ("vae", "unet", "vocoder")}
+    pack({network: run for network, run in named.items() if run}, args.output, args.dtype)
     return 0
 
 
@@ -112,7 +113,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="OUT",
         help="a .wav file, or a folder (several inputs, or a trailing /)",
     )
-    upscale.add_argument("--weights", required=True, metavar="FILE", help="the model, a .safetensors file")
+    upscale.add_argument(
+        "--weights", default="small", metavar="FILE", help="a .safetensors file (default: the model that comes along)"
+    )
     upscale.add_argument(
         "--seed", type=_integer(0, 2**32 - 1), default=0, metavar="N", help="same seed, same output (default 0)"
     )
@@ -146,9 +149,7 @@ def _parser() -> argparse.ArgumentParser:
     weights = commands.add_parser("weights", help="model files").add_subparsers(required=True, metavar="COMMAND")
     pack = _command(weights, "pack", _weights_pack, "put trained networks together in one file for upscaling")
     for network in ("vae", "unet", "vocoder"):
-        pack.add_argument(
-            f"--{network}", required=True, metavar="RUN", help=f"the {network}'s run folder or weights file"
-        )
+        pack.add_argument(f"--{network}", metavar="RUN", help=f"the {network}'s run folder or weights file")
     pack.add_argument("-o", "--output", required=True, metavar="FILE", help="the .safetensors file to write")
     pack.add_argument(
         "--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="storage (default float32)"

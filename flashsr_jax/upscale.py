@@ -24,6 +24,7 @@ from flashsr_jax.audio import HOP, SAMPLE_RATE, Normalisation, denormalise, norm
 from flashsr_jax.errors import UserError
 from flashsr_jax.models.presets import ModelConfig
 from flashsr_jax.pipeline import latent_shape, super_resolve
+from flashsr_jax.weights.shipped import weights_path
 from flashsr_jax.weights.store import NETWORKS, load_weights
 
 WINDOW_FRAMES = 512  # mel frames of 10 ms: the published 5.12 s
@@ -48,8 +49,11 @@ class Sampling(NamedTuple):
 
 
 def load_model(path: str | os.PathLike) -> Model:
-    """Load a weights file with all three networks onto the default device. Raises UserError as `load_weights` does."""
-    weights = load_weights(path, required=NETWORKS)
+    """Load all three networks onto the default device, from a weights file or by a shipped model's name ("small").
+
+    Raises UserError as `load_weights` does.
+    """
+    weights = load_weights(weights_path(path), required=NETWORKS)
     return Model(weights.config, jax.device_put(weights.params))
 
 

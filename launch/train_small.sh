@@ -27,8 +27,8 @@ for stage in "$@"; do
         --config.losses.features=0.0 --config.optimizer.vocoder.decay=0.95 ;;
     vae) train vae vae 4500 4 --config.optimizer.vae.warmup_steps=300 --config.optimizer.vae.decay=0.604 ;;
     regression)
-      train regression regression 30000 6 "${latents[@]}" --config.losses.mel=0.0 --config.optimizer.regression.lr=7e-4 \
-        --config.optimizer.regression.warmup_steps=300 --config.optimizer.regression.decay=0.93 ;;
+      train regression regression 4000 6 "${latents[@]}" --config.losses.mel=0.0 \
+        --config.optimizer.regression.decay=0.55 ;;
     teacher) train teacher teacher 30000 6 "${latents[@]}" --config.init_from="$runs/regression" ;;
     student)
       train student student 8000 6 "${latents[@]}" --config.teacher_from="$runs/teacher" --config.eval.perceptual=True \

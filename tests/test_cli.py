@@ -95,7 +95,7 @@ def test_version(capsys):
         ["upscale", "in.wav", "-o", "o.wav", "--weights", "w", "--seed", "-1"],
         ["upscale", "in.wav", "-o", "o.wav", "--weights", "w", "--seed", "x"],
         ["data"],
-        ["weights", "pack", "--vae", "a", "--unet", "b", "-o", "c"],
+        ["weights", "pack", "--vae", "a"],
     ],
 )
 def test_wrong_usage_exits_with_2(arguments, capsys):
@@ -345,3 +345,15 @@ def test_weights_pack_joins_networks(params):
     assert Path("model.safetensors").stat().st_size < 0.6 * sum(
         Path(f"{n}.safetensors").stat().st_size for n in NETWORKS
     )
+
+
+def test_weights_pack_of_one_network_for_another_machine(params, capsys):
+    save_weights("model.safetensors", TINY, params)
+    assert main(["weights", "pack", "--unet=model.safetensors", "-o", "unet.safetensors"]) == 0
+    packed = load_weights("unet.safetensors", required=("unet",))
+    assert set(packed.params) == {"unet"} and packed.config == TINY
+    assert main(["upscale", "in.wav", "-o", "out.wav", "--weights", "unet.safetensors"]) == 1
+    assert "has no vae" in error_lines(capsys)[0]
+    assert main(["weights", "pack", "-o", "none.safetensors"]) == 1
+    assert "give any of --vae" in error_lines(capsys)[0]
+    assert files() == ["model.safetensors", "unet.safetensors"]

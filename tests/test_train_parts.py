@@ -66,6 +66,37 @@ def test_gradients_are_clipped_by_their_global_norm():
     np.testing.assert_allclose(state[1][0].mu["a"], [0.6, 0.8], rtol=1e-6)
 
 
+def test_muon_moves_every_direction_of_a_kernel_alike():
+    """The update's singular values are equal up to the five Newton-Schulz steps (0.7 to 1.2), its size is AdamW's."""
+    config = micro.get_config("vae").optimizer.vae
+    config.update(kind="muon", lr=0.1, warmup_steps=0, weight_decay=0.0)
+    optimizer = make_optimizer(config)
+    params = {"conv": {"kernel": jnp.zeros((3, 3, 4, 8)), "bias": jnp.zeros(8)}, "norm": {"scale": jnp.ones(8)}}
+    keys = jax.random.split(jax.random.key(0), 8)
+    steep = jnp.logspace(0, -2, 8)  # gradients of very different size by output channel
+    gradients = {
+        "conv": {"kernel": jax.random.normal(keys[0], (3, 3, 4, 8)) * steep, "bias": jnp.array([1.0, -2.0] * 4)},
+        "norm": {"scale": jnp.full(8, 1e-3)},
+    }
+    updates, _ = optimizer.update(gradients, optimizer.init(params), params)
+    matrix = np.asarray(updates["conv"]["kernel"]).reshape(36, 8)
+    singular = np.linalg.svd(matrix, compute_uv=False)
+    expected = 0.1 * 0.2 * np.sqrt(36)
+    assert 0.6 * expected < singular.min() and singular.max() < 1.3 * expected
+    assert np.sum(matrix * np.asarray(gradients["conv"]["kernel"]).reshape(36, 8)) < 0
+    # Adam's first step, here with Nesterov's momentum, has one size whatever the gradient's.
+    first = 0.1 * (0.9 / (1 - 0.9**2) * 0.1 + 1)
+    np.testing.assert_allclose(updates["conv"]["bias"], [-first, first] * 4, rtol=1e-3)
+    np.testing.assert_allclose(updates["norm"]["scale"], -first, rtol=1e-3)
+
+
+def test_an_unknown_optimizer_is_named():
+    config = micro.get_config("vae").optimizer.vae
+    config.update(kind="sgd")
+    with pytest.raises(UserError, match="kind='sgd'.*adamw, muon"):
+        make_optimizer(config)
+
+
 def test_ema_starts_fast():
     first = update_ema(jnp.zeros(1), jnp.ones(1), jnp.int32(0), 0.999)
     late = update_ema(jnp.zeros(1), jnp.ones(1), jnp.int32(10**6), 0.999)

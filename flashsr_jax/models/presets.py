@@ -123,7 +123,7 @@ TINY = ModelConfig(
 
 SMALL = ModelConfig(
     VAEConfig(patch=4, channels=48, multipliers=(1, 2), blocks=1, **MEL),
-    UNetConfig(channels=48, multipliers=(1, 2, 2), blocks=1, attention_downsamplings=(2, 4), head_channels=24),
+    UNetConfig(channels=48, multipliers=(1, 2, 2), blocks=1, attention_downsamplings=(4,), head_channels=24),
     VocoderConfig(channels=384, rates=(2,), kernels=(3, 7), istft_size=960, **MEL),
 )
 """At most 12 M parameters and 20 GFLOP per second of audio; the latent is 64 x 32 x 16 for 5.12 s, as published.

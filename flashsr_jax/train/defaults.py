@@ -45,9 +45,10 @@ def common(stage: str, preset: str) -> ConfigDict:
     )
 
 
-def adamw(lr: float, **changes) -> dict:
-    """AdamW's section of a role: constant rate after warm-up unless `decay` says otherwise."""
+def optimizer(lr: float, **changes) -> dict:
+    """The section of a role: AdamW at a constant rate after warm-up, unless `changes` say otherwise."""
     return {
+        "kind": "adamw",  # or "muon"; the rest means the same
         "lr": lr,
         "betas": (0.9, 0.999),
         "weight_decay": 0.01,

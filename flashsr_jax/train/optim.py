@@ -5,8 +5,12 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
+from optax.contrib import MuonDimensionNumbers
 
 from flashsr_jax.errors import UserError
+
+ADAMW_RMS = 0.2  # typical root mean square of AdamW's updates at rate 1
 
 
 def learning_rate(config) -> optax.Schedule:
@@ -20,12 +24,38 @@ def learning_rate(config) -> optax.Schedule:
 
 
 def make_optimizer(config) -> optax.GradientTransformation:
-    """AdamW (Loshchilov & Hutter 2019) after clipping the gradients to a global norm of `clip_norm`."""
+    """`config.kind` after clipping the gradients to a global norm of `clip_norm`: `adamw` or `muon`.
+
+    AdamW: Loshchilov & Hutter 2019, arXiv:1711.05101. Muon orthogonalises the momentum of every kernel (Jordan et al.
+    2024, https://kellerjordan.github.io/posts/muon), scaled to the size of AdamW's updates so that the two share a rate
+    (Liu et al. 2025, arXiv:2502.16982); biases and gains stay with Adam. Raises UserError for another kind.
+    """
     b1, b2 = config.betas
-    return optax.chain(
-        optax.clip_by_global_norm(config.clip_norm),
-        optax.adamw(learning_rate(config), b1=b1, b2=b2, weight_decay=config.weight_decay),
-    )
+    rate = learning_rate(config)
+    if config.kind == "adamw":
+        optimizer = optax.adamw(rate, b1=b1, b2=b2, weight_decay=config.weight_decay)
+    elif config.kind == "muon":
+        optimizer = optax.contrib.muon(
+            rate,
+            weight_decay=config.weight_decay,
+            consistent_rms=ADAMW_RMS,
+            muon_weight_dimension_numbers=_kernels_as_matrices,
+            adam_b1=b1,
+            adam_b2=b2,
+        )
+    else:
+        raise UserError(f"config.optimizer: kind={config.kind!r} is not one of adamw, muon")
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm), optimizer)
+
+
+def _kernels_as_matrices(params) -> dict:
+    """For Muon: kernels (..., I, O) as matrices with all but the outputs as rows; None for what is no kernel."""
+
+    def matrix(path, leaf):
+        is_kernel = path[-1].key in ("kernel", "v") and leaf.ndim >= 2
+        return MuonDimensionNumbers(tuple(range(leaf.ndim - 1)), (leaf.ndim - 1,)) if is_kernel else None
+
+    return jax.tree_util.tree_map_with_path(matrix, params)
 
 
 def by_phase(values: Sequence[float], boundaries: Sequence[int], step: jax.Array) -> jax.Array:

@@ -9,6 +9,7 @@ import numpy as np
 from flashsr_jax.checkpoint import load_weights as load_checkpoint
 from flashsr_jax.errors import UserError
 from flashsr_jax.models.presets import ModelConfig, model_config
+from flashsr_jax.weights.shipped import weights_path
 from flashsr_jax.weights.store import load_weights as load_file
 
 CONFIG_FILE = "config.json"
@@ -25,7 +26,7 @@ class Network(NamedTuple):
 
 
 def load_network(path: str, network: str, option: str) -> Network:
-    """Load `network` (`vae`, `unet` or `vocoder`) from a run's folder or a .safetensors file.
+    """Load `network` (`vae`, `unet` or `vocoder`) from a run's folder, a .safetensors file, or a shipped model by name.
 
     A run gives its best checkpoint, or its last where it was never evaluated. `option` is what the user typed the path
     after, for the error. Raises UserError where there is nothing, or something else, at the path.
@@ -34,10 +35,11 @@ def load_network(path: str, network: str, option: str) -> Network:
         raise UserError(f"{option} is not set: give the folder of a finished run, or a .safetensors file")
     if Path(path).is_dir():
         return _from_run(Path(path), network, option)
-    if not Path(path).exists():
+    file = weights_path(path)
+    if not file.exists():
         raise UserError(f"{option}={path} does not exist: give the folder of a finished run, or a .safetensors file")
-    weights = load_file(path, required=(network,))
-    return Network(weights.params[network], weights.config, weights.params.get("scale_factor"), Path(path).name)
+    weights = load_file(file, required=(network,))
+    return Network(weights.params[network], weights.config, weights.params.get("scale_factor"), file.name)
 
 
 def _from_run(run: Path, network: str, option: str) -> Network:
