@@ -110,6 +110,17 @@ def test_batches_of_the_committed_recordings(dataset):
         assert (error < 1e-6 * np.mean(with_lr["lr"] ** 2, axis=1) + 1e-14).all()
 
 
+def test_a_pass_sees_every_recording_of_a_class(tones):
+    folder, known = tones
+    batches = iterator(folder, changes={"class_weights": {"speech": 2.0, "music": 1.0, "effects": 1.0}})
+    once = batches.pass_examples["music"]
+    seen = take(batches, -(-int(once) // 6))
+    music = [hr for batch in seen for hr in batch["hr"][batch["class_id"] == CLASSES.index("music")]]
+    assert len(music) == pytest.approx(once / 4, abs=2)
+    heard_tones = set().union(*(heard(hr) for hr in music))
+    assert heard_tones >= {hz for hz, (name, _, split) in known.items() if (name, split) == ("music", "train")}
+
+
 @pytest.mark.parametrize("lr_simulation", ["exact", "device"])
 def test_same_seed_same_batches_for_any_number_of_workers(tones, lr_simulation):
     folder, _ = tones

@@ -177,7 +177,8 @@ class BatchIterator(Iterator[dict]):
     """Endless training batches. `get_state` is a small dict that JSON can hold; `set_state` takes it on any number of
     workers and, with the same total batch, of processes."""
 
-    def __init__(self, batches: grain.MapDataset, workers: int):
+    def __init__(self, batches: grain.MapDataset, workers: int, pass_examples: dict[str, float]):
+        self.pass_examples = pass_examples  # of the whole stream, in which each class is seen once
         self._batches, self._workers = batches, workers
         self._taken, self._iterator, self._close = 0, None, lambda: None
 
@@ -246,7 +247,9 @@ def make_iterator(
     ]
     mixed = grain.MapDataset.mix(streams, [data.class_weights[name] for name in windows])
     examples = mixed.seed(seed).random_map(Examples(windows, data))
-    return BatchIterator(examples.batch(batch_size)[process_index::process_count], workers)
+    total_weight = sum(data.class_weights[name] for name in windows)
+    pass_examples = {name: len(of) * total_weight / data.class_weights[name] for name, of in windows.items()}
+    return BatchIterator(examples.batch(batch_size)[process_index::process_count], workers, pass_examples)
 
 
 def fixed_clips(

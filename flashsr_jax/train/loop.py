@@ -57,6 +57,7 @@ def train(config, workdir: str) -> dict[str, float]:
     clips = ClipSet.load(config, mesh)
     workdir.mkdir(parents=True, exist_ok=True)
     _write_config(config, workdir)
+    LOGGER.info(_plan(config, data))
 
     checkpoints = Checkpoints(workdir, config.checkpoint.keep_last, config.best_metric)
     key = jax.random.key(config.seed)
@@ -98,8 +99,6 @@ def make_programs(config, stage: ModuleType, mesh, frozen) -> Programs:
 
 def _run(config, programs, mesh, frozen, key, data, clips, checkpoints, logs, state, start) -> dict[str, float]:
     """The loop itself, from step `start` on."""
-    # The vocoder trains on crops of the windows it reads.
-    seconds_per_window = config.get("crop_frames", config.data.window_frames) * HOP / SAMPLE_RATE
     pending = None  # metrics of the step before: fetched while the device works on the next
     scores = {}
     for step in range(start + 1, config.steps + 1):
@@ -109,7 +108,7 @@ def _run(config, programs, mesh, frozen, key, data, clips, checkpoints, logs, st
         batch = sharding.to_global(batch, mesh)
         if step == start + 1:
             fixed, with_one = (flops.count(programs.step, state, frozen, batch, key, while_trips=n) for n in (0, 1))
-            logs.start(config.batch_size, config.batch_size * seconds_per_window, fixed, with_one - fixed)
+            logs.start(config.batch_size, config.batch_size * _seconds_per_window(config), fixed, with_one - fixed)
         state, metrics = programs.step(state, frozen, batch, key)
         if pending is not None:
             logs.add(*pending)
@@ -126,6 +125,19 @@ def _run(config, programs, mesh, frozen, key, data, clips, checkpoints, logs, st
         if saves:
             checkpoints.save(step, state.weights, _rest(state), data.get_state(), scores if evaluates else None)
     return scores
+
+
+def _plan(config, data: BatchIterator) -> str:
+    """How much the run will see, before it starts."""
+    examples = config.steps * config.batch_size
+    hours = examples * _seconds_per_window(config) / 3600
+    passes = ", ".join(f"{name} {examples / once:.2g}" for name, once in data.pass_examples.items())
+    return f"{config.steps} steps of {config.batch_size} windows: {hours:.1f} hours of audio; passes: {passes}"
+
+
+def _seconds_per_window(config) -> float:
+    """Of audio; the vocoder trains on crops of the windows it reads."""
+    return config.get("crop_frames", config.data.window_frames) * HOP / SAMPLE_RATE
 
 
 def _rules(config) -> tuple:
