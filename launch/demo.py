@@ -1,4 +1,4 @@
-"""The two ends of launch/demo.sh: 8 kHz inputs from held-out recordings, and pictures and a check of the outputs.
+"""The two ends of launch/demo.sh and train_demo.sh: 8 kHz inputs from held-out recordings; pictures, and a check.
 
 python launch/demo.py prepare RECORDINGS.csv OUT
 python launch/demo.py finish OUT

@@ -13,6 +13,11 @@ find_python() {
   return 1
 }
 
+if [ -n "${FLASHSR_SITE:-}" ]; then # a folder of installed packages beside the host's own: launch/offline.sh
+  export PYTHONPATH=$FLASHSR_SITE:$PWD
+  python() { python3 "$@"; }
+  return
+fi
 if ! cmp -s setup.py .venv/installed-setup.py; then
   python=$(find_python)
   echo "Installing into .venv with $("$python" --version)"

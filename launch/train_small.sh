@@ -5,6 +5,7 @@
 source "$(dirname "$0")/setup.sh"
 corpus=${CORPUS:-corpus/dataset} # made by launch/data.sh
 runs=${RUNS:-runs/small}
+from=${FROM:-} # a weights file, or a shipped model's name, instead of the runs that a stage needs, and to start from
 dtype=${DTYPE:-float32}
 workers=${WORKERS:-0}
 # Pages of 2 MB: fewer page faults, which slow training on a CPU.
@@ -19,7 +20,7 @@ train() {
     --config.eval.clips_per_class=8 "$@"
 }
 
-latents=(--config.vae_from="$runs/vae" --config.vocoder_from="$runs/vocoder")
+latents=(--config.vae_from="${from:-$runs/vae}" --config.vocoder_from="${from:-$runs/vocoder}")
 for stage in "$@"; do
   case $stage in
     vocoder) # spectral losses first; the discriminators come with vocoder_tuned
@@ -27,15 +28,15 @@ for stage in "$@"; do
         --config.losses.features=0.0 --config.optimizer.vocoder.decay=0.95 ;;
     vae) train vae vae 4500 4 --config.optimizer.vae.warmup_steps=300 --config.optimizer.vae.decay=0.604 ;;
     regression)
-      train regression regression 4000 6 "${latents[@]}" --config.losses.mel=0.0 \
+      train regression regression 4000 6 "${latents[@]}" --config.init_from="$from" --config.losses.mel=0.0 \
         --config.optimizer.regression.decay=0.55 ;;
-    teacher) train teacher teacher 30000 6 "${latents[@]}" --config.init_from="$runs/regression" ;;
+    teacher) train teacher teacher 30000 6 "${latents[@]}" --config.init_from="${from:-$runs/regression}" ;;
     student)
       train student student 8000 6 "${latents[@]}" --config.teacher_from="$runs/teacher" --config.eval.perceptual=True \
         --config.best_metric=zimtohrli ;;
     vocoder_tuned)
       train vocoder_tuned vocoder 10000 8 --config.data.window_frames=128 --config.mel_source=vae \
-        --config.vae_from="$runs/vae" --config.init_from="$runs/vocoder" ;;
+        --config.vae_from="${from:-$runs/vae}" --config.init_from="${from:-$runs/vocoder}" ;;
     *)
       echo "no stage $stage: vocoder vae regression teacher student vocoder_tuned" >&2
       exit 1 ;;
