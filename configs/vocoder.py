@@ -23,8 +23,9 @@ def get_config(preset):
 
     config.mel_loss = "single"  # L1 of the front end's log-mel; "multi_scale": BigVGAN-v2's, with weight 15
     config.losses = {
-        "mel": 45.0,
-        "stft": {"tiny": 0.0, "small": 45.0, "base": 0.0}[preset],  # of linear frequencies, at three resolutions
+        "mel": {"tiny": 45.0, "small": 20.0, "base": 45.0}[preset],
+        "stft": {"tiny": 0.0, "small": 20.0, "base": 0.0}[preset],  # of linear frequencies, at three resolutions
+        "power": {"tiny": 0.0, "small": 40.0, "base": 0.0}[preset],  # of wide bands, at three resolutions
         "features": 2.0,
         "adversarial": 1.0,
     }

@@ -51,6 +51,19 @@ def _mel_centres(bins: int) -> np.ndarray:
     return librosa.mel_frequencies(bins + 2, fmin=audio.MEL_FMIN, fmax=audio.MEL_FMAX)[1:-1].astype(np.float32)
 
 
+LOUDNESS_EXPONENT = 0.6  # of sound pressure; Stevens 1955, "The measurement of loudness"
+
+
+def loudness_l2(estimate_BxTxF: jax.Array, target_BxTxF: jax.Array, weight: jax.Array | float = 1.0) -> jax.Array:
+    """Mean squared difference of loudness, weighted as `l1`: of the magnitudes of two log-mels to the power 0.6.
+
+    A log-mel's L1 asks for the median, counts what cannot be heard as much as what can, and so leaves uncertain but
+    loud sounds too soft. This asks for the mean of what the ear takes in.
+    """
+    estimate, target = (jnp.exp(LOUDNESS_EXPONENT * mel.astype(jnp.float32)) for mel in (estimate_BxTxF, target_BxTxF))
+    return l2(estimate, target, weight)
+
+
 def kl_divergence(mean: jax.Array, logvar: jax.Array) -> jax.Array:
     """KL(N(mean, exp(logvar)) || N(0, 1)), mean over the latent's elements (Kingma & Welling 2014, appendix B)."""
     return _per_example(0.5 * (jnp.square(mean) + jnp.exp(logvar) - 1.0 - logvar))
@@ -133,6 +146,34 @@ def multi_resolution_stft_l1(estimate_BxN: jax.Array, target_BxN: jax.Array) -> 
 def _log_stft(x_BxN: jax.Array, size: int) -> jax.Array:
     padded = jnp.pad(x_BxN.astype(jnp.float32), ((0, 0), (size // 2, size // 2)), mode="reflect")
     return jnp.log(jnp.maximum(audio.magnitude(audio.stft(padded, size, size // 4)), STFT_FLOOR))
+
+
+POWER_BANDS = {256: 24, 1024: 64, 4096: 96}  # window: mel bands, each of several STFT bins
+POWER_FLOOR = 1e-5
+
+
+def band_power_l1(estimate_BxN: jax.Array, target_BxN: jax.Array) -> jax.Array:
+    """L1 of the log of the power in wide mel bands, mean over three window sizes, in nat of amplitude.
+
+    Per bin, the best guess of a noise's log-magnitude lies under its mean power, and a vocoder whose phases do not fit
+    from frame to frame loses more of it. A band's power says how loud the sound is whatever its fine structure.
+    """
+    distances = (
+        l1(_log_band_power(estimate_BxN, window), _log_band_power(target_BxN, window)) for window in POWER_BANDS
+    )
+    return sum(distances) / len(POWER_BANDS)
+
+
+def _log_band_power(x_BxN: jax.Array, window: int) -> jax.Array:
+    padded = jnp.pad(x_BxN.astype(jnp.float32), ((0, 0), (window // 2, window // 2)), mode="reflect")
+    spectrum = audio.stft(padded, window, window // 4)
+    power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
+    return 0.5 * jnp.log(jnp.maximum(power @ _power_filterbank(window).T, POWER_FLOOR))
+
+
+@functools.cache
+def _power_filterbank(window: int) -> np.ndarray:
+    return audio.mel_filterbank(POWER_BANDS[window], window, 0.0)
 
 
 @functools.cache

@@ -23,9 +23,10 @@ train() {
 latents=(--config.vae_from="${from:-$runs/vae}" --config.vocoder_from="${from:-$runs/vocoder}")
 for stage in "$@"; do
   case $stage in
-    vocoder) # spectral losses first; the discriminators come with vocoder_tuned
-      train vocoder vocoder 10000 8 --config.data.window_frames=128 --config.losses.adversarial=0.0 \
-        --config.losses.features=0.0 --config.optimizer.vocoder.decay=0.95 ;;
+    vocoder)
+      train vocoder vocoder 2000 8 --config.data.window_frames=128 --config.losses.mel=45.0 --config.losses.stft=45.0 \
+        --config.losses.power=0.0 --config.losses.adversarial=0.0 --config.losses.features=0.0 \
+        --config.optimizer.vocoder.decay=0.95 ;;
     vae) train vae vae 4500 4 --config.optimizer.vae.warmup_steps=300 --config.optimizer.vae.decay=0.604 ;;
     regression)
       train regression regression 4000 6 "${latents[@]}" --config.init_from="$from" --config.losses.mel=0.0 \
@@ -35,8 +36,10 @@ for stage in "$@"; do
       train student student 8000 6 "${latents[@]}" --config.teacher_from="$runs/teacher" --config.eval.perceptual=True \
         --config.best_metric=zimtohrli ;;
     vocoder_tuned)
-      train vocoder_tuned vocoder 10000 8 --config.data.window_frames=128 --config.mel_source=vae \
-        --config.vae_from="${from:-$runs/vae}" --config.init_from="${from:-$runs/vocoder}" ;;
+      train vocoder_tuned vocoder 2000 16 --config.data.window_frames=64 --config.mel_source=vae \
+        --config.vae_from="${from:-$runs/vae}" --config.init_from="${from:-$runs/vocoder}" \
+        --config.losses.adversarial=0.0 --config.losses.features=0.0 --config.optimizer.vocoder.kind=muon \
+        --config.optimizer.vocoder.lr=1e-3 --config.optimizer.vocoder.decay=0.3 ;;
     *)
       echo "no stage $stage: vocoder vae regression teacher student vocoder_tuned" >&2
       exit 1 ;;

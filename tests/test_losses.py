@@ -164,3 +164,48 @@ def test_multi_resolution_stft_l1():
     np.testing.assert_allclose(losses.multi_resolution_stft_l1(x, y), expected, rtol=1e-4)
     np.testing.assert_allclose(losses.multi_resolution_stft_l1(0.5 * x, x), np.log(2), rtol=1e-3)
     assert np.isfinite(jax.grad(lambda x: jnp.sum(losses.multi_resolution_stft_l1(x, y)))(jnp.zeros_like(x))).all()
+
+
+def test_band_power_l1():
+    rng = np.random.default_rng(3)
+    x, y = (0.1 * rng.standard_normal((2, 9600)).astype(np.float32) for _ in range(2))
+
+    def log_power(signal, window, bands):
+        padded = np.pad(signal.astype(np.float64), window // 2, mode="reflect")
+        starts = range(0, len(padded) - window + 1, window // 4)
+        hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)
+        power = np.abs(np.fft.rfft([padded[start : start + window] * hann for start in starts])) ** 2
+        bank = librosa.filters.mel(sr=48_000, n_fft=window, n_mels=bands, fmin=0.0, fmax=24_000)
+        return 0.5 * np.log(np.maximum(power @ bank.T.astype(np.float64), 1e-5))
+
+    expected = [
+        np.mean([np.abs(log_power(a, w, n) - log_power(b, w, n)).mean() for w, n in losses.POWER_BANDS.items()])
+        for a, b in zip(x, y, strict=True)
+    ]
+    np.testing.assert_allclose(losses.band_power_l1(x, y), expected, rtol=1e-3)
+    np.testing.assert_allclose(losses.band_power_l1(0.5 * x, x), np.log(2), rtol=1e-3)
+    assert np.isfinite(jax.grad(lambda x: jnp.sum(losses.band_power_l1(x, y)))(jnp.zeros_like(x))).all()
+
+
+def test_band_power_is_fairer_to_another_noise_than_to_a_softer_one():
+    """Two noises of one spectrum are alike in band power; bin by bin they are not."""
+    rng = np.random.default_rng(4)
+    x, y = (0.1 * rng.standard_normal((1, 48_000)).astype(np.float32) for _ in range(2))
+    softer = 0.6 * x
+    assert losses.band_power_l1(y, x)[0] < 0.75 * losses.band_power_l1(softer, x)[0]
+    assert losses.multi_resolution_stft_l1(y, x)[0] > losses.multi_resolution_stft_l1(softer, x)[0]
+
+
+def test_loudness_l2():
+    x, y = RNG.uniform(-8, 1, size=(2, 3, 4, 5)).astype(np.float32)
+    expected = np.mean((np.exp(0.6 * x.astype(np.float64)) - np.exp(0.6 * y.astype(np.float64))) ** 2, axis=(1, 2))
+    np.testing.assert_allclose(losses.loudness_l2(x, y), expected, rtol=1e-5)
+    check_gradient(lambda x: losses.loudness_l2(x, y), x)
+    # What is uncertain, loud or not to be heard, should come out loud: its mean, where a log-mel's L1 is indifferent.
+    either = np.array([[[0.0]], [[-9.0]]], np.float32)
+
+    def over_both(loss, guess):
+        return float(jnp.sum(loss(np.full_like(either, guess), either)))
+
+    assert over_both(losses.loudness_l2, -1.0) < 0.6 * over_both(losses.loudness_l2, -4.5)
+    assert over_both(losses.l1, -1.0) == pytest.approx(over_both(losses.l1, -4.5))

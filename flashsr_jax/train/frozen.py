@@ -59,13 +59,19 @@ def initial_unet(config, frozen: dict, key: jax.Array) -> dict:
     return UNet(model.unet).init(key, z, z, jnp.zeros(1, jnp.int32))["params"]
 
 
-def encode_pair(config, frozen: dict, windows: Windows, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Scaled latents (z_hr, z_lr), samples of the frozen VAE's posteriors of both waveforms, in one evaluation."""
+def encode_waveforms(config, frozen: dict, x_BxN: jax.Array, key: jax.Array) -> jax.Array:
+    """Scaled latents of normalised waveforms: samples of the frozen VAE's posterior."""
     model = model_of(config)
+    eps = jax.random.normal(key, (x_BxN.shape[0], *latent_shape(model, x_BxN.shape[1])))
+    mel = log_mel(x_BxN, model.vae.mel_bins)
+    return jax.lax.stop_gradient(encode(frozen["vae"], model, mel, eps, frozen["scale_factor"], dtype_of(config)))
+
+
+def encode_pair(config, frozen: dict, windows: Windows, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Scaled latents (z_hr, z_lr) of both waveforms, in one evaluation."""
     batch, samples = windows.hr.shape
     # Stacked along a new axis after the batch's, so that a batch sharded over devices stays where it is.
-    mel = log_mel(jnp.stack([windows.hr, windows.lr], axis=1).reshape(2 * batch, samples), model.vae.mel_bins)
-    eps = jax.random.normal(key, (2 * batch, *latent_shape(model, samples)))
-    z = encode(frozen["vae"], model, mel, eps, frozen["scale_factor"], dtype_of(config))
-    z = jax.lax.stop_gradient(z).reshape(batch, 2, *z.shape[1:])
+    both = jnp.stack([windows.hr, windows.lr], axis=1).reshape(2 * batch, samples)
+    z = encode_waveforms(config, frozen, both, key)
+    z = z.reshape(batch, 2, *z.shape[1:])
     return z[:, 0], z[:, 1]

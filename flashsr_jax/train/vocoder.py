@@ -1,7 +1,7 @@
 """Stage `vocoder`: the SR Vocoder against multi-period and multi-resolution discriminators.
 
-Generator: mel x log-mel distance + stft x log-STFT distance + features x feature matching + adversarial x least
-squares.
+Generator: mel x log-mel distance + stft x log-STFT distance + power x log-power distance of wide bands + features x
+feature matching + adversarial x least squares.
 HiFi-GAN (Kong et al. 2020, arXiv:2010.05646), section 2.4; BigVGAN (Lee et al. 2023, arXiv:2206.04658).
 Letters: B batch, N samples of a window, T its mel frames, F mel bins, S frames of a crop, H hop.
 """
@@ -20,7 +20,7 @@ from flashsr_jax.models.vocoder import SRVocoder
 from flashsr_jax.pipeline import decode
 from flashsr_jax.train.batch import Windows, prepare
 from flashsr_jax.train.evaluation import mel_outputs
-from flashsr_jax.train.frozen import dtype_of, encode_pair, load, load_initial, model_of
+from flashsr_jax.train.frozen import dtype_of, encode_pair, encode_waveforms, load, load_initial, model_of
 from flashsr_jax.train.state import TrainState, apply_gradients, create, finish_step
 
 
@@ -67,6 +67,8 @@ def train_step(config, state: TrainState, frozen: dict, batch: dict, key: jax.Ar
             terms = {"mel": mean_of(losses.multi_scale_mel_l1(estimate, hr))}
         if config.losses.stft:
             terms["stft"] = mean_of(losses.multi_resolution_stft_l1(estimate, hr))
+        if config.losses.power:
+            terms["power"] = mean_of(losses.band_power_l1(estimate, hr))
         if judge is not None:
             _, real_features = discriminator.apply({"params": judge}, hr)
             fake_logits, fake_features = discriminator.apply({"params": judge}, estimate)
@@ -124,8 +126,10 @@ def _conditioning_mel(config, frozen: dict, windows: Windows, key: jax.Array) ->
     if config.mel_source == "true":
         return log_mel(windows.hr, model.vocoder.mel_bins)
     key_encode, key_noise = jax.random.split(key)
-    z, z_lr = encode_pair(config, frozen, windows, key_encode)
-    if config.mel_source == "student":
+    if config.mel_source == "vae":
+        z = encode_waveforms(config, frozen, windows.hr, key_encode)
+    else:
+        z, z_lr = encode_pair(config, frozen, windows, key_encode)
         noise, t_B = jax.random.normal(key_noise, z.shape), jnp.full(z.shape[:1], STEPS - 1)
         z = z0_from_v(noise, t_B, UNet(model.unet, dtype).apply({"params": frozen["student"]}, noise, z_lr, t_B))
     return lax.stop_gradient(decode(frozen["vae"], model, z, frozen["scale_factor"], dtype))
