@@ -248,7 +248,9 @@ def training_table(runs: Path, corpus: Path) -> str:
         )
         times = ", ".join(f"{heard / 3 / hours[name]:.1f}" for name in CLASSES)
         scores = next(line for line in reversed(logged) if line["kind"] == "eval")
-        shown = ", ".join(f"{name} {scores[name]:.3g}" for name in (config["best_metric"], "lsd") if name in scores)
+        shown = ", ".join(
+            f"{name} {scores[name]:.3g}" for name in dict.fromkeys([config["best_metric"], "lsd"]) if name in scores
+        )
         window = f"{config['batch_size']} x {seconds:.2f} s"
         rows.append([run, str(steps[-1]["step"]), window, f"{heard:.1f}", times, f"{took:.1f}", shown])
     return table(
