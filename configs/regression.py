@@ -18,8 +18,7 @@ def get_config(preset):
 
     config.losses = {
         "latent": 1.0,
-        "mel": {"tiny": 0.5, "small": 0.2, "base": 0.5}[preset],  # of the decoded log-mel
-        "loudness": {"tiny": 0.0, "small": 20.0, "base": 0.0}[preset],  # of the same
+        "mel": 0.5,  # of the decoded log-mel
         "high_band": {"tiny": 1.0, "small": 3.0, "base": 1.0}[preset],  # weight of what is above the cutoff in both
     }
     config.optimizer = {

@@ -51,19 +51,6 @@ def _mel_centres(bins: int) -> np.ndarray:
     return librosa.mel_frequencies(bins + 2, fmin=audio.MEL_FMIN, fmax=audio.MEL_FMAX)[1:-1].astype(np.float32)
 
 
-LOUDNESS_EXPONENT = 0.6  # of sound pressure; Stevens 1955, "The measurement of loudness"
-
-
-def loudness_l2(estimate_BxTxF: jax.Array, target_BxTxF: jax.Array, weight: jax.Array | float = 1.0) -> jax.Array:
-    """Mean squared difference of loudness, weighted as `l1`: of the magnitudes of two log-mels to the power 0.6.
-
-    A log-mel's L1 asks for the median, counts what cannot be heard as much as what can, and so leaves uncertain but
-    loud sounds too soft. This asks for the mean of what the ear takes in.
-    """
-    estimate, target = (jnp.exp(LOUDNESS_EXPONENT * mel.astype(jnp.float32)) for mel in (estimate_BxTxF, target_BxTxF))
-    return l2(estimate, target, weight)
-
-
 def kl_divergence(mean: jax.Array, logvar: jax.Array) -> jax.Array:
     """KL(N(mean, exp(logvar)) || N(0, 1)), mean over the latent's elements (Kingma & Welling 2014, appendix B)."""
     return _per_example(0.5 * (jnp.square(mean) + jnp.exp(logvar) - 1.0 - logvar))

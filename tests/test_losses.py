@@ -194,18 +194,3 @@ def test_band_power_is_fairer_to_another_noise_than_to_a_softer_one():
     softer = 0.6 * x
     assert losses.band_power_l1(y, x)[0] < 0.75 * losses.band_power_l1(softer, x)[0]
     assert losses.multi_resolution_stft_l1(y, x)[0] > losses.multi_resolution_stft_l1(softer, x)[0]
-
-
-def test_loudness_l2():
-    x, y = RNG.uniform(-8, 1, size=(2, 3, 4, 5)).astype(np.float32)
-    expected = np.mean((np.exp(0.6 * x.astype(np.float64)) - np.exp(0.6 * y.astype(np.float64))) ** 2, axis=(1, 2))
-    np.testing.assert_allclose(losses.loudness_l2(x, y), expected, rtol=1e-5)
-    check_gradient(lambda x: losses.loudness_l2(x, y), x)
-    # What is uncertain, loud or not to be heard, should come out loud: its mean, where a log-mel's L1 is indifferent.
-    either = np.array([[[0.0]], [[-9.0]]], np.float32)
-
-    def over_both(loss, guess):
-        return float(jnp.sum(loss(np.full_like(either, guess), either)))
-
-    assert over_both(losses.loudness_l2, -1.0) < 0.6 * over_both(losses.loudness_l2, -4.5)
-    assert over_both(losses.l1, -1.0) == pytest.approx(over_both(losses.l1, -4.5))

@@ -1,7 +1,7 @@
 """Stage `regression`: the student's U-Net trained without diffusion, to predict the clean latents at t = 999 at once.
 
-L1 of the clean latents + mel x L1 of the log-mel that the frozen VAE decodes of them + loudness x its mean squared
-difference in loudness. What the diffusion stages have to beat, and a start for the teacher (config.init_from).
+L1 of the clean latents + mel x L1 of the log-mel that the frozen VAE decodes of them. What the diffusion stages have to
+beat, and a start for the teacher (config.init_from).
 Letters: B batch, N samples, F mel bins; latents are (B, T, F, C).
 """
 
@@ -45,10 +45,9 @@ def train_step(config, state: TrainState, frozen: dict, batch: dict, key: jax.Ar
     def loss(params):
         z_hat = z0_from_v(noise, t_B, UNet(model.unet, dtype).apply({"params": params}, noise, z_lr, t_B))
         terms = {"latent": mean_of(losses.l1(z_hat, z0, latent_weight))}
-        if config.losses.mel or config.losses.loudness:
+        if config.losses.mel:
             decoded = decode(frozen["vae"], model, z_hat, frozen["scale_factor"], dtype)
             terms["mel"] = mean_of(losses.l1(decoded, mel, mel_weight))
-            terms["loudness"] = mean_of(losses.loudness_l2(decoded, mel, mel_weight))
         return sum(config.losses[name] * term for name, term in terms.items()), terms
 
     (total, terms), gradients = jax.value_and_grad(loss, has_aux=True)(state.params["regression"])
