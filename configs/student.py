@@ -14,6 +14,7 @@ def get_config(preset):
     config = common("student", preset)
     config.batch_size = {"tiny": 8, "small": 16, "base": 64}[preset]
     config.vae_from = ""
+    config.data.latents = ""  # windows that `flashsr_jax.cache_latents` encoded, instead of config.data.dir's
     config.teacher_from = ""
     config.vocoder_from = ""
     config.best_metric = "mel_l1"

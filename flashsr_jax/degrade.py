@@ -95,16 +95,19 @@ def draw_filter(
     *,
     cutoff_hz: tuple[float, float] = (2000.0, 16_000.0),
     order: tuple[int, int] = (2, MAX_ORDER),
+    log_cutoff: bool = False,
 ) -> LowpassFilter:
     """Random filter for a recording of that bandwidth: type, order and cutoff uniform in the given (inclusive) ranges.
 
-    The cutoff's range ends at 0.94 of the bandwidth, so that there is always something to restore.
+    The cutoff's range ends at 0.94 of the bandwidth, so that there is always something to restore. `log_cutoff`: its
+    logarithm is uniform, which gives the low cutoffs, where most is missing, the larger share.
     """
     highest = min(cutoff_hz[1], CUTOFF_TO_BANDWIDTH * bandwidth_hz)
+    lowest = min(cutoff_hz[0], highest)
     return LowpassFilter(
         type=FILTER_TYPES[rng.integers(len(FILTER_TYPES))],
         order=int(rng.integers(order[0], order[1] + 1)),
-        cutoff_hz=float(rng.uniform(min(cutoff_hz[0], highest), highest)),
+        cutoff_hz=lowest * (highest / lowest) ** rng.random() if log_cutoff else float(rng.uniform(lowest, highest)),
     )
 
 

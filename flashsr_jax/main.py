@@ -13,25 +13,30 @@ from flashsr_jax.errors import UserError
 from flashsr_jax.runtime import enable_compilation_cache
 from flashsr_jax.train.loop import train
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "configs/STAGE.py:PRESET", lock_config=True)
+CONFIG = config_flags.DEFINE_config_file("config", None, "configs/STAGE.py:PRESET", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run: checkpoints, logs, configuration")
 
 
 def main(argv):
     """Train. Mistakes of the user and diverged runs end with one line and exit code 1."""
     del argv
-    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.WARNING, force=True)
-    logging.getLogger("flashsr_jax").setLevel(logging.INFO)
-    enable_compilation_cache()
+    prepare()
     try:
-        train(_CONFIG.value, _WORKDIR.value)
+        train(CONFIG.value, _WORKDIR.value)
     except (UserError, FloatingPointError) as error:
         sys.exit(f"flashsr_jax: {error}")
 
 
-def parse(argv):
+def prepare():
+    """Set up what the programs of training log, and the compilation cache."""
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.WARNING, force=True)
+    logging.getLogger("flashsr_jax").setLevel(logging.INFO)
+    enable_compilation_cache()
+
+
+def parse(argv, required=("config", "workdir")):
     """Parse the options; a mistake in them (an unknown field of the configuration, say) is one line too."""
-    flags.mark_flags_as_required(["config", "workdir"])
+    flags.mark_flags_as_required(required)
     try:
         rest = flags.FLAGS(argv)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:

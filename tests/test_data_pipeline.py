@@ -42,6 +42,7 @@ def settings(folder, **changes) -> ConfigDict:
         "mix_probability": 0.0,
         "lr_simulation": "device",
         "cutoff_hz": (2000.0, 16_000.0),
+        "log_cutoff": False,
         "order": (2, 10),
     }
     return ConfigDict(defaults | changes)

@@ -89,6 +89,14 @@ def test_drawn_filters_cover_their_ranges_and_stay_below_the_bandwidth():
     assert degrade.draw_filter(rng, 1000.0).cutoff_hz == pytest.approx(940.0)
 
 
+def test_a_logarithmic_draw_gives_every_octave_of_cutoffs_the_same_share():
+    rng = np.random.default_rng(0)
+    cutoffs = np.array([degrade.draw_filter(rng, 24_000.0, log_cutoff=True).cutoff_hz for _ in range(3000)])
+    counts, _ = np.histogram(cutoffs, [2000, 4000, 8000, 16_000])
+    assert counts.sum() == 3000 and np.abs(counts / 1000 - 1).max() < 0.1
+    assert degrade.draw_filter(rng, 1000.0, log_cutoff=True).cutoff_hz == pytest.approx(940.0)
+
+
 CUTOFFS = (2000.7, 4000.0, 5555.3, 9000.0, 12_000.0, 15_999.9)
 
 

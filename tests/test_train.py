@@ -91,6 +91,30 @@ def test_the_vocoder_can_be_tuned_on_decoded_mel_in_bfloat16(runs, dataset, tmp_
     assert 0 < difference < 0.02  # continued from there, not from scratch
 
 
+def test_the_unet_stages_train_on_windows_that_were_encoded_before(runs, dataset, tmp_path):
+    sources = [f"--config.vae_from={runs['vae']}", f"--config.teacher_from={runs['teacher']}"]
+
+    def cache(out, *options):
+        program = command("student", tmp_path, dataset, "--out", str(out), "--windows", "20", *sources, *options)
+        program[2] = "flashsr_jax.cache_latents"
+        return subprocess.run(program, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
+
+    done = cache(tmp_path / "latents")
+    assert done.returncode == 0 and "20 of 20 windows" in done.stderr, done.stderr
+    cached = f"--config.data.latents={tmp_path}/latents"
+    code, stderr = run("student", tmp_path / "student", dataset, *sources, cached)
+    assert code == 0, stderr
+    assert "passes: " in stderr and len(logged(tmp_path / "student")) == len(logged(runs["student"]))
+
+    done = cache(tmp_path / "latents")
+    assert done.returncode == 1 and "exists: choose another --out" in done.stderr.strip().splitlines()[-1]
+    longer = "--config.data.window_frames=64"
+    code, stderr = run("student", tmp_path / "longer", dataset, *sources, cached, longer)
+    assert code == 1 and "has windows of 32 frames, the run of 64" in stderr.strip().splitlines()[-1]
+    code, stderr = run("vae", tmp_path / "vae", dataset, cached)
+    assert code == 1 and "latents" in stderr.strip().splitlines()[-1]
+
+
 def test_from_runs_to_a_weights_file_to_a_longer_better_sampled_file(runs, tmp_path):
     weights, source = tmp_path / "micro.safetensors", tmp_path / "in.wav"
     arguments = ["--vae", str(runs["vae"]), "--unet", str(runs["student"]), "--vocoder", str(runs["vocoder"])]

@@ -138,7 +138,11 @@ class Examples:
         self._weights = {name: float(data.class_weights[name]) for name in windows}
         self._gain_db = tuple(data.gain_db)
         self._mix_probability = float(data.mix_probability) if len(windows) > 1 else 0.0
-        self._cutoff_hz, self._order = tuple(data.cutoff_hz), tuple(data.order)
+        self._filters = {
+            "cutoff_hz": tuple(data.cutoff_hz),
+            "order": tuple(data.order),
+            "log_cutoff": bool(data.log_cutoff),
+        }
         self._exact = data.lr_simulation == "exact"
 
     def __call__(self, position: tuple[str, int], rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -148,7 +152,7 @@ class Examples:
             other, other_bandwidth_hz = self._other_class(class_name, rng)
             hr, bandwidth_hz = _mixed(hr, other, rng), min(bandwidth_hz, other_bandwidth_hz)
         hr = hr * np.float32(10 ** (rng.uniform(*self._gain_db) / 20))
-        lowpass = degrade.draw_filter(rng, bandwidth_hz, cutoff_hz=self._cutoff_hz, order=self._order)
+        lowpass = degrade.draw_filter(rng, bandwidth_hz, **self._filters)
         example = {
             "hr": hr,
             "cutoff_hz": np.float32(lowpass.cutoff_hz),
@@ -233,9 +237,10 @@ def make_iterator(
     Classes come in the proportions `data.class_weights`; within a class every window of its duration once an epoch, in
     an order that the seed draws anew for each; every process gets its own part of each total batch. With probability
     `data.mix_probability` another class is mixed in; a gain is uniform in `data.gain_db`; the low-pass is drawn by
-    `degrade.draw_filter` within `data.cutoff_hz` and `data.order`. A batch holds `hr` (B, N) float32; `lr` (B, N) if
-    `data.lr_simulation` is "exact", else `filter`: arrays for `degrade_jax.simulate_low_resolution`; `cutoff_hz`,
-    `bandwidth_hz` (B,) float32, `class_id` (B,) int32. `workers` processes prepare batches (0: this one).
+    `degrade.draw_filter` within `data.cutoff_hz` and `data.order`, with `data.log_cutoff`. A batch holds `hr` (B, N)
+    float32; `lr` (B, N) if `data.lr_simulation` is "exact", else `filter`: arrays for
+    `degrade_jax.simulate_low_resolution`; `cutoff_hz`, `bandwidth_hz` (B,) float32, `class_id` (B,) int32. `workers`
+    processes prepare batches (0: this one).
     Raises UserError for a dataset without one of the weighted classes.
     """
     if data.lr_simulation not in LR_SIMULATIONS:

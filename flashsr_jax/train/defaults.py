@@ -29,6 +29,7 @@ def common(stage: str, preset: str) -> ConfigDict:
                 "class_weights": {"speech": 1.0, "music": 1.0, "effects": 1.0},
                 "window_frames": WINDOW_FRAMES[preset],
                 "cutoff_hz": (2000.0, 16_000.0),
+                "log_cutoff": False,  # True: its logarithm is uniform
                 "order": (2, 10),
                 "gain_db": (-12.0, 6.0),
                 "mix_probability": 0.5,

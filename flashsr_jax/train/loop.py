@@ -22,6 +22,7 @@ from flashsr_jax.errors import UserError
 from flashsr_jax.files import replacing
 from flashsr_jax.train import regression, student, teacher, vae, vocoder
 from flashsr_jax.train.evaluation import ClipSet, evaluate
+from flashsr_jax.train.latents import cached_batches
 from flashsr_jax.train.logs import Logs
 from flashsr_jax.train.state import TrainState
 from flashsr_jax.weights.runs import CONFIG_FILE
@@ -53,7 +54,7 @@ def train(config, workdir: str) -> dict[str, float]:
     frozen = stage.load_frozen(config)
     frozen = sharding.place(frozen, sharding.tree_shardings(frozen, mesh, *_rules(config), name="frozen"))
     programs = make_programs(config, stage, mesh, frozen)
-    data = _training_data(config)
+    data = _training_data(config, frozen)
     clips = ClipSet.load(config, mesh)
     workdir.mkdir(parents=True, exist_ok=True)
     _write_config(config, workdir)
@@ -144,9 +145,12 @@ def _rules(config) -> tuple:
     return config.sharding.rules, config.sharding.min_size
 
 
-def _training_data(config) -> BatchIterator:
+def _training_data(config, frozen: dict) -> BatchIterator:
     if config.batch_size % jax.process_count():
         raise UserError(f"config.batch_size={config.batch_size} does not divide over {jax.process_count()} processes")
+    if config.data.get("latents"):
+        local = config.batch_size // jax.process_count()
+        return cached_batches(config, frozen, local, jax.process_index(), jax.process_count())
     return make_iterator(
         config.data,
         "train",

@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 
 from flashsr_jax import losses
-from flashsr_jax.audio import log_mel
 from flashsr_jax.diffusion import STEPS, z0_from_v
 from flashsr_jax.models.unet import UNet
 from flashsr_jax.pipeline import decode
 from flashsr_jax.train import student
-from flashsr_jax.train.batch import band_weights, prepare
-from flashsr_jax.train.frozen import dtype_of, encode_pair, initial_unet, load, load_initial, load_vocoder, model_of
+from flashsr_jax.train.batch import band_weights
+from flashsr_jax.train.frozen import dtype_of, initial_unet, load, load_initial, load_vocoder, model_of
+from flashsr_jax.train.latents import latents
 from flashsr_jax.train.state import TrainState, apply_gradients, create, finish_step
 
 
@@ -33,9 +33,8 @@ def train_step(config, state: TrainState, frozen: dict, batch: dict, key: jax.Ar
     """One update of the U-Net."""
     key_encode, key_noise = jax.random.split(key)
     model, dtype = model_of(config), dtype_of(config)
-    windows, metrics = prepare(batch)
-    z0, z_lr = encode_pair(config, frozen, windows, key_encode)
-    mel = log_mel(windows.hr, model.vae.mel_bins)
+    windows, metrics = latents(config, frozen, batch, key_encode)
+    z0, z_lr = windows.hr, windows.lr
     mel_weight, latent_weight = band_weights(config, batch, z0.shape[2])
     noise, t_B = jax.random.normal(key_noise, z0.shape), jnp.full(z0.shape[:1], STEPS - 1)
 
@@ -47,7 +46,7 @@ def train_step(config, state: TrainState, frozen: dict, batch: dict, key: jax.Ar
         terms = {"latent": mean_of(losses.l1(z_hat, z0, latent_weight))}
         if config.losses.mel:
             decoded = decode(frozen["vae"], model, z_hat, frozen["scale_factor"], dtype)
-            terms["mel"] = mean_of(losses.l1(decoded, mel, mel_weight))
+            terms["mel"] = mean_of(losses.l1(decoded, windows.mel, mel_weight))
         return sum(config.losses[name] * term for name, term in terms.items()), terms
 
     (total, terms), gradients = jax.value_and_grad(loss, has_aux=True)(state.params["regression"])

@@ -16,7 +16,6 @@ import numpy as np
 from jax import lax
 
 from flashsr_jax import losses
-from flashsr_jax.audio import log_mel
 from flashsr_jax.diffusion import (
     STEPS,
     consistency_scalings,
@@ -33,6 +32,7 @@ from flashsr_jax.pipeline import decode, latent_shape
 from flashsr_jax.train.batch import band_weights, prepare
 from flashsr_jax.train.evaluation import mel_outputs
 from flashsr_jax.train.frozen import dtype_of, encode_pair, load, load_vocoder, model_of
+from flashsr_jax.train.latents import latents
 from flashsr_jax.train.optim import by_phase
 from flashsr_jax.train.state import TrainState, apply_gradients, create, finish_step
 
@@ -62,8 +62,8 @@ def train_step(config, state: TrainState, frozen: dict, batch: dict, key: jax.Ar
     model, dtype = model_of(config), dtype_of(config)
     scale = frozen["scale_factor"]
     unet, head = UNet(model.unet, dtype), LatentHead(config.head.channels, dtype)
-    windows, metrics = prepare(batch)
-    z0, z_lr = encode_pair(config, frozen, windows, key_encode)
+    windows, metrics = latents(config, frozen, batch, key_encode)
+    z0, z_lr = windows.hr, windows.lr
     weight = {
         name: by_phase(config.losses[name], config.phases, state.step)
         for name in ("distill", "adversarial", "dmd", "mel")
@@ -118,8 +118,8 @@ def train_step(config, state: TrainState, frozen: dict, batch: dict, key: jax.Ar
             z_real, z_fake = z0_from_v(z_t, t_B, teacher_v(z_t, t_B)), predict(fake_params, z_t, t_B)
             terms["dmd"] = mean_of(losses.distribution_matching(z_hat, z_real, z_fake))
         if _uses(config, "mel"):
-            mel, decoded = log_mel(windows.hr, model.vae.mel_bins), decode(frozen["vae"], model, z_hat, scale, dtype)
-            terms["mel"] = mean_of(losses.l1(decoded, mel, mel_weight))
+            decoded = decode(frozen["vae"], model, z_hat, scale, dtype)
+            terms["mel"] = mean_of(losses.l1(decoded, windows.mel, mel_weight))
         return sum(weight[name] * term for name, term in terms.items()), (terms, lax.stop_gradient(z_hat))
 
     (total, (terms, z_hat)), gradients = jax.value_and_grad(student_loss, has_aux=True)(state.params["student"])

@@ -15,6 +15,7 @@ from flashsr_jax.pipeline import decode
 from flashsr_jax.train.batch import band_weights, prepare
 from flashsr_jax.train.evaluation import mel_outputs
 from flashsr_jax.train.frozen import dtype_of, encode_pair, initial_unet, load, load_initial, load_vocoder, model_of
+from flashsr_jax.train.latents import latents
 from flashsr_jax.train.state import TrainState, apply_gradients, create, finish_step
 
 
@@ -32,8 +33,8 @@ def train_step(config, state: TrainState, frozen: dict, batch: dict, key: jax.Ar
     """One update of the U-Net."""
     key_encode, key_t, key_eps, key_drop = jax.random.split(key, 4)
     unet = UNet(model_of(config).unet, dtype_of(config))
-    windows, metrics = prepare(batch)
-    z0, z_lr = encode_pair(config, frozen, windows, key_encode)
+    windows, metrics = latents(config, frozen, batch, key_encode)
+    z0, z_lr = windows.hr, windows.lr
     t_B = jax.random.randint(key_t, z0.shape[:1], 0, STEPS)
     eps = jax.random.normal(key_eps, z0.shape)
     dropped_B = jax.random.bernoulli(key_drop, config.condition_drop, z0.shape[:1])

@@ -1,0 +1,162 @@
+"""What the U-Net's stages train on: latents of both waveforms and the mel, encoded in the step or once and for all.
+
+On a CPU encoding takes as long as the U-Net's own update, so a run can read windows that were encoded before:
+
+    python -m flashsr_jax.cache_latents --config configs/regression.py:small --out corpus/latents --windows 15000 \
+        --config.data.dir=corpus/dataset --config.vae_from=runs/vae
+
+then `--config.data.latents=corpus/latents` with regression, teacher or student. A window keeps the crop, mixture, gain
+and low-pass that it was drawn with; the stages' own noise stays fresh.
+Letters: B batch, N samples, T mel frames, F mel bins; latents are (B, T', F', C).
+"""
+
+import hashlib
+import json
+import logging
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flashsr_jax.audio import HOP, log_mel
+from flashsr_jax.data.build import CLASSES, MANIFEST
+from flashsr_jax.data.pipeline import BatchIterator, make_iterator
+from flashsr_jax.errors import UserError
+from flashsr_jax.train.batch import prepare
+from flashsr_jax.train.frozen import encode_pair, load
+
+LOGGER = logging.getLogger(__name__)
+ABOUT = "latents.json"
+CACHED = ("z_hr", "z_lr", "mel", "weight", "cutoff_hz", "bandwidth_hz", "class_id")
+
+
+class Latents(NamedTuple):
+    """Scaled latents of the high and the low resolution, log-mel (B, T, F) of the high one, weight (B,) of each."""
+
+    hr: jax.Array
+    lr: jax.Array
+    mel: jax.Array
+    weight: jax.Array
+
+
+def latents(config, frozen: dict, batch: dict, key: jax.Array) -> tuple[Latents, dict[str, jax.Array]]:
+    """Latents of a batch of waveforms, or of cached windows, and the counts of `prepare` (none for cached ones)."""
+    if "z_hr" in batch:
+        return Latents(*(batch[name].astype(jnp.float32) for name in CACHED[:4])), {}
+    windows, counts = prepare(batch)
+    z_hr, z_lr = encode_pair(config, frozen, windows, key)
+    return Latents(z_hr, z_lr, log_mel(windows.hr, config.model.vae.mel_bins), windows.weight), counts
+
+
+class LatentCache:
+    """Windows that `write_cache` encoded: random access to dicts of arrays, read from memory-mapped files."""
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        if not (self.folder / ABOUT).is_file():
+            raise UserError(f"data.latents={folder}: no latents there; python -m flashsr_jax.cache_latents writes them")
+        self.about = json.loads((self.folder / ABOUT).read_text())
+        self._arrays = {name: np.load(self.folder / f"{name}.npy", mmap_mode="r") for name in CACHED}
+
+    def __len__(self) -> int:
+        return len(self._arrays["weight"])
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        return {name: np.array(array[index]) for name, array in self._arrays.items()}
+
+    def check(self, config, frozen: dict) -> None:
+        """Raises UserError where the windows are of another length, or another VAE encoded them."""
+        frames = config.data.window_frames
+        if self.about["window_frames"] != frames:
+            raise UserError(
+                f"data.latents={self.folder} has windows of {self.about['window_frames']} frames, the run of {frames}: "
+                "write them again, or change config.data.window_frames"
+            )
+        if self.about["vae"] != fingerprint(frozen["vae"]):
+            raise UserError(f"data.latents={self.folder}: another VAE than config.vae_from encoded it; write it again")
+
+
+def cached_batches(
+    config, frozen: dict, batch_size: int, process_index: int = 0, process_count: int = 1
+) -> BatchIterator:
+    """Endless batches from config.data.latents, every window once an epoch; `batch_size` is of this process.
+
+    Raises UserError where the cache does not belong to the run.
+    """
+    cache = LatentCache(config.data.latents)
+    cache.check(config, frozen)
+    if len(cache) < batch_size * process_count:
+        raise UserError(f"data.latents={cache.folder}: {len(cache)} windows are too few for a batch of {batch_size}")
+    windows = grain.MapDataset.source(cache).seed(config.seed).shuffle().repeat()
+    batches = windows.batch(batch_size)[process_index::process_count]
+    return BatchIterator(batches, config.data.workers, {name: len(cache) for name in cache.about["classes"]})
+
+
+def write_cache(config, folder: str | Path, windows: int) -> None:
+    """Encode `windows` training windows of config.data into `folder`, in half precision; complete or not there.
+
+    Raises UserError where something lies there already.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        raise UserError(f"{folder} exists: choose another --out, or remove it")
+    frozen = load(config, "vae_from", "vae")
+    data = make_iterator(
+        config.data,
+        "train",
+        batch_size=config.batch_size,
+        window_samples=config.data.window_frames * HOP,
+        seed=config.seed,
+        workers=config.data.workers,
+    )
+    key = jax.random.key(config.seed)
+    encode = jax.jit(lambda frozen, batch, step: latents(config, frozen, batch, jax.random.fold_in(key, step))[0])
+    partial = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    arrays, done, classes = {}, 0, Counter()
+    try:
+        for step, batch in enumerate(data):
+            encoded = encode(frozen, batch, step)
+            kept = dict(zip(CACHED[:4], jax.device_get(encoded), strict=True)) | {n: batch[n] for n in CACHED[4:]}
+            count = min(config.batch_size, windows - done)
+            for name, values in kept.items():
+                if name not in arrays:
+                    dtype = np.float16 if name in CACHED[:3] else values.dtype
+                    shape = (windows, *values.shape[1:])
+                    arrays[name] = np.lib.format.open_memmap(partial / f"{name}.npy", "w+", dtype, shape)
+                arrays[name][done : done + count] = values[:count]
+            classes.update(CLASSES[i] for i in batch["class_id"][:count])
+            done += count
+            if step % 50 == 0 or done == windows:
+                LOGGER.info("%d of %d windows", done, windows)
+            if done == windows:
+                break
+    finally:
+        data.close()
+    for array in arrays.values():
+        array.flush()
+    about = {
+        "window_frames": config.data.window_frames,
+        "vae": fingerprint(frozen["vae"]),
+        "classes": dict(classes),
+        "manifest": hashlib.sha256((Path(config.data.dir) / MANIFEST).read_bytes()).hexdigest(),
+        "seed": config.seed,
+        "data": json.loads(config.data.to_json()),
+    }
+    (partial / ABOUT).write_text(json.dumps(about, indent=2) + "\n")
+    partial.rename(folder)
+
+
+def fingerprint(params: dict) -> str:
+    """SHA-256 of a network's parameters."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        digest.update(f"{jax.tree_util.keystr(path)} {leaf.shape}".encode())
+        digest.update(np.ascontiguousarray(leaf, np.float32).tobytes())
+    return digest.hexdigest()
