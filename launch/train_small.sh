@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Trains the stages of the shipped model, one process a stage: bash launch/train_small.sh STAGE...
-# Stages in their order: vocoder and vae, regression, teacher, student, vocoder_tuned. Run again, each goes on where it
-# stopped, or to more steps. The settings are those of a CPU; a stage on a GPU: DTYPE=bfloat16 WORKERS=8 BATCH=64.
+# Stages in their order: vocoder and vae, latents, regression, teacher, student, vocoder_tuned. Run again, each goes on
+# where it stopped, or to more steps. `latents` encodes the windows that the next three train on, a quarter of them with
+# another class mixed in. The settings are those of a CPU; a stage on a GPU: DTYPE=bfloat16 WORKERS=8 BATCH=64.
 source "$(dirname "$0")/setup.sh"
 corpus=${CORPUS:-corpus/dataset} # made by launch/data.sh
 runs=${RUNS:-runs/small}
@@ -16,24 +17,33 @@ train() {
   shift 4
   python -m flashsr_jax.main --config "configs/$stage.py:small" --workdir "$runs/$run" --config.data.dir="$corpus" \
     --config.dtype="$dtype" --config.data.workers="$workers" --config.batch_size="${BATCH:-$batch}" \
-    --config.steps="${STEPS:-$steps}" --config.log_every=100 --config.checkpoint.every=500 --config.eval.every=1000 \
+    --config.steps="${STEPS:-$steps}" --config.log_every=100 --config.checkpoint.every=350 --config.eval.every=700 \
     --config.eval.clips_per_class=8 "$@"
 }
 
-latents=(--config.vae_from="${from:-$runs/vae}" --config.vocoder_from="${from:-$runs/vocoder}")
+sources=(--config.vae_from="${from:-$runs/vae}" --config.vocoder_from="${from:-$runs/vocoder}")
+cached=(--config.data.latents="$runs/latents")
 for stage in "$@"; do
   case $stage in
+    latents)
+      python -m flashsr_jax.cache_latents --config configs/regression.py:small --out "$runs/latents" \
+        --windows "${WINDOWS:-14000}" --config.data.dir="$corpus" --config.vae_from="${from:-$runs/vae}" \
+        --config.dtype="$dtype" --config.data.workers="$workers" --config.batch_size=8 \
+        --config.data.class_weights.speech=2.0 --config.data.mix_probability=0.25 --config.data.log_cutoff=True ;;
     vocoder)
       train vocoder vocoder 2000 8 --config.data.window_frames=128 --config.losses.mel=45.0 --config.losses.stft=45.0 \
         --config.losses.power=0.0 --config.losses.adversarial=0.0 --config.losses.features=0.0 \
         --config.optimizer.vocoder.decay=0.95 ;;
     vae) train vae vae 4500 4 --config.optimizer.vae.warmup_steps=300 --config.optimizer.vae.decay=0.604 ;;
     regression)
-      train regression regression 4000 6 "${latents[@]}" --config.init_from="$from" --config.losses.mel=0.0 \
-        --config.optimizer.regression.decay=0.55 ;;
-    teacher) train teacher teacher 30000 6 "${latents[@]}" --config.init_from="${from:-$runs/regression}" ;;
+      train regression regression 2800 12 "${sources[@]}" "${cached[@]}" --config.init_from="$from" \
+        --config.losses.mel=0.0 --config.losses.ssim=1.0 --config.losses.audible_db=40.0 \
+        --config.eval.perceptual=True --config.best_metric=zimtohrli \
+        --config.optimizer.regression.lr=1.5e-3 --config.optimizer.regression.decay=0.286 ;;
+    teacher)
+      train teacher teacher 30000 12 "${sources[@]}" "${cached[@]}" --config.init_from="${from:-$runs/regression}" ;;
     student)
-      train student student 8000 6 "${latents[@]}" --config.teacher_from="$runs/teacher" --config.eval.perceptual=True \
+      train student student 8000 6 "${sources[@]}" "${cached[@]}" --config.teacher_from="$runs/teacher" --config.eval.perceptual=True \
         --config.best_metric=zimtohrli ;;
     vocoder_tuned)
       train vocoder_tuned vocoder 2000 16 --config.data.window_frames=64 --config.mel_source=vae \
