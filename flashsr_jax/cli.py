@@ -25,18 +25,30 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _upscale(args: argparse.Namespace) -> int:
-    import jax
-
-    from flashsr_jax.runtime import enable_compilation_cache
-    from flashsr_jax.upscale import load_model
-    from flashsr_jax.upscale_files import upscale_files
+    from flashsr_jax.runtime import choose_device, enable_compilation_cache
+    from flashsr_jax.upscale import Settings, load_model
+    from flashsr_jax.upscale_files import Options, upscale_files
 
     enable_compilation_cache()
+    device = choose_device(args.device)
     model = load_model(args.weights)
     if sys.stderr.isatty():
-        print(f"flashsr: running on {jax.devices()[0].device_kind}", file=sys.stderr)
-    options = {"seed": args.seed, "steps": args.steps, "overwrite": args.overwrite}
-    return 1 if upscale_files(args.inputs, args.output, model, **options) else 0
+        print(f"flashsr: running on {device.device_kind}", file=sys.stderr)
+    settings = Settings(seed=args.seed, steps=args.steps, dtype=args.dtype, batch=args.batch)
+    options = Options(
+        cutoff_hz=args.cutoff,
+        lowpass=args.lowpass,
+        keep_low_band=args.keep_low_band,
+        high_band_gain_db=args.high_band_gain,
+        bit_depth=args.bit_depth,
+        spectrogram=args.spectrogram,
+        overwrite=args.overwrite,
+        json=args.json,
+    )
+    failures = upscale_files(
+        args.inputs, args.output, model, settings, options, recursive=args.recursive, suffix=args.format
+    )
+    return 1 if failures else 0
 
 
 def _data_build(args: argparse.Namespace) -> int:
@@ -104,25 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"flashsr {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    upscale = _command(commands, "upscale", _upscale, "restore the high band of audio files: 48 kHz wav files out")
-    upscale.add_argument("inputs", nargs="+", metavar="IN", help="audio files of any length, channels and sample rate")
-    upscale.add_argument(
-        "-o",
-        "--output",
-        required=True,
-        metavar="OUT",
-        help="a .wav file, or a folder (several inputs, or a trailing /)",
-    )
-    upscale.add_argument(
-        "--weights", default="small", metavar="FILE", help="a .safetensors file (default: the model that comes along)"
-    )
-    upscale.add_argument(
-        "--seed", type=_integer(0, 2**32 - 1), default=0, metavar="N", help="same seed, same output (default 0)"
-    )
-    upscale.add_argument(
-        "--steps", type=_integer(1, 1000), default=1, metavar="N", help="evaluations of the diffusion model (default 1)"
-    )
-    upscale.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
+    _add_upscale(commands)
 
     data = commands.add_parser("data", help="data sets for training").add_subparsers(required=True, metavar="COMMAND")
     build = _command(data, "build", _data_build, "build a training data set from folders of recordings")
@@ -155,6 +149,55 @@ def _parser() -> argparse.ArgumentParser:
         "--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="storage (default float32)"
     )
     return parser
+
+
+def _add_upscale(commands) -> None:
+    upscale = _command(commands, "upscale", _upscale, "restore the high band of audio files: 48 kHz wav or flac out")
+    upscale.add_argument(
+        "inputs", nargs="+", metavar="IN", help="audio files, folders (with -r), patterns, or - for standard input"
+    )
+    upscale.add_argument(
+        "-o",
+        "--output",
+        metavar="OUT",
+        help="a file, a folder (several inputs, or a trailing /), or - (default: IN-48k.wav beside each input)",
+    )
+    upscale.add_argument("-r", "--recursive", action="store_true", help="upscale the audio files in folders, too")
+    upscale.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
+    upscale.add_argument("--format", choices=("wav", "flac"), help="of the outputs (default: by -o, else wav)")
+    upscale.add_argument(
+        "--bit-depth", choices=("16", "24", "float"), help="of the outputs (default 24; float where the input is)"
+    )
+    upscale.add_argument("--spectrogram", action="store_true", help="draw before and after beside each output")
+    upscale.add_argument("--json", action="store_true", help="a line of JSON for each file on standard output")
+
+    sound = upscale.add_argument_group("sound")
+    sound.add_argument(
+        "--cutoff", type=_cutoff, default="auto", metavar="HZ", help="where the inputs end (default auto: detected)"
+    )
+    sound.add_argument("--lowpass", action="store_true", help="take away what the inputs have over the cutoff")
+    sound.add_argument("--keep-low-band", action="store_true", help="put the input's own band under the cutoff back")
+    sound.add_argument(
+        "--high-band-gain", type=_decibels, default=0.0, metavar="DB", help="of what is over the cutoff (default 0)"
+    )
+    sound.add_argument(
+        "--seed", type=_integer(0, 2**32 - 1), default=0, metavar="N", help="same seed, same output (default 0)"
+    )
+
+    networks = upscale.add_argument_group("networks")
+    networks.add_argument(
+        "--weights", default="small", metavar="FILE", help="a .safetensors file (default: the model that comes along)"
+    )
+    networks.add_argument(
+        "--steps", type=_integer(1, 1000), default=1, metavar="N", help="evaluations of the diffusion model (default 1)"
+    )
+    networks.add_argument(
+        "--batch", type=_integer(1, 1024), metavar="N", help="windows at once (default: 1 on a CPU, else 4)"
+    )
+    networks.add_argument("--device", choices=("cpu", "gpu", "tpu"), help="(default: the best there is)")
+    networks.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), default="float32", help="of the computation (default float32)"
+    )
 
 
 def _add_evaluation(commands) -> None:
@@ -224,6 +267,30 @@ def _command(commands, name: str, run: Callable, summary: str) -> argparse.Argum
     parser = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
     parser.set_defaults(run=run)
     return parser
+
+
+def _cutoff(text: str) -> float | None:
+    """An argparse type: a frequency in Hz; None for `auto`."""
+    if text == "auto":
+        return None
+    try:
+        hz = float(text)
+    except ValueError:
+        hz = 0.0
+    if not 500 <= hz < 24_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither auto nor a frequency from 500 to 24000 Hz")
+    return hz
+
+
+def _decibels(text: str) -> float:
+    """An argparse type: a gain from -60 to 24 dB."""
+    try:
+        gain = float(text)
+    except ValueError:
+        gain = float("nan")
+    if not -60 <= gain <= 24:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a gain from -60 to 24 dB")
+    return gain
 
 
 def _cutoffs(text: str) -> list[float]:

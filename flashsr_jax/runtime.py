@@ -5,6 +5,8 @@ from pathlib import Path
 
 import jax
 
+from flashsr_jax.errors import UserError
+
 
 def enable_compilation_cache() -> Path:
     """Keep compiled programs on disk, so that the next run of the same model starts at once; returns the folder.
@@ -19,3 +21,18 @@ def enable_compilation_cache() -> Path:
     # `spectral` partitions its FFTs by itself; without this the address of its callback would be part of the key.
     jax.config.update("jax_remove_custom_partitioning_ptr_from_cache_key", True)
     return Path(jax.config.jax_compilation_cache_dir)
+
+
+def choose_device(platform: str | None) -> jax.Device:
+    """Make the first device of a platform (cpu, gpu, tpu; None: the best there is) the one that computes.
+
+    Raises UserError where there is none.
+    """
+    if platform is None:
+        return jax.devices()[0]
+    try:
+        device = jax.devices(platform)[0]
+    except RuntimeError as error:
+        raise UserError(f"--device {platform}: there is none here; there is {jax.default_backend()}") from error
+    jax.config.update("jax_default_device", device)
+    return device

@@ -1,36 +1,31 @@
 """Super-resolution of audio of any length, rate and channel count, in memory that does not grow with the length.
 
-The signal is resampled to 48 kHz and cut into windows of one shape, so that one compiled program serves everything.
-Each window carries context on both sides that is thrown away, and neighbours are crossfaded. Windows begin on whole
-latent frames and the noise of a latent frame depends on the seed and its absolute time alone: the network meets the
-same noise wherever a window begins, and in every channel.
+The signal is resampled to 48 kHz and cut into windows of one shape (see `windows`), so that one compiled program serves
+everything. The noise of a latent frame depends on the seed and its absolute time alone: the network meets the same
+noise wherever a window begins, and in every channel.
 
 Letters: G windows, C channels, B = items of a batch (windows x channels), N samples; latents (T, F, Z).
 """
 
 import dataclasses
 import functools
-import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import soxr
 
-from flashsr_jax.audio import HOP, SAMPLE_RATE, Normalisation, denormalise, normalise
+from flashsr_jax.audio import Normalisation, denormalise, normalise
+from flashsr_jax.bands import Bands
 from flashsr_jax.errors import UserError
 from flashsr_jax.models.presets import ModelConfig
 from flashsr_jax.pipeline import latent_shape, super_resolve
 from flashsr_jax.weights.shipped import weights_path
 from flashsr_jax.weights.store import NETWORKS, load_weights
+from flashsr_jax.windows import WINDOW_FRAMES, check_rate, framing, process_windows, resample_stream
 
-WINDOW_FRAMES = 512  # mel frames of 10 ms: the published 5.12 s
-CONTEXT_FRAMES = 48  # thrown away on each side of a window
-CROSSFADE_FRAMES = 8
-MIN_SAMPLE_RATE = 4_000
 BLOCK = 1 << 18  # samples handed on at a time by `upscale`
 
 
@@ -41,11 +36,31 @@ class Model(NamedTuple):
     params: dict
 
 
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How to upscale.
+
+    seed: same seed, same output. steps: evaluations of the U-Net (1: the student's way). guidance: scale of a teacher's
+    classifier-free guidance (1: none). dtype: of the networks' computation. batch: windows (of one channel) computed at
+    once; None: 1 on a CPU, 4 on an accelerator. window_frames: a window in mel frames of 10 ms. bands: what to do to
+    the bands on either side of the input's cutoff, if anything.
+    """
+
+    seed: int = 0
+    steps: int = 1
+    guidance: float = 1.0
+    dtype: str = "float32"
+    batch: int | None = None
+    window_frames: int = WINDOW_FRAMES
+    bands: Bands | None = None
+
+
 class Sampling(NamedTuple):
-    """How latents are drawn: evaluations of the U-Net, and the scale of classifier-free guidance."""
+    """The part of the settings that a compiled program is of."""
 
     steps: int
     guidance: float
+    dtype: str
 
 
 def load_model(path: str | os.PathLike) -> Model:
@@ -57,169 +72,48 @@ def load_model(path: str | os.PathLike) -> Model:
     return Model(weights.config, jax.device_put(weights.params))
 
 
-@dataclasses.dataclass(frozen=True)
-class Framing:
-    """How a signal is cut into windows, in samples at 48 kHz; all four are whole latent frames (`hop`)."""
-
-    window: int
-    context: int
-    crossfade: int
-    hop: int
-
-    @property
-    def step(self) -> int:
-        """Distance between the starts of consecutive windows."""
-        return self.window - 2 * self.context - self.crossfade
-
-
-def framing(config: ModelConfig, window_frames: int = WINDOW_FRAMES) -> Framing:
-    """The framing for a model and a window in mel frames. Raises UserError where the window does not suit the model."""
-    stride = config.vae.stride
-    context, crossfade = (-(-frames // stride) * stride for frames in (CONTEXT_FRAMES, CROSSFADE_FRAMES))
-    shortest = 2 * (context + crossfade)
-    if window_frames % config.frame_multiple or window_frames < shortest:
-        raise UserError(
-            f"a window of {window_frames} frames does not suit this model: "
-            f"take a multiple of {config.frame_multiple}, {shortest} or more"
-        )
-    return Framing(window_frames * HOP, context * HOP, crossfade * HOP, stride * HOP)
-
-
-def upscale(
-    model: Model,
-    x: np.ndarray,
-    sample_rate: int,
-    *,
-    seed: int = 0,
-    steps: int = 1,
-    guidance: float = 1.0,
-    batch: int | None = None,
-    window_frames: int = WINDOW_FRAMES,
-) -> np.ndarray:
+def upscale(model: Model, x: np.ndarray, sample_rate: int, **options) -> np.ndarray:
     """Super-resolve a signal (N,) or (C, N) in memory to 48 kHz: float32, the last axis round(N x 48000 / sample_rate).
 
-    The rest is as in `upscale_stream`.
+    `options` are fields of `Settings`; the rest is as in `upscale_stream`.
     """
     x = np.asarray(x, np.float32)
     if x.ndim not in (1, 2):
         raise UserError(f"expected audio of shape (samples,) or (channels, samples), got {x.shape}")
     x_CxN = np.atleast_2d(x)
     blocks = (x_CxN[:, start : start + BLOCK] for start in range(0, x_CxN.shape[1], BLOCK))
-    options = {"seed": seed, "steps": steps, "guidance": guidance, "batch": batch, "window_frames": window_frames}
-    output = list(upscale_stream(model, blocks, sample_rate, channels=len(x_CxN), **options))
+    output = list(upscale_stream(model, blocks, sample_rate, channels=len(x_CxN), settings=Settings(**options)))
     y_CxN = np.concatenate([np.zeros((len(x_CxN), 0), np.float32), *output], axis=1)
     return y_CxN.reshape(*x.shape[:-1], -1)
 
 
 def upscale_stream(
-    model: Model,
-    blocks: Iterable[np.ndarray],
-    sample_rate: int,
-    *,
-    channels: int,
-    seed: int = 0,
-    steps: int = 1,
-    guidance: float = 1.0,
-    batch: int | None = None,
-    window_frames: int = WINDOW_FRAMES,
+    model: Model, blocks: Iterable[np.ndarray], sample_rate: int, *, channels: int, settings: Settings = Settings()
 ) -> Iterator[np.ndarray]:
     """Super-resolve a stream of blocks (C, n), float32 around [-1, 1], into a stream of blocks (C, m) at 48 kHz.
 
     The output has round(n x 48000 / sample_rate) samples of all n, without offset, and does not depend on how the
-    input is cut into blocks. `steps` is the number of U-Net evaluations (1: the student's way), `guidance` the scale of
-    a teacher's classifier-free guidance (1: none), `batch` the number of windows (of one channel) computed at once: 1
-    on a CPU and 4 on an accelerator unless given.
+    input is cut into blocks.
 
     Each window is normalised as in training, by its channels' means and their joint peak, which the output undoes: a
     level shared between windows would show the networks quiet passages as they never saw them.
     Raises UserError for rates under 4 kHz, samples that are not finite, and windows that do not suit the model.
     """
-    if sample_rate < MIN_SAMPLE_RATE:
-        raise UserError(f"the sample rate is {sample_rate} Hz; super-resolution needs {MIN_SAMPLE_RATE} Hz or more")
-    if batch is None:
-        batch = 1 if jax.default_backend() == "cpu" else 4
-    frames = framing(model.config, window_frames)
-    sampling = Sampling(steps, guidance)
-    process = functools.partial(_super_resolve_windows, model, jax.random.key(seed), sampling, batch, frames.hop)
+    check_rate(sample_rate)
+    frames = framing(model.config, settings.window_frames)
+    (device,) = jax.tree.leaves(model.params)[0].devices()
+    batch = settings.batch or (1 if device.platform == "cpu" else 4)
+    process = functools.partial(_super_resolve_windows, model, settings, batch, frames.hop)
     resampled = resample_stream(blocks, sample_rate, channels)
     return process_windows(process, resampled, frames, channels=channels, group=max(1, batch // channels))
 
 
-def resample_stream(blocks: Iterable[np.ndarray], sample_rate: int, channels: int) -> Iterator[np.ndarray]:
-    """Resample blocks (C, n) to 48 kHz with soxr's best quality: exact length, no offset, whatever the blocks."""
-    resampler = soxr.ResampleStream(sample_rate, SAMPLE_RATE, channels, dtype="float32", quality="VHQ")
-    position = 0
-    for block in blocks:
-        if not np.isfinite(block).all():
-            channel, sample = np.argwhere(~np.isfinite(block))[0]
-            raise UserError(
-                f"sample {position + sample} of channel {channel + 1} is {block[channel, sample]}: repair the input"
-            )
-        position += block.shape[1]
-        yield resampler.resample_chunk(np.ascontiguousarray(block.T, np.float32)).T
-    yield resampler.resample_chunk(np.zeros((0, channels), np.float32), last=True).T
-
-
-def process_windows(
-    process: Callable[[np.ndarray, np.ndarray], np.ndarray],
-    blocks: Iterable[np.ndarray],
-    frames: Framing,
-    *,
-    channels: int,
-    group: int,
-) -> Iterator[np.ndarray]:
-    """Run `process` over overlapping windows of a stream (C, n) and crossfade the results into a stream (C, m).
-
-    `process(x_GxCxN, start_G)` returns (G, C, N); it gets up to `group` windows and their first samples' times.
-    """
-    fade_in = np.sin(np.pi / 2 * (np.arange(frames.crossfade) + 0.5) / frames.crossfade).astype(np.float32) ** 2
-    tail = None
-    windows = _windows(blocks, frames, channels)
-    while several := list(itertools.islice(windows, group)):
-        output_GxCxN = process(np.stack([w.samples for w in several]), np.array([w.start for w in several]))
-        for window, y_CxN in zip(several, output_GxCxN, strict=True):
-            y_CxN = y_CxN[:, frames.context : frames.window - frames.context]
-            if tail is not None:
-                head = y_CxN[:, : frames.crossfade]
-                faded = fade_in * head + (1 - fade_in) * tail
-                y_CxN = np.concatenate([faded, y_CxN[:, frames.crossfade :]], axis=1)
-            tail = y_CxN[:, frames.step :]
-            yield y_CxN[:, : window.output]
-
-
-class _Window(NamedTuple):
-    start: int  # time of the first sample; negative for the first window
-    samples: np.ndarray  # (C, N)
-    output: int  # samples of output that are final once this window is done
-
-
-def _windows(blocks: Iterable[np.ndarray], frames: Framing, channels: int) -> Iterator[_Window]:
-    """Cut a stream into windows. Both ends are extended by reflection, so that every kept sample has its context."""
-    buffer_CxN = np.zeros((channels, 0), np.float32)
-    start, total = -frames.context, 0  # `start` is the next window's; the buffer holds the stream from there on
-    lead = frames.context  # the part of the first window before time 0, until it is filled in
-    for block in blocks:
-        total += block.shape[1]
-        buffer_CxN = np.concatenate([buffer_CxN, block], axis=1)
-        while lead + buffer_CxN.shape[1] >= frames.window:
-            buffer_CxN, lead = np.pad(buffer_CxN, ((0, 0), (lead, 0)), mode="reflect"), 0
-            yield _Window(start, buffer_CxN[:, : frames.window], frames.step)
-            buffer_CxN, start = buffer_CxN[:, frames.step :], start + frames.step
-    if not total:
-        return
-    remaining = total - start - frames.context  # output that no window so far covers
-    more = max(1, -(-(remaining - frames.crossfade) // frames.step))
-    beyond = (more - 1) * frames.step + frames.window - lead - buffer_CxN.shape[1]
-    buffer_CxN = np.pad(buffer_CxN, ((0, 0), (lead, beyond)), mode="reflect")
-    for k in range(more):
-        output = remaining - k * frames.step if k == more - 1 else frames.step
-        yield _Window(start + k * frames.step, buffer_CxN[:, k * frames.step :][:, : frames.window], output)
-
-
 def _super_resolve_windows(
-    model: Model, key: jax.Array, sampling: Sampling, batch: int, hop: int, x_GxCxN: np.ndarray, start_G: np.ndarray
+    model: Model, settings: Settings, batch: int, hop: int, input_GxCxN: np.ndarray, start_G: np.ndarray
 ) -> np.ndarray:
     """`process` of `process_windows`: the networks on every channel of every window, `batch` items at a time."""
+    x_GxCxN = settings.bands.before(input_GxCxN) if settings.bands else input_GxCxN
+    key, sampling = jax.random.key(settings.seed), Sampling(settings.steps, settings.guidance, settings.dtype)
     groups, channels, samples = x_GxCxN.shape
     mean_GxCx1 = x_GxCxN.mean(axis=-1, keepdims=True)
     level_GxCx1 = np.abs(x_GxCxN - mean_GxCx1).max(axis=-1, keepdims=True)
@@ -237,6 +131,8 @@ def _super_resolve_windows(
         for b in (slice(first, first + batch) for first in range(0, items, batch))
     ]
     y_GxCxN = np.concatenate(output)[:items].reshape(groups, channels, samples)
+    if settings.bands:
+        y_GxCxN = settings.bands.after(input_GxCxN, y_GxCxN)
     return np.where(level_GxCx1 > 0, y_GxCxN, mean_GxCx1)  # a silent channel stays silent
 
 
@@ -255,7 +151,17 @@ def _super_resolve_batch(
     stats = Normalisation(mean_Bx1, peak_Bx1)
     shape = latent_shape(config, lr_BxN.shape[-1])
     posterior_noise, initial_noise = (anchored_noise(k, frame_B, shape) for k in jax.random.split(key))
-    output = super_resolve(params, config, normalise(lr_BxN, stats), posterior_noise, initial_noise, *sampling)
+    x_BxN = normalise(lr_BxN, stats)
+    output = super_resolve(
+        params,
+        config,
+        x_BxN,
+        posterior_noise,
+        initial_noise,
+        sampling.steps,
+        sampling.guidance,
+        jnp.dtype(sampling.dtype),
+    )
     return denormalise(output, stats)
 
 

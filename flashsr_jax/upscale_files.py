@@ -1,7 +1,11 @@
 """Super-resolution of audio files, block by block from disk to disk: the body of `flashsr upscale`."""
 
-import os
+import contextlib
+import dataclasses
+import json
+import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,111 +13,214 @@ from pathlib import Path
 import numpy as np
 import soundfile as sf
 
+from flashsr_jax import audio_files
 from flashsr_jax.audio import SAMPLE_RATE
+from flashsr_jax.audio_files import Survey, survey
+from flashsr_jax.bands import Bands
 from flashsr_jax.errors import UserError
 from flashsr_jax.files import replacing
-from flashsr_jax.upscale import Model, upscale_stream
+from flashsr_jax.sources import Naming, Source, find
+from flashsr_jax.upscale import Model, Settings, upscale_stream
+from flashsr_jax.windows import resample_stream
 
-BLOCK = 1 << 17  # samples read at a time
-WAV_LIMIT = 2**32 - 2**16  # bytes of audio that a plain wav can hold; longer ones are written as RF64
+# The networks know cutoffs up to 16 kHz, which detection may read a tenth too high.
+FULL_BAND_HZ = 17_600.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What `flashsr upscale` does beside running the networks.
+
+    cutoff_hz: where the inputs end; None: detected. lowpass, keep_low_band, high_band_gain_db: as in `Bands`.
+    bit_depth: "16", "24" or "float"; None: float where the input is, else 24. spectrogram: draw a picture beside each
+    output. json: print a line for each file.
+    """
+
+    cutoff_hz: float | None = None
+    lowpass: bool = False
+    keep_low_band: bool = False
+    high_band_gain_db: float = 0.0
+    bit_depth: str | None = None
+    spectrogram: bool = False
+    overwrite: bool = False
+    json: bool = False
+
+    def bands(self, cutoff_hz: float) -> Bands | None:
+        """What to do to the bands of an input that ends at `cutoff_hz`."""
+        if not (self.lowpass or self.keep_low_band or self.high_band_gain_db):
+            return None
+        return Bands(cutoff_hz, self.lowpass, self.keep_low_band, self.high_band_gain_db)
 
 
 def upscale_files(
-    inputs: Sequence[str], output: str, model: Model, *, seed: int = 0, steps: int = 1, overwrite: bool = False
+    inputs: Sequence[str],
+    output: str | None,
+    model: Model,
+    settings: Settings,
+    options: Options,
+    *,
+    recursive: bool = False,
+    suffix: str | None = None,
 ) -> int:
-    """Super-resolve audio files to 48 kHz wav files; returns how many failed, each with a line on stderr.
+    """Super-resolve audio files to 48 kHz; returns how many failed, each with a line on stderr.
 
-    `output` is a folder where there are several inputs, where it exists as one, or where it ends in a slash: each
-    output is then named after its input. Otherwise it is the one output, and ends in .wav. The outputs have 24 bits,
-    or 32-bit floats where the input has floats. Raises UserError where `output` cannot be what it has to be.
+    `inputs` and `output` are as on the command line (see `sources`), `suffix` is "wav" or "flac" (None: by the name of
+    the output, else wav). A file that is full-band already, or silent, is only resampled, and that is said. With
+    `options.json` a line of JSON for each file goes to standard output. Raises UserError where `output` cannot be what
+    it has to be.
     """
-    folder = len(inputs) > 1 or output.endswith(("/", os.sep)) or Path(output).is_dir()
-    if folder and Path(output).exists() and not Path(output).is_dir():
-        raise UserError(f"-o {output} is a file, but there are {len(inputs)} inputs: give a folder")
-    if not folder and Path(output).suffix.lower() != ".wav":
-        raise UserError(f"-o {output}: outputs are wav files: end its name in .wav, or in / for a folder")
-
+    sources = find(inputs, recursive)
+    naming = Naming(sources, output, suffix)
+    if naming.standard and (options.json or options.spectrogram):
+        raise UserError("standard output holds the audio: give -o FILE for --json and --spectrogram")
     made: dict[Path, str] = {}
     failures = 0
-    for number, source in enumerate(inputs, start=1):
-        target = Path(output) / f"{Path(source).stem}.wav" if folder else Path(output)
-        progress = _Progress(f"[{number}/{len(inputs)}] {Path(source).name}")
+    for number, source in enumerate(sources, start=1):
+        progress = _Progress(f"[{number}/{len(sources)}] {Path(source.name).name}")
+        report = {"input": source.name}
         try:
-            if target in made:
-                raise UserError(f"{target} was just made from {made[target]}: give the two different folders")
-            _check_target(Path(source), target, overwrite)
-            peak = _upscale_file(model, source, target, seed, steps, progress)
-            made[target] = source
-            progress.close(f"-> {target}")
-            if peak > 1:
-                print(
-                    f"flashsr: {source}: output exceeded full scale by {20 * np.log10(peak):.2f} dB and was clipped",
-                    file=sys.stderr,
-                )
+            target = _target(source, naming, made, options.overwrite)
+            with _on_disk(source) as path:
+                report |= _upscale_file(path, target, naming.suffix, model, settings, options, progress)
+            if target:
+                made[target] = source.name
+            progress.close(f"-> {target or 'standard output'}")
+            for message in _remarks(report):
+                print(f"flashsr: {source.name}: {message}", file=sys.stderr)
         except (UserError, OSError, sf.SoundFileError) as error:
             failures += 1
             progress.close("failed")
-            print(f"flashsr: {source}: {_reason(error)}", file=sys.stderr)
+            report["error"] = _reason(error)
+            print(f"flashsr: {source.name}: {report['error']}", file=sys.stderr)
+        if options.json:
+            print(json.dumps(report), flush=True)
     return failures
 
 
-def _check_target(source: Path, target: Path, overwrite: bool) -> None:
-    """Raise UserError where the output would replace something that it should not."""
+def _target(source: Source, naming: Naming, made: dict[Path, str], overwrite: bool) -> Path | None:
+    """The output's file (None: standard output). Raises UserError where it would replace what it should not."""
+    if source.problem:
+        raise UserError(source.problem)
+    target = naming.target(source)
+    if target is None:
+        return None
+    if target in made:
+        raise UserError(f"{target} was just made from {made[target]}: give the two different folders")
     if target.exists():
         if target.is_dir():
             raise UserError(f"the output {target} is a folder")
-        if source.exists() and target.samefile(source):
+        if source.path and target.samefile(source.path):
             raise UserError(f"the output {target} is the input itself: choose another -o")
         if not overwrite:
             raise UserError(f"the output {target} exists: choose another -o, or give --overwrite")
+    return target
 
 
-def _upscale_file(model: Model, source: str, target: Path, seed: int, steps: int, progress: "_Progress") -> float:
-    """Write `target` and return the output's absolute peak, or 0 where the format holds any level."""
-    if not Path(source).exists():
-        raise UserError("no such file")
-    if Path(source).is_dir():
-        raise UserError("is a folder: name the files in it")
-    with sf.SoundFile(source) as audio:
-        if not audio.frames:
-            raise UserError("has no samples")
-        total = round(audio.frames * SAMPLE_RATE / audio.samplerate)
-        floats = audio.subtype in ("FLOAT", "DOUBLE")
-        size = total * audio.channels * (4 if floats else 3)
-        kind = {
-            "samplerate": SAMPLE_RATE,
-            "channels": audio.channels,
-            "subtype": "FLOAT" if floats else "PCM_24",
-            "format": "WAV" if size < WAV_LIMIT else "RF64",
-        }
-        outputs = upscale_stream(
-            model, _blocks(audio), audio.samplerate, channels=audio.channels, seed=seed, steps=steps
-        )
-        written, peak = 0, 0.0
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(target) as partial, sf.SoundFile(partial, "w", **kind) as wav:
+@contextlib.contextmanager
+def _on_disk(source: Source) -> Iterator[Path]:
+    """The input as a file; what comes from standard input goes to a temporary one, since it is read twice."""
+    if source.path:
+        yield source.path
+        return
+    with tempfile.NamedTemporaryFile(suffix=".wav") as file:
+        shutil.copyfileobj(sys.stdin.buffer, file)
+        file.flush()
+        yield Path(file.name)
+
+
+def _upscale_file(
+    path: Path,
+    target: Path | None,
+    suffix: str,
+    model: Model,
+    settings: Settings,
+    options: Options,
+    progress: "_Progress",
+) -> dict:
+    """Write the output; returns what --json says about it."""
+    began = time.monotonic()
+    found = survey(path)
+    cutoff_hz = options.cutoff_hz or found.bandwidth_hz
+    passed_through = options.cutoff_hz is None and not 0 < cutoff_hz < FULL_BAND_HZ
+    bit_depth = options.bit_depth or ("float" if found.floats and suffix == "wav" else "24")
+    with sf.SoundFile(path) as audio:
+        if passed_through:
+            outputs = resample_stream(audio_files.blocks(audio), found.sample_rate, found.channels)
+        else:
+            settings = dataclasses.replace(settings, bands=options.bands(cutoff_hz))
+            stream = {"channels": found.channels, "settings": settings}
+            outputs = upscale_stream(model, audio_files.blocks(audio), found.sample_rate, **stream)
+        if target is None:
+            peak = _to_standard_output(outputs, suffix, bit_depth, found, progress)
+        else:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(target) as partial:
+                peak = _write(partial, outputs, suffix, bit_depth, found, progress, target)
+    if options.spectrogram:
+        _picture(path, target)
+    return {
+        "output": str(target) if target else "-",
+        "sample_rate": found.sample_rate,
+        "channels": found.channels,
+        "seconds": found.samples / found.sample_rate,
+        "cutoff_hz": round(cutoff_hz),
+        "passed_through": passed_through,
+        "peak_db": round(20 * np.log10(max(peak, 1e-10)), 2),
+        "clipped": bool(peak > 1 and bit_depth != "float"),
+        "elapsed": round(time.monotonic() - began, 2),
+    }
+
+
+def _write(
+    path: Path,
+    outputs: Iterator[np.ndarray],
+    suffix: str,
+    bit_depth: str,
+    found: Survey,
+    progress: "_Progress",
+    name: Path | str,
+) -> float:
+    """Write all blocks (C, n); returns the absolute peak."""
+    total = round(found.samples * SAMPLE_RATE / found.sample_rate)
+    written, peak = 0, 0.0
+    try:
+        with audio_files.writer(path, suffix, bit_depth, found.channels, total, found.tags) as file:
             for block_CxN in outputs:
-                _write(wav, block_CxN.T, target)
+                file.write(block_CxN.T)
                 written += block_CxN.shape[1]
                 peak = max(peak, float(np.abs(block_CxN).max(initial=0)))
                 progress.show(written / total)
-    return 0.0 if floats else peak
-
-
-def _blocks(audio: sf.SoundFile) -> Iterator[np.ndarray]:
-    read = 0
-    for block_NxC in audio.blocks(BLOCK, dtype="float32", always_2d=True):
-        read += len(block_NxC)
-        yield block_NxC.T
-    if read < audio.frames:
-        raise UserError(f"is cut short: {read} of {audio.frames} samples could be read")
-
-
-def _write(wav: sf.SoundFile, block_NxC: np.ndarray, target: Path) -> None:
-    try:
-        wav.write(block_NxC)
     except sf.LibsndfileError as error:
-        raise UserError(f"the output {target} cannot be written (is the disk full?): {error.error_string}") from error
+        raise UserError(f"the output {name} cannot be written (is the disk full?): {error.error_string}") from error
+    return peak
+
+
+def _to_standard_output(
+    outputs: Iterator[np.ndarray], suffix: str, bit_depth: str, found: Survey, progress: "_Progress"
+) -> float:
+    """As `_write`, by way of a temporary file: the header, which comes first, is complete last."""
+    with tempfile.NamedTemporaryFile(suffix=f".{suffix}") as file:
+        peak = _write(Path(file.name), outputs, suffix, bit_depth, found, progress, "to standard output")
+        with open(file.name, "rb") as complete:
+            shutil.copyfileobj(complete, sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+    return peak
+
+
+def _picture(path: Path, target: Path) -> None:
+    """The spectrograms of input and output beside the output."""
+    from flashsr_jax.evaluate.pictures import file_spectrograms  # slow to import
+
+    file_spectrograms({"input": path, "output": target}, target.with_suffix(".png"))
+
+
+def _remarks(report: dict) -> Iterator[str]:
+    """What the user should know about a file that was written."""
+    if report["passed_through"]:
+        khz = f"full band already ({report['cutoff_hz'] / 1000:.1f} kHz)" if report["cutoff_hz"] else "silent"
+        yield f"{khz}, only resampled; --cutoff HZ upscales it all the same"
+    if report["clipped"]:
+        yield f"output exceeded full scale by {report['peak_db']:.2f} dB and was clipped"
 
 
 def _reason(error: Exception) -> str:
@@ -134,6 +241,8 @@ class _Progress:
         self.terminal = sys.stderr.isatty()
 
     def show(self, done: float) -> None:
+        if not done:
+            return
         left = round((time.monotonic() - self.began) * (1 - done) / done)
         self._line(f"{100 * done:3.0f} %  {left // 60}:{left % 60:02d} left")
 

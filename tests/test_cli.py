@@ -14,9 +14,10 @@ import soundfile as sf
 from tiny_model import TINY, tiny_params
 
 import flashsr_jax.upscale_files
+from flashsr_jax.bands import Bands
 from flashsr_jax.cli import main
 from flashsr_jax.runtime import enable_compilation_cache
-from flashsr_jax.upscale import Model, upscale
+from flashsr_jax.upscale import Model, Settings, upscale
 from flashsr_jax.weights.store import NETWORKS, load_weights, save_weights
 
 COMMAND = str(Path(sys.executable).with_name("flashsr"))
@@ -90,7 +91,12 @@ def test_version(capsys):
     [
         [],
         ["upscale"],
-        ["upscale", "in.wav", "--weights", "w"],
+        ["upscale", "in.wav", "--cutoff", "20"],
+        ["upscale", "in.wav", "--cutoff", "high"],
+        ["upscale", "in.wav", "--high-band-gain", "nan"],
+        ["upscale", "in.wav", "--format", "mp3"],
+        ["upscale", "in.wav", "--bit-depth", "8"],
+        ["upscale", "in.wav", "--batch", "0"],
         ["upscale", "in.wav", "-o", "o.wav", "--weights", "w", "--steps", "0"],
         ["upscale", "in.wav", "-o", "o.wav", "--weights", "w", "--seed", "-1"],
         ["upscale", "in.wav", "-o", "o.wav", "--weights", "w", "--seed", "x"],
@@ -131,8 +137,9 @@ def test_many_files_and_a_bad_one(weights, capsys):
     Path("in/notes.txt").write_text("not audio at all")
     sources = ["in/stereo.flac", "in/notes.txt", "in/mono.ogg", "in/six.wav"]
     assert main(["upscale", *sources, "-o", "out", "--weights", weights]) == 1
-    (line,) = error_lines(capsys)
-    assert line.startswith("flashsr: in/notes.txt: cannot be read as audio")
+    full_band, unreadable = error_lines(capsys)
+    assert full_band.startswith("flashsr: in/stereo.flac: full band already (22.1 kHz), only resampled")
+    assert unreadable.startswith("flashsr: in/notes.txt: cannot be read as audio")
     got = {name: sf.info(name) for name in files() if name.startswith("out/")}
     assert {name: (i.samplerate, i.frames, i.channels, i.subtype) for name, i in got.items()} == {
         "out/stereo.wav": (48_000, 24_001, 2, "PCM_24"),
@@ -152,9 +159,14 @@ def test_options_reach_the_networks(weights, monkeypatch):
         return iter([np.zeros((3, 6), np.float32)])
 
     monkeypatch.setattr(flashsr_jax.upscale_files, "upscale_stream", look)
-    record("a.wav", 1, 3)
-    assert main(["upscale", "a.wav", "-o", "b.wav", "--weights", weights, "--steps", "4", "--seed", "9"]) == 0
-    assert seen == {"channels": 3, "seed": 9, "steps": 4, "sample_rate": 8000}
+    record("a.wav", 4000, 3)
+    options = ["--steps", "4", "--seed", "9", "--batch", "2", "--dtype", "bfloat16"]
+    assert main(["upscale", "a.wav", "-o", "b.wav", "--weights", weights, *options]) == 0
+    settings = Settings(seed=9, steps=4, batch=2, dtype="bfloat16")
+    assert seen == {"channels": 3, "settings": settings, "sample_rate": 8000}
+    options = ["--cutoff", "3000", "--lowpass", "--keep-low-band", "--high-band-gain", "-3"]
+    assert main(["upscale", "a.wav", "-o", "c.wav", "--weights", weights, *options]) == 0
+    assert seen["settings"] == Settings(bands=Bands(3000.0, True, True, -3.0))
 
 
 def test_folders_are_made_and_a_slash_means_a_folder(weights, no_networks):
@@ -200,7 +212,7 @@ def no_such_file():
 
 def a_folder():
     Path("a.wav").mkdir()
-    return "a.wav: is a folder"
+    return "a.wav: is a folder: give -r"
 
 
 def nothing_in_it():
@@ -252,13 +264,19 @@ def test_bad_input_is_one_line_and_leaves_nothing(bad, weights, capsys):
 @pytest.mark.parametrize(
     ("inputs", "output", "message"),
     [
-        (["a.wav"], "b.flac", "flashsr: -o b.flac: outputs are wav files"),
+        (["a.wav"], "b.mp3", "flashsr: -o b.mp3: end its name in .wav or .flac, or in / for a folder"),
+        (["a.wav"], "b", "flashsr: -o b: end its name in .wav or .flac, or in / for a folder"),
+        (["a.wav", "--format", "flac"], "b.wav", "flashsr: -o b.wav: end its name in .flac, or in / for a folder"),
+        (["a.wav", "a.wav"], "-", "flashsr: -o - takes one output, but there are 2 inputs: give a folder"),
+        (["a.wav", "--json"], "-", "flashsr: standard output holds the audio: give -o FILE for --json"),
+        (["-", "a.wav"], None, "flashsr: standard input goes to standard output and is upscaled alone"),
+        (["a.wav", "--device", "tpu"], "b.wav", "flashsr: --device tpu: there is none here; there is cpu"),
         (["a.wav", "a.wav"], "a.wav", "flashsr: -o a.wav is a file, but there are 2 inputs: give a folder"),
     ],
 )
 def test_impossible_outputs(inputs, output, message, weights, capsys):
     record("a.wav")
-    assert main(["upscale", *inputs, "-o", output, "--weights", weights]) == 1
+    assert main(["upscale", *inputs, *(["-o", output] if output else []), "--weights", weights]) == 1
     (line,) = error_lines(capsys)
     assert line.startswith(message)
     assert files() == ["a.wav"]

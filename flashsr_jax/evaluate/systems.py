@@ -20,7 +20,8 @@ from flashsr_jax.evaluate import baselines
 from flashsr_jax.evaluate.references import Reference
 from flashsr_jax.models.vocoder import SRVocoder
 from flashsr_jax.pipeline import decode, encode, latent_shape
-from flashsr_jax.upscale import Model, framing, process_windows, upscale
+from flashsr_jax.upscale import Model, upscale
+from flashsr_jax.windows import framing, process_windows
 
 
 class System(NamedTuple):
