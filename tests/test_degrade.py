@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import scipy.signal
 import soundfile as sf
 import soxr
 
@@ -165,6 +166,18 @@ def test_bandwidth_of_low_passed_recordings(cutoff, type_):
         dither = rng.uniform(-0.5, 0.5, (2, len(low))).sum(axis=0)
         for form, y in {"float": low, "16 bit": np.rint(low * 32_767 + dither) / 32_768}.items():
             assert degrade.bandwidth(y.astype(np.float32), 48_000) == pytest.approx(cutoff, rel=0.1), form
+
+
+@pytest.mark.parametrize("cutoff", [2000.0, 4000.0, 8000.0, 12_000.0])
+@pytest.mark.parametrize(("type_", "order"), [("butter", 4), ("butter", 8), ("bessel", 4), ("bessel", 8)])
+def test_bandwidth_of_recordings_through_gentle_filters(type_, order, cutoff):
+    """Within 20 % of where the filter, which runs forward and backward, has taken 20 dB."""
+    lowpass = LowpassFilter(type_, order, cutoff)
+    frequencies, response = scipy.signal.sosfreqz(lowpass.sos(), worN=1 << 14, fs=48_000)
+    down_20_db = frequencies[np.flatnonzero(np.abs(response) ** 2 > 0.1)[-1]]
+    for x in recordings("test") + recordings("validation"):
+        resampled = degrade.simulate_low_resolution(x, lowpass)
+        assert degrade.bandwidth(resampled, 48_000) == pytest.approx(min(down_20_db, cutoff), rel=0.2)
 
 
 def test_bandwidth_of_full_band_recordings():

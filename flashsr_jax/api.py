@@ -1,0 +1,71 @@
+"""The Python door: a loaded model as an object that upscales arrays and streams.
+
+Letters: B batch, C channels, N samples.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+
+import jax
+import numpy as np
+
+from flashsr_jax.audio import SAMPLE_RATE
+from flashsr_jax.errors import UserError
+from flashsr_jax.runtime import enable_compilation_cache
+from flashsr_jax.upscale import Model, Settings, load_model, upscale, upscale_stream
+from flashsr_jax.windows import WINDOW_FRAMES, framing
+
+RESAMPLER_SAMPLES = 1800  # of the input, that soxr's best quality holds back at most, measured from 4 to 96 kHz
+
+
+class FlashSR:
+    """A model that is ready to upscale.
+
+        from flashsr_jax import FlashSR
+        model = FlashSR.load("small")
+        y = model(x, sample_rate)
+
+    Options of the methods are fields of `flashsr_jax.upscale.Settings`: seed, steps, batch, dtype, window_frames ...
+    Beneath lies a pure function of parameters and windows of one shape, `flashsr_jax.pipeline.super_resolve`.
+    """
+
+    sample_rate = SAMPLE_RATE  # of the output
+
+    def __init__(self, model: Model):
+        self.model = model
+
+    @classmethod
+    def load(cls, weights: str | os.PathLike = "small") -> "FlashSR":
+        """From a weights file, or the model that comes along. Raises UserError where it cannot be read."""
+        enable_compilation_cache()
+        return cls(load_model(weights))
+
+    def __call__(self, x: np.ndarray | jax.Array, sample_rate: int, **options) -> np.ndarray:
+        """Upscale (N,), (C, N) or (B, C, N) to 48 kHz: float32, the last axis round(N x 48000 / sample_rate).
+
+        The channels of an example share level and noise; the examples of a batch are as if upscaled one by one.
+        Raises UserError for other shapes, rates under 4 kHz and samples that are not finite.
+        """
+        x = np.asarray(x, np.float32)
+        if x.ndim != 3:
+            return upscale(self.model, x, sample_rate, **options)
+        if not len(x):
+            raise UserError(f"expected at least one example, got {x.shape}")
+        return np.stack([upscale(self.model, example_CxN, sample_rate, **options) for example_CxN in x])
+
+    def stream(
+        self, blocks: Iterable[np.ndarray], sample_rate: int, *, channels: int, **options
+    ) -> Iterator[np.ndarray]:
+        """Upscale blocks (C, n) of any lengths as they come; yields blocks (C, m) at 48 kHz as soon as they are final.
+
+        What comes out is what `__call__` returns of the whole. An output lags its input by at most `latency` seconds
+        and the time to compute a window.
+        """
+        return upscale_stream(self.model, blocks, sample_rate, channels=channels, settings=Settings(**options))
+
+    def latency(self, sample_rate: int, window_frames: int = WINDOW_FRAMES) -> float:
+        """Seconds of input after a sample that have to be there before its output is final: the rest of its window, and
+        what the resampler holds back. Shorter windows lag less, and show the networks less of what is around."""
+        frames = framing(self.model.config, window_frames)
+        resampler = RESAMPLER_SAMPLES / sample_rate if sample_rate != SAMPLE_RATE else 0.0
+        return (frames.window - frames.context) / SAMPLE_RATE + resampler
