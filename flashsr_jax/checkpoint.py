@@ -71,6 +71,16 @@ def load_weights(workdir, name: str) -> tuple[dict, int]:
 
     `name` says in the error what was looked for. Raises UserError where the run has no complete checkpoint.
     """
+    return _load_part(workdir, name, "weights")
+
+
+def load_parameters(workdir, name: str) -> tuple[dict, int]:
+    """As `load_weights`, the parameters as the optimizer left them instead of their averages."""
+    state, step = _load_part(workdir, name, "state")
+    return state["params"], step
+
+
+def _load_part(workdir, name: str, part: str) -> tuple[dict, int]:
     folder = Path(workdir).absolute() / FOLDER
     if not folder.is_dir():
         raise UserError(f"{name}={workdir}: no checkpoints there; train that stage first or give another run's folder")
@@ -80,6 +90,18 @@ def load_weights(workdir, name: str) -> tuple[dict, int]:
             raise UserError(f"{name}={workdir}: its checkpoints folder is empty; train that stage to its first save")
         ranked = [c for c in checkpoints if c.metrics]
         chosen = min(ranked, key=lambda c: next(iter(c.metrics.values()))) if ranked else checkpoints[-1]
-        tree = checkpointer.checkpointables_metadata(chosen.step).metadata["weights"]
+        tree = checkpointer.checkpointables_metadata(chosen.step).metadata[part]
         abstract = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), tree)
-        return checkpointer.load_checkpointables(chosen.step, {"weights": abstract})["weights"], chosen.step
+        return checkpointer.load_checkpointables(chosen.step, {part: abstract})[part], chosen.step
+
+
+def save_tree(folder, tree) -> None:
+    """Write a tree of arrays as a checkpoint by itself, complete or not there."""
+    ocp.save_pytree(Path(folder).absolute(), tree)
+
+
+def load_tree(folder) -> dict:
+    """A tree of `save_tree`, as numpy arrays."""
+    metadata = ocp.pytree_metadata(Path(folder).absolute()).metadata
+    abstract = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), metadata)
+    return ocp.load_pytree(Path(folder).absolute(), abstract)

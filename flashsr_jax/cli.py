@@ -74,6 +74,25 @@ def _weights_pack(args: argparse.Namespace) -> int:
     return 0
 
 
+def _weights_import(args: argparse.Namespace) -> int:
+    from flashsr_jax.weights.exchange import import_published
+
+    import_published(args.files, args.output, args.dtype)
+    return 0
+
+
+def _weights_export(args: argparse.Namespace) -> int:
+    from flashsr_jax.runtime import enable_compilation_cache
+    from flashsr_jax.weights.exchange import export
+
+    enable_compilation_cache()
+    files, change = export(args.source, args.to, args.output, args.dtype, args.format, not args.last)
+    print(*files, sep="\n")
+    if change is not None:
+        print(f"{args.dtype} changes the output by {change:.4f} in LSD (1.28 s of a tone in noise)")
+    return 0
+
+
 def _evaluate(args: argparse.Namespace) -> int:
     from flashsr_jax.evaluate.command import evaluate
     from flashsr_jax.runtime import enable_compilation_cache
@@ -145,9 +164,19 @@ def _parser() -> argparse.ArgumentParser:
     for network in ("vae", "unet", "vocoder"):
         pack.add_argument(f"--{network}", metavar="RUN", help=f"the {network}'s run folder or weights file")
     pack.add_argument("-o", "--output", required=True, metavar="FILE", help="the .safetensors file to write")
-    pack.add_argument(
-        "--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="storage (default float32)"
-    )
+    bring = _command(weights, "import", _weights_import, "make the published PyTorch checkpoints a weights file")
+    bring.add_argument("files", nargs="+", metavar="FILE", help="vae, student_ldm and sr_vocoder: .pth or .safetensors")
+    bring.add_argument("-o", "--output", required=True, metavar="FILE", help="the .safetensors file to write")
+    give = _command(weights, "export", _weights_export, "write weights for PyTorch or Orbax")
+    give.add_argument("source", metavar="WEIGHTS", help="a weights file, the model that comes along, or a run's folder")
+    give.add_argument("--to", required=True, choices=("torch", "orbax"), help="format")
+    give.add_argument("-o", "--output", required=True, metavar="DIR", help="the folder to write")
+    give.add_argument("--format", choices=("pth", "safetensors"), default="pth", help="for torch (default pth)")
+    give.add_argument("--last", action="store_true", help="of a run, the last parameters instead of their average")
+    for command in (pack, bring, give):
+        command.add_argument(
+            "--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="storage (default float32)"
+        )
     return parser
 
 

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 STEPS = 1000
-UNCONDITIONAL = -11.4981 * 0.3342  # the constant latent that stands for "no condition", as published
+PUBLISHED_SCALE_FACTOR = 0.3342  # latents as the published U-Net sees them = scale factor x the VAE's
+UNCONDITIONAL = -11.4981 * PUBLISHED_SCALE_FACTOR  # the constant latent that stands for "no condition", as published
 
 
 class Schedule(NamedTuple):

@@ -12,8 +12,9 @@ from typing import Literal
 
 import numpy as np
 
+from flashsr_jax.diffusion import schedule
 from flashsr_jax.models import antialias, vocoder
-from flashsr_jax.models.presets import PRESETS, UNetConfig, VAEConfig, VocoderConfig
+from flashsr_jax.models.presets import PRESETS, ModelConfig, UNetConfig, VAEConfig, VocoderConfig
 from flashsr_jax.models.unet import TRANSFORMERS
 
 # Our axes as positions among torch's.
@@ -291,14 +292,53 @@ def vocoder_names(config: VocoderConfig) -> list[Name]:
     return names
 
 
-def published_names() -> dict[str, list[Name]]:
-    """Every tensor of the three published checkpoints, by network: vae.pth, student_ldm.pth, sr_vocoder.pth."""
-    base = PRESETS["base"]
+def checkpoint_names(config: ModelConfig) -> dict[str, list[Name]]:
+    """Every tensor of the three checkpoints of a model in the published format, by network.
+
+    AudioSR's vocoder is part of the published VAE's alone.
+    """
     return {
-        "vae": vae_names(base.vae) + audiosr_vocoder_names(),
-        "unet": unet_names(base.unet) + schedule_names(),
-        "vocoder": vocoder_names(base.vocoder),
+        "vae": vae_names(config.vae) + (audiosr_vocoder_names() if config.vae == PRESETS["base"].vae else []),
+        "unet": unet_names(config.unet) + schedule_names(),
+        "vocoder": vocoder_names(config.vocoder),
     }
+
+
+def published_names() -> dict[str, list[Name]]:
+    """Those of the published checkpoints: vae.pth, student_ldm.pth, sr_vocoder.pth."""
+    return checkpoint_names(PRESETS["base"])
+
+
+def untrained(name: Name) -> np.ndarray:
+    """The float32 value of a tensor that is no parameter, for a model that was not imported: buffers follow from their
+    definitions, weights that no network evaluates are 0."""
+    if name.kind == "unused":
+        return np.zeros(name.shape, np.float32)
+    if name.torch.endswith(".filter"):
+        return np.asarray(antialias.lowpass_filter(), np.float32).reshape(name.shape)
+    return _schedule_buffers()[name.torch].astype(np.float32)
+
+
+def _schedule_buffers() -> dict[str, np.ndarray]:
+    """The tables that latent diffusion keeps of its noise schedule (Ho et al. 2020, arXiv:2006.11239, eqs. 4 to 7)."""
+    betas, alphas_cumprod = schedule().beta, schedule().alpha_bar
+    previous = np.append(1.0, alphas_cumprod[:-1])
+    posterior_variance = betas * (1 - previous) / (1 - alphas_cumprod)
+    tables = (
+        betas,
+        alphas_cumprod,
+        previous,
+        np.sqrt(alphas_cumprod),
+        np.sqrt(1 - alphas_cumprod),
+        np.log(1 - alphas_cumprod),
+        np.sqrt(1 / alphas_cumprod),
+        np.sqrt(1 / alphas_cumprod - 1),
+        posterior_variance,
+        np.log(np.maximum(posterior_variance, 1e-20)),
+        betas * np.sqrt(previous) / (1 - alphas_cumprod),
+        (1 - previous) * np.sqrt(1 - betas) / (1 - alphas_cumprod),
+    )
+    return dict(zip(SCHEDULE_BUFFERS, tables, strict=True))
 
 
 def _check(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], what: str):

@@ -6,10 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from flashsr_jax.checkpoint import load_parameters
 from flashsr_jax.checkpoint import load_weights as load_checkpoint
 from flashsr_jax.errors import UserError
 from flashsr_jax.models.presets import ModelConfig, model_config
 from flashsr_jax.weights.shipped import weights_path
+from flashsr_jax.weights.store import Weights
 from flashsr_jax.weights.store import load_weights as load_file
 
 CONFIG_FILE = "config.json"
@@ -42,10 +44,24 @@ def load_network(path: str, network: str, option: str) -> Network:
     return Network(weights.params[network], weights.config, weights.params.get("scale_factor"), file.name)
 
 
-def _from_run(run: Path, network: str, option: str) -> Network:
+def load_run(run: str, ema: bool = True) -> Weights:
+    """What a run trains, from its best checkpoint (see `load_network`); without `ema` its parameters as they were."""
+    folder = Path(run)
+    stage = _config(folder, "run")["stage"]
+    network = NETWORK_OF_STAGE[stage]
+    trained = _from_run(folder, network, "run", ema)
+    scale_factor = {} if trained.scale_factor is None else {"scale_factor": trained.scale_factor}
+    return Weights(trained.config, {network: trained.params, **scale_factor}, {network: trained.origin})
+
+
+def _config(run: Path, option: str) -> dict:
     if not (run / CONFIG_FILE).is_file():
         raise UserError(f"{option}={run} is not the folder of a training run (it has no {CONFIG_FILE})")
-    config = json.loads((run / CONFIG_FILE).read_text())
+    return json.loads((run / CONFIG_FILE).read_text())
+
+
+def _from_run(run: Path, network: str, option: str, ema: bool = True) -> Network:
+    config = _config(run, option)
     stage = config["stage"]
     if NETWORK_OF_STAGE[stage] != network:
         raise UserError(f"{option}={run} is a run of stage {stage}, which trains no {network}: give another run")
@@ -54,4 +70,6 @@ def _from_run(run: Path, network: str, option: str) -> Network:
     if stage == "vae":
         std = np.sqrt(weights["latent_square"] - np.square(weights["latent_mean"]))
         scale_factor = np.float32(1.0 / std)
+    if not ema:
+        weights, step = load_parameters(run, option)
     return Network(weights[stage], model_config(config["model"]), scale_factor, f"{stage}, step {step}")
