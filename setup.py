@@ -10,6 +10,7 @@ VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "flashsr_jax" / "__init__.p
 
 # Ranges, since another version may measure differently; accel: numba, without which ViSQOL is several times slower
 EVAL = ["visqol-python[accel]>=3.8,<4", "zimtohrli>=0.2.1,<0.3"]
+HUB = ["huggingface_hub>=0.25"]
 
 setup(
     name="flashsr_jax",
@@ -46,7 +47,8 @@ setup(
     ],
     extras_require={
         "eval": EVAL,
-        "test": ["pytest>=8", "ruff>=0.8", "selenium>=4.20", *EVAL],
+        "hub": HUB,  # --weights hf:OWNER/REPO
+        "test": ["pytest>=8", "ruff>=0.8", "selenium>=4.20", *EVAL, *HUB],
         "tf": ["pydub>=0.25", "tensorflow>=2.18"],  # TFDS catalogue datasets with Audio features, such as vctk
     },
     entry_points={"console_scripts": ["flashsr = flashsr_jax.cli:main"]},

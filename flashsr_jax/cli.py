@@ -215,7 +215,10 @@ def _add_upscale(commands) -> None:
 
     networks = upscale.add_argument_group("networks")
     networks.add_argument(
-        "--weights", default="small", metavar="FILE", help="a .safetensors file (default: the model that comes along)"
+        "--weights",
+        default="small",
+        metavar="FILE",
+        help="a .safetensors file, or hf:OWNER/REPO (default: the model that comes along)",
     )
     networks.add_argument(
         "--steps", type=_integer(1, 1000), default=1, metavar="N", help="evaluations of the diffusion model (default 1)"

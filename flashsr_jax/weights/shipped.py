@@ -1,11 +1,41 @@
-"""Models that come with the package, by name."""
+"""Weights by name: models that come with the package, and those of the Hugging Face Hub."""
 
 import os
 from pathlib import Path
 
+from flashsr_jax.errors import UserError
+
 SHIPPED = {"small": Path(__file__).parent / "small.safetensors"}
+HUB = "hf:"
+HUB_FILE = "model.safetensors"  # of a repository, unless the name says another
 
 
 def weights_path(model: str | os.PathLike) -> Path:
-    """The weights file of a shipped model's name; any other string is a path itself."""
-    return SHIPPED.get(str(model), Path(model))
+    """The weights file of a shipped model's name, or of `hf:OWNER/REPO` or `hf:OWNER/REPO/FILE`, which is fetched into
+    the hub's own cache once; any other string is a path itself.
+
+    Raises UserError where something cannot be fetched and is not in the cache.
+    """
+    name = str(model)
+    return _from_hub(name) if name.startswith(HUB) else SHIPPED.get(name, Path(model))
+
+
+def _from_hub(name: str) -> Path:
+    owner, _, rest = name.removeprefix(HUB).partition("/")
+    repository, _, file = rest.partition("/")
+    if not owner or not repository:
+        raise UserError(f"{name}: write hf:OWNER/REPO, or hf:OWNER/REPO/FILE")
+    try:
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    except ImportError as error:
+        raise UserError(f"{name} needs huggingface_hub: pip install 'flashsr_jax[hub]'") from error
+    try:
+        return Path(hf_hub_download(f"{owner}/{repository}", file or HUB_FILE))
+    except LocalEntryNotFoundError as error:
+        raise UserError(
+            f"{name} is not in the hub's cache, and the hub cannot be reached; is there a network?"
+        ) from error
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"{name} cannot be fetched: {reason}") from error
