@@ -20,11 +20,8 @@ def get_config(preset):
     config.losses = {
         "latent": 1.0,
         "mel": 0.5,  # of the decoded log-mel
-        "ssim": 0.0,  # of the decoded log-mel's local structure
-        "audible_db": 0.0,  # 0: all levels matter alike; 60: those 60 dB under the loudest hardly
         "high_band": {"tiny": 1.0, "small": 3.0, "base": 1.0}[preset],  # weight of what is above the cutoff in both
     }
-    config.decoded_frames = {"tiny": 0, "small": 96, "base": 0}[preset]  # of a window, for mel and ssim; 0: all
     config.optimizer = {
         "regression": optimizer(
             {"tiny": 1e-3, "small": 2e-3, "base": 1e-4}[preset],

@@ -51,37 +51,6 @@ def _mel_centres(bins: int) -> np.ndarray:
     return librosa.mel_frequencies(bins + 2, fmin=audio.MEL_FMIN, fmax=audio.MEL_FMAX)[1:-1].astype(np.float32)
 
 
-def audibility(mel_BxTxF: jax.Array, range_db: float) -> jax.Array:
-    """Weight (B, T, F) of each place of a log-mel: 1 at the example's loudest one, falling linearly in dB to 0.1 at
-    0.9 x `range_db` under it: what is too soft to be heard beside the rest matters little."""
-    below_db = 20 / np.log(10) * (jnp.max(mel_BxTxF, axis=(1, 2), keepdims=True) - mel_BxTxF)
-    return jnp.clip(1.0 - below_db / range_db, 0.1, 1.0)
-
-
-def structural_dissimilarity(
-    estimate_BxTxF: jax.Array, target_BxTxF: jax.Array, weight: jax.Array | float = 1.0, range_db: float = 60.0
-) -> jax.Array:
-    """1 - SSIM (Wang et al. 2004, eq. 13) of two log-mels in dB, over places of 90 ms by 9 bins, weighted as `l1`.
-
-    What is more than `range_db` under the target's loudest place counts as silence. A local mean alone, which L1 asks
-    for where the target is uncertain, has the wrong variance here: it costs as much as a wrong level. Zimtohrli
-    (Alakuijala et al. 2025, arXiv:2509.26133) compares its own spectrograms by the same index.
-    """
-    peak = jnp.max(target_BxTxF, axis=(1, 2), keepdims=True)
-    x, y = (jnp.clip(1.0 + 20 / np.log(10) * (mel - peak) / range_db, 0.0) for mel in (estimate_BxTxF, target_BxTxF))
-
-    def local_mean(values):
-        return lax.reduce_window(values, 0.0, lax.add, (1, 9, 9), (1, 1, 1), "VALID") / 81
-
-    mean_x, mean_y = local_mean(x), local_mean(y)
-    variance_x, variance_y = local_mean(x * x) - mean_x**2, local_mean(y * y) - mean_y**2
-    covariance = local_mean(x * y) - mean_x * mean_y
-    luminance = (2 * mean_x * mean_y + 1e-4) / (mean_x**2 + mean_y**2 + 1e-4)
-    structure = (2 * covariance + 9e-4) / (variance_x + variance_y + 9e-4)
-    weight = jnp.broadcast_to(weight, x.shape)[:, 4:-4, 4:-4]
-    return _per_example(1.0 - luminance * structure, weight)
-
-
 def kl_divergence(mean: jax.Array, logvar: jax.Array) -> jax.Array:
     """KL(N(mean, exp(logvar)) || N(0, 1)), mean over the latent's elements (Kingma & Welling 2014, appendix B)."""
     return _per_example(0.5 * (jnp.square(mean) + jnp.exp(logvar) - 1.0 - logvar))

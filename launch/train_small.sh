@@ -17,7 +17,7 @@ train() {
   shift 4
   python -m flashsr_jax.main --config "configs/$stage.py:small" --workdir "$runs/$run" --config.data.dir="$corpus" \
     --config.dtype="$dtype" --config.data.workers="$workers" --config.batch_size="${BATCH:-$batch}" \
-    --config.steps="${STEPS:-$steps}" --config.log_every=100 --config.checkpoint.every=350 --config.eval.every=700 \
+    --config.steps="${STEPS:-$steps}" --config.log_every=100 --config.checkpoint.every=500 --config.eval.every=1000 \
     --config.eval.clips_per_class=8 "$@"
 }
 
@@ -36,10 +36,8 @@ for stage in "$@"; do
         --config.optimizer.vocoder.decay=0.95 ;;
     vae) train vae vae 4500 4 --config.optimizer.vae.warmup_steps=300 --config.optimizer.vae.decay=0.604 ;;
     regression)
-      train regression regression 2800 12 "${sources[@]}" "${cached[@]}" --config.init_from="$from" \
-        --config.losses.mel=0.0 --config.losses.ssim=1.0 --config.losses.audible_db=40.0 \
-        --config.eval.perceptual=True --config.best_metric=zimtohrli \
-        --config.optimizer.regression.lr=1.5e-3 --config.optimizer.regression.decay=0.286 ;;
+      train regression regression 4000 12 "${sources[@]}" "${cached[@]}" --config.init_from="$from" \
+        --config.losses.mel=0.0 --config.optimizer.regression.decay=0.55 ;;
     teacher)
       train teacher teacher 30000 12 "${sources[@]}" "${cached[@]}" --config.init_from="${from:-$runs/regression}" ;;
     student)

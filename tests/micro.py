@@ -28,9 +28,6 @@ def get_config(stage):
     if stage == "vae":
         config.losses.adversarial_from = 0
         config.discriminator.channels = 8
-    if stage == "regression":
-        config.decoded_frames = 16
-        config.losses.update(ssim=0.5, audible_db=60.0)
     if stage == "teacher":
         config.eval.steps = 2
     if stage == "student":

@@ -1,20 +1,15 @@
 """Stage `regression`: the student's U-Net trained without diffusion, to predict the clean latents at t = 999 at once.
 
-latent x L1 of the clean latents + mel x L1 + ssim x structural dissimilarity of the log-mel that the frozen VAE decodes
-of them, all weighted by band and, if wanted, by audibility. What the diffusion stages have to beat, and a start for the
-teacher (config.init_from).
+L1 of the clean latents + mel x L1 of the log-mel that the frozen VAE decodes of them. What the diffusion stages have to
+beat, and a start for the teacher (config.init_from).
 Letters: B batch, N samples, F mel bins; latents are (B, T, F, C).
 """
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from flashsr_jax import losses
 from flashsr_jax.diffusion import STEPS, z0_from_v
-from flashsr_jax.errors import UserError
 from flashsr_jax.models.unet import UNet
 from flashsr_jax.pipeline import decode
 from flashsr_jax.train import student
@@ -36,18 +31,12 @@ def init(config, frozen: dict, key: jax.Array) -> TrainState:
 
 def train_step(config, state: TrainState, frozen: dict, batch: dict, key: jax.Array):
     """One update of the U-Net."""
-    key_encode, key_noise, key_crop = jax.random.split(key, 3)
+    key_encode, key_noise = jax.random.split(key)
     model, dtype = model_of(config), dtype_of(config)
     windows, metrics = latents(config, frozen, batch, key_encode)
     z0, z_lr = windows.hr, windows.lr
     mel_weight, latent_weight = band_weights(config, batch, z0.shape[2])
-    if config.losses.audible_db:
-        audible = losses.audibility(windows.mel, config.losses.audible_db)
-        mel_weight = mel_weight * audible
-        latent_weight = latent_weight * jax.image.resize(audible, z0.shape[:3], "linear")[..., None]
     noise, t_B = jax.random.normal(key_noise, z0.shape), jnp.full(z0.shape[:1], STEPS - 1)
-
-    crop = _random_stretch(config, key_crop)
 
     def mean_of(loss_B):
         return losses.weighted_mean(loss_B, windows.weight)
@@ -55,35 +44,14 @@ def train_step(config, state: TrainState, frozen: dict, batch: dict, key: jax.Ar
     def loss(params):
         z_hat = z0_from_v(noise, t_B, UNet(model.unet, dtype).apply({"params": params}, noise, z_lr, t_B))
         terms = {"latent": mean_of(losses.l1(z_hat, z0, latent_weight))}
-        if config.losses.mel or config.losses.ssim:
-            z_crop, mel, weight = crop(z_hat), crop(windows.mel), crop(mel_weight)
-            decoded = decode(frozen["vae"], model, z_crop, frozen["scale_factor"], dtype)
-            terms["mel"] = mean_of(losses.l1(decoded, mel, weight))
-            terms["ssim"] = mean_of(losses.structural_dissimilarity(decoded, mel, weight))
+        if config.losses.mel:
+            decoded = decode(frozen["vae"], model, z_hat, frozen["scale_factor"], dtype)
+            terms["mel"] = mean_of(losses.l1(decoded, windows.mel, mel_weight))
         return sum(config.losses[name] * term for name, term in terms.items()), terms
 
     (total, terms), gradients = jax.value_and_grad(loss, has_aux=True)(state.params["regression"])
     state, norm = apply_gradients(config, state, "regression", gradients)
     return finish_step(config, state, "regression"), metrics | {"loss": total, **terms, **norm}
-
-
-def _random_stretch(config, key: jax.Array) -> Callable[[jax.Array], jax.Array]:
-    """A function that cuts the same random stretch of `decoded_frames` out of mels and latents (B, T, ...), and leaves
-    weights (B, 1, ...) alone: decoding is the dearest part of a step, so a stretch stands for the window."""
-    window, stride = config.data.window_frames, model_of(config).vae.stride
-    frames = config.decoded_frames or window
-    if frames % stride or not 9 <= frames <= window:
-        raise UserError(
-            f"config.decoded_frames={frames}: take a multiple of {stride} from 9 to "
-            f"config.data.window_frames={window}, or 0"
-        )
-    start = jax.random.randint(key, (), 0, (window - frames) // stride + 1)
-
-    def crop(x):
-        unit = window // x.shape[1]  # frames of one position
-        return x if x.shape[1] == 1 else lax.dynamic_slice_in_dim(x, start * stride // unit, frames // unit, 1)
-
-    return crop
 
 
 def eval_step(config, weights: dict, frozen: dict, batch: dict, key: jax.Array) -> dict:
