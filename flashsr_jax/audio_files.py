@@ -16,7 +16,7 @@ import soundfile as sf
 from flashsr_jax.audio import SAMPLE_RATE
 from flashsr_jax.degrade import BandwidthMeter
 from flashsr_jax.errors import UserError
-from flashsr_jax.windows import check_rate
+from flashsr_jax.windows import check_finite, check_rate
 
 BLOCK = 1 << 17  # samples read at a time
 WAV_LIMIT = 2**32 - 2**16  # bytes of audio that a plain wav can hold; longer ones are written as RF64
@@ -45,12 +45,7 @@ def survey(path: Path) -> Survey:
         meters = [BandwidthMeter(audio.samplerate) for _ in range(audio.channels)]
         samples = 0
         for block_CxN in blocks(audio):
-            if not np.isfinite(block_CxN).all():
-                channel, sample = np.argwhere(~np.isfinite(block_CxN))[0]
-                raise UserError(
-                    f"sample {samples + sample} of channel {channel + 1} is {block_CxN[channel, sample]}: "
-                    "repair the input"
-                )
+            check_finite(block_CxN, samples)
             samples += block_CxN.shape[1]
             for meter, x_N in zip(meters, block_CxN, strict=True):
                 meter.update(x_N)

@@ -1,5 +1,7 @@
 """Weights in and out through the command line: the published form, Orbax, training runs."""
 
+import dataclasses
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +12,7 @@ import pytest
 from parity import UNET_TINY
 from safetensors.numpy import load_file, save_file
 
-from flashsr_jax.checkpoint import load_tree
+from flashsr_jax.checkpoint import Checkpoints, load_tree
 from flashsr_jax.cli import main
 from flashsr_jax.diffusion import schedule
 from flashsr_jax.errors import UserError
@@ -108,6 +110,20 @@ def test_orbax(capsys):
     jax.tree.map(np.testing.assert_array_equal, tree, params)
     assert main(["weights", "export", "official.safetensors", "--to", "orbax", "-o", "tree"]) == 1
     assert "tree exists" in capsys.readouterr().err
+
+
+def test_a_run_gives_its_average_or_its_last_parameters(capsys):
+    kernel = np.arange(3, dtype=np.float32)
+    Path("run").mkdir()
+    Path("run/config.json").write_text(json.dumps({"stage": "vocoder", "model": dataclasses.asdict(SMALL)}))
+    checkpoints = Checkpoints("run", 1, "lsd")
+    state = {"params": {"vocoder": {"kernel": kernel + 1}, "head": {"bias": kernel}}, "opt_state": [kernel, ()]}
+    checkpoints.save(7, {"vocoder": {"kernel": kernel}}, state, {"batches": 7})
+    checkpoints.close()
+    for option, expected in ((), kernel), (("--last",), kernel + 1):
+        out = "tree" + "".join(option)
+        assert main(["weights", "export", "run", "--to", "orbax", "-o", out, *option]) == 0, capsys.readouterr().err
+        np.testing.assert_array_equal(load_tree(out)["vocoder"]["kernel"], expected)
 
 
 def test_what_does_not_fit_is_listed_by_name(capsys):
