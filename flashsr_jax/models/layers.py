@@ -10,6 +10,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from flashsr_jax.models.convolution import conv2d
+
 Dtype = Any
 
 
@@ -20,12 +22,30 @@ def group_norm(channels: int, epsilon: float, dtype: Dtype, name: str) -> nn.Gro
     return nn.GroupNorm(groups, epsilon=epsilon, use_fast_variance=False, dtype=dtype, name=name)
 
 
+class Conv(nn.Module):
+    """Square 2-D convolution with bias; `zero` initialises its kernel with zeros."""
+
+    features: int
+    size: int
+    stride: int = 1
+    padding: Any = "SAME"
+    zero: bool = False
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x_BxTxFxC: jax.Array) -> jax.Array:
+        init = nn.initializers.zeros if self.zero else nn.initializers.lecun_normal()
+        kernel = self.param("kernel", init, (self.size, self.size, x_BxTxFxC.shape[-1], self.features))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        x, kernel, bias = (value.astype(self.dtype) for value in (x_BxTxFxC, kernel, bias))
+        return conv2d(x, kernel, self.stride, self.padding) + bias
+
+
 def conv(
     features: int, kernel: int, dtype: Dtype, name: str, *, stride: int = 1, padding: Any = "SAME", zero: bool = False
-) -> nn.Conv:
-    """Square 2-D convolution; `zero` initialises its kernel with zeros."""
-    init = nn.initializers.zeros if zero else nn.initializers.lecun_normal()
-    return nn.Conv(features, (kernel, kernel), stride, padding, kernel_init=init, dtype=dtype, name=name)
+) -> Conv:
+    """Square 2-D convolution `name` in the compute type `dtype`."""
+    return Conv(features, kernel, stride, padding, zero, dtype, name=name)
 
 
 def upsample_nearest(x_BxTxFxC: jax.Array) -> jax.Array:
