@@ -48,7 +48,7 @@ setup(
     extras_require={
         "eval": EVAL,
         "hub": HUB,  # --weights hf:OWNER/REPO
-        "test": ["pytest>=8", "ruff>=0.8", "selenium>=4.20", *EVAL, *HUB],
+        "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.8", "selenium>=4.20", *EVAL, *HUB],
         "tf": ["pydub>=0.25", "tensorflow>=2.18"],  # TFDS catalogue datasets with Audio features, such as vctk
     },
     entry_points={"console_scripts": ["flashsr = flashsr_jax.cli:main"]},

@@ -8,4 +8,5 @@ if [ $# -gt 0 ]; then
 fi
 # Parity at the published size takes 6 GB, which a process of its own gives back before the other tests start theirs.
 python -m pytest -m "full"
-exec python -m pytest -m "not slow and not full"
+# Two workers, each with a file of tests at a time: compiling, most of the work, keeps one core busy.
+exec python -m pytest -m "not slow and not full" -n 2 --dist loadfile

@@ -1,6 +1,8 @@
-"""Shared by all tests: eight CPU devices, a compilation cache that outlives the run, and one small dataset."""
+"""Shared by all tests: eight CPU devices, a compilation cache that outlives the run, a small dataset, trained runs."""
 
+import fcntl
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -9,6 +11,7 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "xla"))
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
+from training import train_all  # noqa: E402
 
 from flashsr_jax.runtime import enable_compilation_cache  # noqa: E402
 
@@ -21,7 +24,31 @@ def dataset(tmp_path_factory) -> Path:
     """The committed recordings, built as a user builds them."""
     from flashsr_jax.cli import main
 
-    out = tmp_path_factory.mktemp("data") / "dataset"
     recordings = ROOT / "tests" / "recordings"
-    assert main(["data", "build", str(recordings), "--csv", str(recordings / "recordings.csv"), "--out", str(out)]) == 0
-    return out
+    table = str(recordings / "recordings.csv")
+
+    def build(folder: Path) -> None:
+        assert main(["data", "build", str(recordings), "--csv", table, "--out", str(folder)]) == 0
+
+    return _shared(tmp_path_factory, "dataset", build)
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory, dataset) -> dict[str, Path]:
+    """All stages trained in a row at micro size; {stage: folder}. Tests read them and change nothing."""
+    folder = _shared(tmp_path_factory, "runs", lambda folder: train_all(folder, dataset))
+    return {path.name: path for path in folder.iterdir()}
+
+
+def _shared(tmp_path_factory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that `make` fills, once for all processes that share these tests (pytest -n)."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    folder, done = root / name, root / f"{name}.done"
+    with (root / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            make(folder)
+            done.touch()
+    return folder

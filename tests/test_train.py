@@ -1,63 +1,17 @@
 """Training as a researcher runs it: the command line, all four stages in a row, kills, mistakes."""
 
-import json
-import os
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from training import ENVIRONMENT, ROOT, assert_same_checkpoint, command, finish, logged, run, without_speed
 
 from flashsr_jax.checkpoint import Checkpoints, load_weights
 from flashsr_jax.cli import main as flashsr
 from flashsr_jax.weights.store import load_weights as load_file
-
-ROOT = Path(__file__).parent.parent
-# Programs this small run for milliseconds and compile for a minute: no optimization halves the whole.
-ENVIRONMENT = os.environ | {"JAX_NUM_CPU_DEVICES": "1", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-
-
-def command(stage, workdir, dataset, *options):
-    """The command line of a micro-sized stage."""
-    config = ["--config", f"{ROOT}/tests/micro.py:{stage}", "--workdir", str(workdir)]
-    return [sys.executable, "-m", "flashsr_jax.main", *config, f"--config.data.dir={dataset}", *options]
-
-
-def run(*args, **kwargs):
-    """Run to the end; (exit code, stderr)."""
-    done = subprocess.run(command(*args, **kwargs), cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
-    return done.returncode, done.stderr
-
-
-def logged(workdir):
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-
-
-def without_speed(lines):
-    timed = ("_per_second", "_percent")
-    return [{name: value for name, value in line.items() if not name.endswith(timed)} for line in lines]
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory, dataset):
-    """All stages trained in a row, each on the ones before it; {stage: folder}."""
-    root = tmp_path_factory.mktemp("runs")
-    folders = {stage: root / stage for stage in ("vocoder", "vae", "regression", "teacher", "student")}
-    vae, teacher, vocoder = (f"--config.{stage}_from={folders[stage]}" for stage in ("vae", "teacher", "vocoder"))
-    for stage, options in {
-        "vocoder": [],
-        "vae": [vocoder],
-        "regression": [vae, vocoder],
-        "teacher": [vae, vocoder, f"--config.init_from={folders['regression']}"],
-        "student": [vae, teacher, vocoder],
-    }.items():
-        code, stderr = run(stage, folders[stage], dataset, *options)
-        assert code == 0, stderr
-    return folders
 
 
 def test_every_stage_reports_its_losses_its_speed_and_its_scores(runs):
@@ -97,17 +51,17 @@ def test_the_unet_stages_train_on_windows_that_were_encoded_before(runs, dataset
     def cache(out, *options):
         program = command("student", tmp_path, dataset, "--out", str(out), "--windows", "20", *sources, *options)
         program[2] = "flashsr_jax.cache_latents"
-        return subprocess.run(program, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
+        return finish(program)
 
-    done = cache(tmp_path / "latents")
-    assert done.returncode == 0 and "20 of 20 windows" in done.stderr, done.stderr
+    code, stderr = cache(tmp_path / "latents")
+    assert code == 0 and "20 of 20 windows" in stderr, stderr
     cached = f"--config.data.latents={tmp_path}/latents"
     code, stderr = run("student", tmp_path / "student", dataset, *sources, cached)
     assert code == 0, stderr
     assert "passes: " in stderr and len(logged(tmp_path / "student")) == len(logged(runs["student"]))
 
-    done = cache(tmp_path / "latents")
-    assert done.returncode == 1 and "exists: choose another --out" in done.stderr.strip().splitlines()[-1]
+    code, stderr = cache(tmp_path / "latents")
+    assert code == 1 and "exists: choose another --out" in stderr.strip().splitlines()[-1]
     longer = "--config.data.window_frames=64"
     code, stderr = run("student", tmp_path / "longer", dataset, *sources, cached, longer)
     assert code == 1 and "has windows of 32 frames, the run of 64" in stderr.strip().splitlines()[-1]
@@ -150,25 +104,8 @@ def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(dataset, tmp_path):
     code, stderr = run("vocoder", folder, dataset, *options)
     assert code == 0, stderr
     assert "resuming from step" in stderr
-    _assert_same_checkpoint(tmp_path / "whole", folder, 60)
+    assert_same_checkpoint(tmp_path / "whole", folder, 60)
     assert without_speed(logged(folder)) == without_speed(logged(tmp_path / "whole"))
-
-
-def _assert_same_checkpoint(one, other, step):
-    import jax
-    from orbax.checkpoint import v1 as ocp
-
-    def load(folder):
-        with ocp.training.Checkpointer(folder / "checkpoints") as checkpointer:
-            position = checkpointer.checkpointables_metadata(step).custom_metadata
-            return checkpointer.load_checkpointables(step), position
-
-    (tree, position), (other_tree, other_position) = load(one), load(other)
-    assert position == other_position
-    leaves, other_leaves = jax.tree.leaves_with_path(tree), jax.tree.leaves_with_path(other_tree)
-    assert len(leaves) > 100
-    for (path, a), (_, b) in zip(leaves, other_leaves, strict=True):
-        np.testing.assert_array_equal(np.asarray(a), np.asarray(b), err_msg=str(path))
 
 
 def test_last_and_best_checkpoints_are_kept(tmp_path):
