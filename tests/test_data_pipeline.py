@@ -44,6 +44,7 @@ def settings(folder, **changes) -> ConfigDict:
         "cutoff_hz": (2000.0, 16_000.0),
         "log_cutoff": False,
         "order": (2, 10),
+        "max_corrupt_records": 0,
     }
     return ConfigDict(defaults | changes)
 

@@ -1,11 +1,14 @@
 """From a dataset of `flashsr data build` to training batches and to fixed evaluation clips.
 
 Letters: B batch, N samples of a window. Everything random about an example follows from (seed, its position in the
-stream), so batches do not depend on the number of worker processes, and a position alone resumes the stream.
+stream), so batches do not depend on the number of worker processes, and a position alone resumes the stream. That goes
+for examples that had to be drawn again because a record cannot be read, too.
 """
 
 import csv
 import itertools
+import logging
+import math
 import weakref
 from collections import defaultdict
 from collections.abc import Iterator
@@ -23,10 +26,23 @@ from flashsr_jax.data.build import CLASSES, MANIFEST
 from flashsr_jax.data.recording import segment_lengths
 from flashsr_jax.errors import UserError
 
+LOGGER = logging.getLogger(__name__)
 CROSSFADE = 480  # 10 ms between joined recordings
 MIXUP_BETA = 5.0
 LR_SIMULATIONS = ("device", "exact")
 PREFETCHED_BATCHES = 2  # per worker process
+DRAWS = 8  # of one example, until every record it is made of can be read
+
+
+class CorruptRecord(UserError):
+    """A record of a dataset that cannot be read: names it and says why. `index` is its segment's."""
+
+    def __init__(self, index: int, text: str):
+        super().__init__(text)
+        self.index = index
+
+    def __reduce__(self):  # from a worker process
+        return CorruptRecord, (self.index, str(self))
 
 
 class Clip(NamedTuple):
@@ -62,16 +78,35 @@ class Recordings:
         self.class_id = np.array([CLASSES.index(row["class"]) for row, _, _ in segments], np.int32)
         self.bandwidth_hz = np.array([float(row["bandwidth_hz"]) for row, _, _ in segments], np.float32)
         self.group = [row["group"] for row, _, _ in segments]
+        self._name = [f"{row['path']}, segment {i}" for row, i, _ in segments]
         self._source = tfds.builder_from_directory(folder).as_data_source(split)
         if len(self._source) != len(segments):
             raise UserError(f"{folder}: {MANIFEST} does not belong to the records of {split}; build the dataset again")
 
     def read(self, index: int, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """Samples start ... stop of a segment."""
-        record = self._source[int(index)]
-        if (record["fingerprint"].decode(), record["segment"]) != self.fingerprint[index]:
+        """Samples start ... stop of a segment. Raises CorruptRecord where they cannot be read."""
+        where = f"{self.folder}, {self.split} record {index} ({self._name[index]})"
+        try:
+            record = self._source[int(index)]
+            fingerprint = record["fingerprint"].decode(), record["segment"]
+            audio_N, gain = record["audio"], float(record["gain"])
+        except Exception as error:  # of ArrayRecord, TFDS or protocol buffers, which have no class in common
+            raise CorruptRecord(index, f"{where}: {' '.join(str(error).split())}") from error
+        if fingerprint != self.fingerprint[index]:
             raise UserError(f"{self.folder}: {MANIFEST} does not belong to the records; build the dataset again")
-        return record["audio"][start:stop] * np.float32(record["gain"])
+        if len(audio_N) != self.length[index] or not math.isfinite(gain):
+            raise CorruptRecord(
+                index, f"{where}: {len(audio_N)} samples of gain {gain}, {MANIFEST} says {self.length[index]} samples"
+            )
+        return audio_N[start:stop] * np.float32(gain)
+
+    def fault(self, index: int) -> str:
+        """What is wrong with a segment that could not be read."""
+        try:
+            self.read(index)
+        except CorruptRecord as error:
+            return str(error)
+        return f"{self.folder}, {self.split} record {index} ({self._name[index]}): could not be read, but can be now"
 
 
 class Windows:
@@ -131,7 +166,11 @@ def _crossfaded(x_N: np.ndarray, y_N: np.ndarray) -> np.ndarray:
 
 
 class Examples:
-    """Turns a position in a class into a training example; `data` as for `make_iterator`."""
+    """Turns a position in a class into a training example; `data` as for `make_iterator`.
+
+    Where a record cannot be read, a window of the class is drawn instead. `corrupt` (DRAWS,) of an example holds the
+    segments that failed, and else -1.
+    """
 
     def __init__(self, windows: dict[str, Windows], data):
         self._windows = windows
@@ -147,6 +186,16 @@ class Examples:
 
     def __call__(self, position: tuple[str, int], rng: np.random.Generator) -> dict[str, np.ndarray]:
         class_name, index = position
+        corrupt = np.full(DRAWS, -1, np.int32)
+        for draw in range(DRAWS):
+            try:
+                return self._example(class_name, index, rng) | {"corrupt": corrupt}
+            except CorruptRecord as error:
+                corrupt[draw], last = error.index, error
+                index = int(rng.integers(len(self._windows[class_name])))
+        raise UserError(f"{DRAWS} records in a row cannot be read, the last: {last}")
+
+    def _example(self, class_name: str, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         hr, bandwidth_hz = self._windows[class_name].cut(index, rng)
         if rng.random() < self._mix_probability:
             other, other_bandwidth_hz = self._other_class(class_name, rng)
@@ -179,11 +228,24 @@ def _mixed(x_N: np.ndarray, y_N: np.ndarray, rng: np.random.Generator) -> np.nda
 
 class BatchIterator(Iterator[dict]):
     """Endless training batches. `get_state` is a small dict that JSON can hold; `set_state` takes it on any number of
-    workers and, with the same total batch, of processes."""
+    workers and, with the same total batch, of processes.
 
-    def __init__(self, batches: grain.MapDataset, workers: int, pass_examples: dict[str, float]):
+    Records that cannot be read are named once each, also over resumed runs, and counted; raises UserError at the one
+    after `max_corrupt`. Each process counts those that it has met.
+    """
+
+    def __init__(
+        self,
+        batches: grain.MapDataset,
+        workers: int,
+        pass_examples: dict[str, float],
+        recordings: Recordings | None = None,
+        max_corrupt: int = 0,
+    ):
         self.pass_examples = pass_examples  # of the whole stream, in which each class is seen once
+        self.new_corrupt = 0  # records first met in the batch that was taken last
         self._batches, self._workers = batches, workers
+        self._recordings, self._max_corrupt, self._corrupt = recordings, max_corrupt, set()
         self._taken, self._iterator, self._close = 0, None, lambda: None
 
     def __next__(self) -> dict:
@@ -191,24 +253,39 @@ class BatchIterator(Iterator[dict]):
             self._iterator = iter(self._dataset())
             self._close = weakref.finalize(self, self._iterator.close)  # also when the program ends
         batch = next(self._iterator)
+        self._count(batch.pop("corrupt", np.zeros(0, np.int32)))
         self._taken += 1
         if self._workers:  # out of the workers' shared memory, which would last as long as the arrays
             batch = jax.tree.map(np.array, batch)
         return batch
 
     def get_state(self) -> dict:
-        """Position in the stream: the number of batches taken."""
-        return {"batches": self._taken}
+        """Position in the stream: the number of batches taken; and the records that could not be read so far."""
+        return {"batches": self._taken, "corrupt": sorted(self._corrupt)}
 
     def set_state(self, state: dict) -> None:
         """Go on after the batches that were taken when `state` was got."""
         self.close()
         self._taken = int(state["batches"])
+        self._corrupt = set(state.get("corrupt", ()))
 
     def close(self) -> None:
         """Stop the worker processes and the prefetching; the next batch starts them again."""
         self._close()
         self._iterator = None
+
+    def _count(self, corrupt: np.ndarray) -> None:
+        met = {int(index) for index in corrupt.flat if index >= 0} - self._corrupt
+        self.new_corrupt = len(met)
+        for index in sorted(met):
+            self._corrupt.add(index)
+            fault = self._recordings.fault(index)
+            if len(self._corrupt) > self._max_corrupt:
+                raise UserError(
+                    f"{fault}; records that cannot be read: {len(self._corrupt)}, "
+                    f"config.data.max_corrupt_records={self._max_corrupt}: build the dataset again, or raise the limit"
+                )
+            LOGGER.warning("%s; left out (%d, limit %d)", fault, len(self._corrupt), self._max_corrupt)
 
     def _dataset(self) -> grain.IterDataset:
         rest = self._batches[self._taken :]
@@ -240,12 +317,13 @@ def make_iterator(
     `degrade.draw_filter` within `data.cutoff_hz` and `data.order`, with `data.log_cutoff`. A batch holds `hr` (B, N)
     float32; `lr` (B, N) if `data.lr_simulation` is "exact", else `filter`: arrays for
     `degrade_jax.simulate_low_resolution`; `cutoff_hz`, `bandwidth_hz` (B,) float32, `class_id` (B,) int32. `workers`
-    processes prepare batches (0: this one).
+    processes prepare batches (0: this one). Up to `data.max_corrupt_records` records that cannot be read are left out.
     Raises UserError for a dataset without one of the weighted classes.
     """
     if data.lr_simulation not in LR_SIMULATIONS:
         raise UserError(f"data.lr_simulation={data.lr_simulation!r} is not one of {', '.join(LR_SIMULATIONS)}")
-    windows = _windows(data, split, window_samples)
+    recordings = Recordings(data.dir, split)
+    windows = _windows(data, recordings, window_samples)
     streams = [
         grain.MapDataset.source([(name, i) for i in range(len(of_class))]).seed(seed + n).shuffle().repeat()
         for n, (name, of_class) in enumerate(windows.items())
@@ -254,27 +332,40 @@ def make_iterator(
     examples = mixed.seed(seed).random_map(Examples(windows, data))
     total_weight = sum(data.class_weights[name] for name in windows)
     pass_examples = {name: len(of) * total_weight / data.class_weights[name] for name, of in windows.items()}
-    return BatchIterator(examples.batch(batch_size)[process_index::process_count], workers, pass_examples)
+    batches = examples.batch(batch_size)[process_index::process_count]
+    return BatchIterator(batches, workers, pass_examples, recordings, data.max_corrupt_records)
 
 
 def fixed_clips(
     data, split: str, *, count_per_class: int, window_samples: int, cutoff_hz: float, order: int = 8
 ) -> list[Clip]:
     """The same clips at every call: up to `count_per_class` windows of each weighted class, from as many groups as
-    there are, with the exact low resolution of a Chebyshev filter. Raises UserError as `make_iterator` does.
+    there are, with the exact low resolution of a Chebyshev filter. Where a record cannot be read, the next window takes
+    its place. Raises UserError as `make_iterator` does.
     """
     lowpass = degrade.LowpassFilter("cheby1", order, cutoff_hz)
     clips = []
-    for class_name, windows in _windows(data, split, window_samples).items():
+    for class_name, windows in _windows(data, Recordings(data.dir, split), window_samples).items():
         by_group = defaultdict(list)
         for index in range(len(windows)):
             by_group[windows.group(index)].append(index)
         turns = itertools.chain.from_iterable(itertools.zip_longest(*by_group.values()))
-        chosen = [index for index in turns if index is not None][:count_per_class]
-        for number, index in enumerate(chosen):
-            hr, bandwidth_hz = _loudest_cut(windows, index)
+        number, corrupt = 0, set()
+        for index in (index for index in turns if index is not None):
+            if number == count_per_class:
+                break
+            try:
+                hr, bandwidth_hz = _loudest_cut(windows, index)
+            except CorruptRecord as error:
+                if error.index not in corrupt:
+                    LOGGER.warning("%s; another clip takes its place", error)
+                corrupt.add(error.index)
+                continue
             lr = degrade.simulate_low_resolution(hr, lowpass)
             clips.append(Clip(f"{class_name}-{number}", class_name, windows.group(index), bandwidth_hz, hr, lr))
+            number += 1
+        if not number:
+            raise UserError(f"data.dir={data.dir}: no {split} recording of {class_name} can be read: build it again")
     return clips
 
 
@@ -284,14 +375,14 @@ def _loudest_cut(windows: Windows, index: int, candidates: int = 8) -> tuple[np.
     return max((windows.cut(index, rng) for _ in range(candidates)), key=lambda cut: float(np.mean(cut[0] ** 2)))
 
 
-def _windows(data, split: str, samples: int) -> dict[str, Windows]:
+def _windows(data, recordings: Recordings, samples: int) -> dict[str, Windows]:
     """Windows of each class that has a weight."""
-    recordings = Recordings(data.dir, split)
     windows = {name: Windows(recordings, name, samples) for name in CLASSES if data.class_weights.get(name, 0)}
     for name, of_class in windows.items():
         if not len(of_class):
             raise UserError(
-                f"data.dir={data.dir}: no {split} recordings of {name}: add some, or set data.class_weights.{name}=0"
+                f"data.dir={data.dir}: no {recordings.split} recordings of {name}: "
+                f"add some, or set data.class_weights.{name}=0"
             )
     if not windows:
         raise UserError(f"data.class_weights: all are 0; give one of {', '.join(CLASSES)} a weight")

@@ -35,10 +35,12 @@ def common(stage: str, preset: str) -> ConfigDict:
                 "mix_probability": 0.5,
                 "lr_simulation": "device",  # or "exact": scipy in the worker processes
                 "workers": 0 if preset == "tiny" else 8,
+                "max_corrupt_records": 10,  # that cannot be read, and are left out; one more stops the run
             },
             "mesh": {"data": -1, "fsdp": 1},
             "sharding": {"rules": (), "min_size": 2**16},
             "ema_decay": {"tiny": 0.99, "small": 0.999, "base": 0.9999}[preset],
+            "max_skipped_steps": 0,  # whose losses or gradients are not finite; one more stops the run
             "log_every": 50,
             "checkpoint": {"every": 1000, "keep_last": 2},
             "eval": {"every": 5000, "clips_per_class": 2, "cutoff_hz": 4000.0, "perceptual": False},

@@ -15,17 +15,19 @@ from flashsr_jax.files import replacing
 
 LOGGER = logging.getLogger(__name__)
 FILE = "metrics.jsonl"
-COUNTS = "data/"  # metrics that are added up between two lines, not averaged
+COUNTS = ("data/", "skipped_steps")  # metrics that are added up between two lines, not averaged
 
 
 class Logs:
     """Collects the metrics of every step and writes their means; only process 0 writes. A context manager.
 
     A resumed run drops what was logged after the step it resumes from, so that no step stands there twice.
+    `skipped` counts the steps that changed nothing because something was not finite, of at most `max_skipped`.
     """
 
-    def __init__(self, workdir: Path, start_step: int, total_steps: int):
+    def __init__(self, workdir: Path, start_step: int, total_steps: int, max_skipped: int = 0, skipped: int = 0):
         self._total = total_steps
+        self._max_skipped, self.skipped = max_skipped, skipped
         self._collected: list[dict[str, float]] = []
         self._windows = self._seconds = self._flops = self._flops_per_solver_step = 0.0
         self._step_of_last_line, self._time_of_last_line = start_step, time.perf_counter()
@@ -54,20 +56,34 @@ class Logs:
     def add(self, step: int, metrics: dict[str, jax.Array], waited: float) -> None:
         """Take the metrics of one step, and the seconds it waited for data.
 
-        Raises FloatingPointError naming the step and the terms where one is not finite.
+        A step with a metric that is not finite is named and counted as skipped; raises FloatingPointError where that is
+        one too many.
         """
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
         if bad := [f"{name} = {value}" for name, value in values.items() if not math.isfinite(value)]:
-            raise FloatingPointError(f"step {step}: {', '.join(bad)}; stopped, the last checkpoint is as it was")
+            self.skipped += 1
+            if self.skipped > self._max_skipped:
+                before = f"{self._max_skipped} steps were skipped before, config.max_skipped_steps; "
+                raise FloatingPointError(
+                    f"step {step}: {', '.join(bad)}; {before if self._max_skipped else ''}"
+                    "stopped, the last checkpoint is as it was"
+                )
+            LOGGER.warning("step %d: %s; skipped (%d, limit %d)", step, ", ".join(bad), self.skipped, self._max_skipped)
+            values = {name: value for name, value in values.items() if name.startswith(COUNTS)}
+        if self._max_skipped:
+            values["skipped_steps"] = float(bool(bad))
         self._collected.append(values | {"data_wait": waited})
 
     def write(self, step: int) -> None:
         """One line of what was collected since the last one."""
         now = time.perf_counter()
         elapsed, steps = now - self._time_of_last_line, step - self._step_of_last_line
+        names = dict.fromkeys(name for values in self._collected for name in values)  # of a skipped step, only counts
         reduced = {
-            name: (np.sum if name.startswith(COUNTS) else np.mean)([values[name] for values in self._collected])
-            for name in self._collected[0]
+            name: (np.sum if name.startswith(COUNTS) else np.mean)(
+                [values[name] for values in self._collected if name in values]
+            )
+            for name in names
         }
         wait = 100 * reduced.pop("data_wait") * steps / elapsed
         work = self._flops + reduced.get("solver_steps", 0.0) * self._flops_per_solver_step

@@ -24,7 +24,7 @@ from flashsr_jax.train import regression, student, teacher, vae, vocoder
 from flashsr_jax.train.evaluation import ClipSet, evaluate
 from flashsr_jax.train.latents import cached_batches
 from flashsr_jax.train.logs import Logs
-from flashsr_jax.train.state import TrainState
+from flashsr_jax.train.state import TrainState, if_finite
 from flashsr_jax.weights.runs import CONFIG_FILE
 
 LOGGER = logging.getLogger(__name__)
@@ -63,12 +63,12 @@ def train(config, workdir: str) -> dict[str, float]:
     checkpoints = Checkpoints(workdir, config.checkpoint.keep_last, config.best_metric)
     key = jax.random.key(config.seed)
     if checkpoints.latest_step is None:
-        state = programs.init(frozen, key)
+        state, skipped = programs.init(frozen, key), 0
     else:
-        state = _restore(checkpoints, programs, data)
+        state, skipped = _restore(checkpoints, programs, data)
         LOGGER.info("resuming from step %d", checkpoints.latest_step)
     start = int(state.step)
-    with Logs(workdir, start, config.steps) as logs:
+    with Logs(workdir, start, config.steps, config.max_skipped_steps, skipped) as logs:
         run = functools.partial(_run, config, programs, mesh, frozen, key, data, clips, checkpoints, logs)
         try:
             return run(state, start)
@@ -87,7 +87,8 @@ def make_programs(config, stage: ModuleType, mesh, frozen) -> Programs:
     shardings = sharding.tree_shardings(abstract, mesh, *_rules(config))
 
     def step(state, frozen, batch, key):
-        return stage.train_step(config, state, frozen, batch, jax.random.fold_in(key, state.step))
+        after, metrics = stage.train_step(config, state, frozen, batch, jax.random.fold_in(key, state.step))
+        return if_finite(state, after, metrics) if config.max_skipped_steps else after, metrics
 
     return Programs(
         jax.jit(step, out_shardings=(shardings, None), donate_argnums=0),
@@ -113,7 +114,7 @@ def _run(config, programs, mesh, frozen, key, data, clips, checkpoints, logs, st
         state, metrics = programs.step(state, frozen, batch, key)
         if pending is not None:
             logs.add(*pending)
-        pending = (step, metrics, waited)
+        pending = (step, metrics | {"data/corrupt": data.new_corrupt}, waited)
 
         evaluates = step % config.eval.every == 0 or step == config.steps
         saves = step % config.checkpoint.every == 0 or evaluates
@@ -124,7 +125,8 @@ def _run(config, programs, mesh, frozen, key, data, clips, checkpoints, logs, st
         if evaluates:
             scores = evaluate(config, programs.evaluate, state.weights, frozen, clips, key, logs, step)
         if saves:
-            checkpoints.save(step, state.weights, _rest(state), data.get_state(), scores if evaluates else None)
+            position = data.get_state() | {"skipped_steps": logs.skipped}
+            checkpoints.save(step, state.weights, _rest(state), position, scores if evaluates else None)
     return scores
 
 
@@ -163,12 +165,13 @@ def _training_data(config, frozen: dict) -> BatchIterator:
     )
 
 
-def _restore(checkpoints: Checkpoints, programs: Programs, data) -> TrainState:
-    """The newest checkpoint's state, placed as the mesh of this run asks; the data goes on where it stopped."""
+def _restore(checkpoints: Checkpoints, programs: Programs, data) -> tuple[TrainState, int]:
+    """The newest checkpoint's state, placed as the mesh of this run asks, and how many steps were skipped; the data
+    goes on where it stopped."""
     abstract = programs.abstract_state
     weights, rest, position = checkpoints.restore(abstract.weights, _rest(abstract))
     data.set_state(position)
-    return TrainState(weights=weights, **rest)
+    return TrainState(weights=weights, **rest), position.get("skipped_steps", 0)
 
 
 def _rest(state: TrainState) -> dict:

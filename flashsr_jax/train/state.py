@@ -40,3 +40,10 @@ def finish_step(config, state: TrainState, exported: str) -> TrainState:
     """Update the exported EMA and advance the step counter."""
     ema = update_ema(state.weights[exported], state.params[exported], state.step, config.ema_decay)
     return state.replace(step=state.step + 1, weights={**state.weights, exported: ema})
+
+
+def if_finite(before: TrainState, after: TrainState, metrics: dict[str, jax.Array]) -> TrainState:
+    """`after`, or where any of the metrics, gradient norms among them, is not finite, `before` one step on."""
+    finite = jnp.all(jnp.isfinite(jnp.stack([jnp.asarray(value, jnp.float32) for value in metrics.values()])))
+    kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, before)
+    return kept.replace(step=after.step)
