@@ -18,8 +18,6 @@ def enable_compilation_cache() -> Path:
         root = os.environ.get("FLASHSR_CACHE") or Path.home() / ".cache" / "flashsr_jax"
         jax.config.update("jax_compilation_cache_dir", str(Path(root).expanduser() / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
-    # `spectral` partitions its FFTs by itself; without this the address of its callback would be part of the key.
-    jax.config.update("jax_remove_custom_partitioning_ptr_from_cache_key", True)
     return Path(jax.config.jax_compilation_cache_dir)
 
 
