@@ -36,12 +36,10 @@ def _jaxpr_flops(jaxpr: Jaxpr, while_trips: int | None) -> int:
 
 
 def _equation_flops(equation, while_trips: int | None) -> int:
+    if (product := product_flops(equation)) is not None:
+        return product
     primitive = equation.primitive.name
-    if primitive == "dot_general":
-        return _dot_flops(equation)
-    if primitive == "conv_general_dilated":
-        return _convolution_flops(equation)
-    inner = [_jaxpr_flops(jaxpr, while_trips) for jaxpr in _inner_jaxprs(equation.params)]
+    inner = [_jaxpr_flops(jaxpr, while_trips) for jaxpr in inner_jaxprs(equation.params)]
     if primitive == "scan":
         return equation.params["length"] * sum(inner)
     if primitive == "cond":
@@ -53,7 +51,17 @@ def _equation_flops(equation, while_trips: int | None) -> int:
     return sum(inner)
 
 
-def _inner_jaxprs(params: dict) -> Iterator[Jaxpr]:
+def product_flops(equation) -> int | None:
+    """FLOPs of one convolution or matrix product; None for any other equation."""
+    if equation.primitive.name == "dot_general":
+        return _dot_flops(equation)
+    if equation.primitive.name == "conv_general_dilated":
+        return _convolution_flops(equation)
+    return None
+
+
+def inner_jaxprs(params: dict) -> Iterator[Jaxpr]:
+    """The jaxprs among an equation's parameters: bodies of loops, branches, called functions."""
     for value in params.values():
         for item in value if isinstance(value, tuple) else (value,):
             if isinstance(item, ClosedJaxpr):

@@ -1,6 +1,7 @@
 """Training from the command line: python -m flashsr_jax.main --config configs/STAGE.py:PRESET --workdir DIR.
 
 Single fields are changed by --config.optimizer.student.lr=2e-5 and the like. The same command again resumes.
+--dry-run instead of --workdir prints what the run will need of every device; see `flashsr_jax.plan`.
 """
 
 import logging
@@ -10,11 +11,19 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from flashsr_jax.errors import UserError
+from flashsr_jax.plan.command import dry_run
 from flashsr_jax.runtime import enable_compilation_cache
 from flashsr_jax.train.loop import train
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "configs/STAGE.py:PRESET", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run: checkpoints, logs, configuration")
+_DRY_RUN = flags.DEFINE_bool(
+    "dry-run", False, "Print shardings, memory, FLOPs, collectives and predicted speed; train not"
+)
+_DEVICES = flags.DEFINE_integer("devices", None, "Dry run: on so many devices instead of those that are here")
+_COMPILE_FOR = flags.DEFINE_string(
+    "compile-for", None, "Dry run: also compile, for `here` or a TPU topology such as v5e:2x4, and print what XLA says"
+)
 
 
 def main(argv):
@@ -22,7 +31,10 @@ def main(argv):
     del argv
     prepare()
     try:
-        train(CONFIG.value, _WORKDIR.value)
+        if _DRY_RUN.value:
+            dry_run(CONFIG.value, _DEVICES.value, _COMPILE_FOR.value)
+        else:
+            train(CONFIG.value, _WORKDIR.value)
     except (UserError, FloatingPointError) as error:
         sys.exit(f"flashsr_jax: {error}")
 
@@ -36,7 +48,7 @@ def prepare():
 
 def parse(argv, required=("config", "workdir")):
     """Parse the options; a mistake in them (an unknown field of the configuration, say) is one line too."""
-    flags.mark_flags_as_required(required)
+    flags.mark_flags_as_required([name for name in required if name != "workdir" or "--dry-run" not in argv])
     try:
         rest = flags.FLAGS(argv)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:

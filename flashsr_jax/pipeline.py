@@ -32,9 +32,11 @@ def encode(
     return scale * posterior_sample(mean, logvar, eps)
 
 
-def decode(params: dict, config: ModelConfig, z: jax.Array, scale: jax.Array, dtype=jnp.float32) -> jax.Array:
-    """Log-mel (B, T, F) of scaled latents."""
-    return VAE(config.vae, dtype).apply({"params": params}, z / scale, method=VAE.decode)
+def decode(
+    params: dict, config: ModelConfig, z: jax.Array, scale: jax.Array, dtype=jnp.float32, remat: str = "none"
+) -> jax.Array:
+    """Log-mel (B, T, F) of scaled latents; `remat` (`layers.rematerialised`) where a gradient goes through."""
+    return VAE(config.vae, dtype, remat).apply({"params": params}, z / scale, method=VAE.decode)
 
 
 def sample_latent(

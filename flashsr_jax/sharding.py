@@ -25,7 +25,11 @@ def make_mesh(data: int, fsdp: int) -> Mesh:
 
     Raises UserError where the sizes do not multiply to the number of devices.
     """
-    count = jax.device_count()
+    return jax.make_mesh(mesh_shape(data, fsdp, jax.device_count()), AXES, axis_types=(AxisType.Auto,) * 2)
+
+
+def mesh_shape(data: int, fsdp: int, count: int) -> tuple[int, int]:
+    """Sizes of the axes over `count` devices; one of the two may be -1. Raises UserError as `make_mesh` does."""
     if data == -1 and fsdp > 0 and count % fsdp == 0:
         data = count // fsdp
     elif fsdp == -1 and data > 0 and count % data == 0:
@@ -35,7 +39,7 @@ def make_mesh(data: int, fsdp: int) -> Mesh:
             f"mesh data={data} x fsdp={fsdp} does not cover {count} devices: "
             "set config.mesh.data and config.mesh.fsdp so that their product is that number (-1: the rest)"
         )
-    return jax.make_mesh((data, fsdp), AXES, axis_types=(AxisType.Auto,) * 2)
+    return data, fsdp
 
 
 def check_batch_size(batch_size: int, mesh: Mesh) -> None:

@@ -10,9 +10,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from flashsr_jax.errors import UserError
 from flashsr_jax.models.convolution import conv2d
 
 Dtype = Any
+PRODUCTS = ("conv_general_dilated", "dot_general")
 
 
 def group_norm(channels: int, epsilon: float, dtype: Dtype, name: str) -> nn.GroupNorm:
@@ -46,6 +48,22 @@ def conv(
 ) -> Conv:
     """Square 2-D convolution `name` in the compute type `dtype`."""
     return Conv(features, kernel, stride, padding, zero, dtype, name=name)
+
+
+def rematerialised(block: type[nn.Module], remat: str) -> type[nn.Module]:
+    """`block` with less kept for its backward pass, which computes the rest again; same parameters, same values.
+
+    `remat` is "none" (XLA's choice), "products" (keep the results of convolutions and matrix products: norms and
+    activations again, at hardly any FLOPs) or "blocks" (keep the block's input alone: a third more FLOPs a step).
+    Chen et al. 2016, arXiv:1604.06174. Raises UserError for another.
+    """
+    if remat == "none":
+        return block
+    if remat == "products":
+        return nn.remat(block, policy=lambda primitive, *_, **__: primitive.name in PRODUCTS)
+    if remat == "blocks":
+        return nn.remat(block)
+    raise UserError(f"config.remat={remat!r} is not one of none, products, blocks")
 
 
 def upsample_nearest(x_BxTxFxC: jax.Array) -> jax.Array:

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from flashsr_jax.models.layers import Dtype, ResidualBlock, conv, group_norm, upsample_nearest
+from flashsr_jax.models.layers import Dtype, ResidualBlock, conv, group_norm, rematerialised, upsample_nearest
 from flashsr_jax.models.presets import VAEConfig
 
 EPSILON = 1e-6
@@ -69,19 +69,20 @@ class Encoder(nn.Module):
 
     config: VAEConfig
     dtype: Dtype = jnp.float32
+    remat: str = "none"  # of each block: `layers.rematerialised`
 
     @nn.compact
     def __call__(self, h: jax.Array) -> jax.Array:
-        config = self.config
+        config, block_of = self.config, rematerialised(ResidualBlock, self.remat)
         h = conv(config.channels, 3, self.dtype, "conv_in")(_to_patches(h, config.patch))
         for level, multiplier in enumerate(config.multipliers):
             channels = config.channels * multiplier
             for block in range(config.blocks):
-                h = ResidualBlock(channels, EPSILON, dtype=self.dtype, name=f"down_{level}_block_{block}")(h)
+                h = block_of(channels, EPSILON, dtype=self.dtype, name=f"down_{level}_block_{block}")(h)
             if level < len(config.multipliers) - 1:
                 padding = ((0, 1), (0, 1))  # at the end only
                 h = conv(channels, 3, self.dtype, f"down_{level}_downsample", stride=2, padding=padding)(h)
-        h = Middle(self.dtype, name="middle")(h)
+        h = rematerialised(Middle, self.remat)(self.dtype, name="middle")(h)
         h = nn.silu(group_norm(h.shape[-1], EPSILON, self.dtype, "norm_out")(h))
         return conv(2 * config.latent_channels, 3, self.dtype, "conv_out")(h)
 
@@ -91,16 +92,17 @@ class Decoder(nn.Module):
 
     config: VAEConfig
     dtype: Dtype = jnp.float32
+    remat: str = "none"  # of each block: `layers.rematerialised`
 
     @nn.compact
     def __call__(self, h: jax.Array) -> jax.Array:
-        config = self.config
+        config, block_of = self.config, rematerialised(ResidualBlock, self.remat)
         h = conv(config.channels * config.multipliers[-1], 3, self.dtype, "conv_in")(h)
-        h = Middle(self.dtype, name="middle")(h)
+        h = rematerialised(Middle, self.remat)(self.dtype, name="middle")(h)
         for level, multiplier in reversed(list(enumerate(config.multipliers))):
             channels = config.channels * multiplier
             for block in range(config.blocks + 1):
-                h = ResidualBlock(channels, EPSILON, dtype=self.dtype, name=f"up_{level}_block_{block}")(h)
+                h = block_of(channels, EPSILON, dtype=self.dtype, name=f"up_{level}_block_{block}")(h)
             if level > 0:
                 h = conv(channels, 3, self.dtype, f"up_{level}_upsample")(upsample_nearest(h))
         h = nn.silu(group_norm(h.shape[-1], EPSILON, self.dtype, "norm_out")(h))
@@ -115,10 +117,11 @@ class VAE(nn.Module):
 
     config: VAEConfig
     dtype: Dtype = jnp.float32
+    remat: str = "none"  # of each block: `layers.rematerialised`
 
     def setup(self):
-        self.encoder = Encoder(self.config, self.dtype)
-        self.decoder = Decoder(self.config, self.dtype)
+        self.encoder = Encoder(self.config, self.dtype, self.remat)
+        self.decoder = Decoder(self.config, self.dtype, self.remat)
         self.quant_conv = conv(2 * self.config.latent_channels, 1, self.dtype, None)
         self.post_quant_conv = conv(self.config.latent_channels, 1, self.dtype, None)
 

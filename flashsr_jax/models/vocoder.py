@@ -12,7 +12,7 @@ from jax import lax
 
 from flashsr_jax.audio import istft
 from flashsr_jax.models.antialias import antialiased_snake_beta
-from flashsr_jax.models.layers import Dtype
+from flashsr_jax.models.layers import Dtype, rematerialised
 from flashsr_jax.models.presets import VocoderConfig
 
 KERNEL = 7  # of the first and the last convolutions
@@ -136,6 +136,7 @@ class SRVocoder(nn.Module):
 
     config: VocoderConfig
     dtype: Dtype = jnp.float32
+    remat: str = "none"  # of each AMP block: `layers.rematerialised`
 
     @nn.compact
     def __call__(self, mel_BxTxF: jax.Array, lr_BxN: jax.Array) -> jax.Array:
@@ -150,6 +151,7 @@ class SRVocoder(nn.Module):
                 f"SR Vocoder: mel {mel_BxTxF.shape} and waveform {lr_BxN.shape}; it needs {config.mel_bins} mel bins "
                 f"and {config.hop} samples a mel frame"
             )
+        block_of = rematerialised(AMPBlock, self.remat)
         lr_features = LRBranch(config, self.dtype, name="lr_branch")(lr_BxN.astype(self.dtype))
         h = ((mel_BxTxF - config.mel_mean) / config.mel_std).astype(self.dtype)
         h = WeightNormConv(config.channels, KERNEL, dtype=self.dtype, name="conv_pre")(h)
@@ -158,7 +160,7 @@ class SRVocoder(nn.Module):
             h = WeightNormUpsample(channels, rate, dtype=self.dtype, name=f"upsample_{stage}")(h)
             h = h + lr_BxMxC
             h = sum(
-                AMPBlock(kernel, config.dilations, self.dtype, name=f"stage_{stage}_block_{index}")(h)
+                block_of(kernel, config.dilations, self.dtype, name=f"stage_{stage}_block_{index}")(h)
                 for index, kernel in enumerate(config.kernels)
             ) / len(config.kernels)
         h = SnakeBeta(name="activation_post")(h)

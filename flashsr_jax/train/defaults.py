@@ -23,6 +23,7 @@ def common(stage: str, preset: str) -> ConfigDict:
             "stage": stage,
             "seed": 0,
             "dtype": "float32" if preset == "tiny" else "bfloat16",  # of the computation; parameters are float32
+            "remat": "none",  # or "products", "blocks": what the backward pass computes again (models/layers.py)
             "model": dataclasses.asdict(PRESETS[preset]),
             "data": {
                 "dir": "data",

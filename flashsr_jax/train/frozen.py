@@ -3,6 +3,10 @@
 Letters: B batch, N samples; latents are (B, T, F, C).
 """
 
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+
 import jax
 import jax.numpy as jnp
 
@@ -10,9 +14,23 @@ from flashsr_jax.audio import log_mel
 from flashsr_jax.errors import UserError
 from flashsr_jax.models.presets import ModelConfig, model_config
 from flashsr_jax.models.unet import UNet
+from flashsr_jax.models.vae import VAE
+from flashsr_jax.models.vocoder import SRVocoder
 from flashsr_jax.pipeline import encode, latent_shape
 from flashsr_jax.train.batch import Windows
 from flashsr_jax.weights.runs import load_network
+
+_SHAPES_ONLY = ContextVar("shapes only", default=False)
+
+
+@contextlib.contextmanager
+def shapes_only() -> Iterator[None]:
+    """Within it `load` returns `jax.ShapeDtypeStruct`s of the configuration's own sizes and reads no file."""
+    token = _SHAPES_ONLY.set(True)
+    try:
+        yield
+    finally:
+        _SHAPES_ONLY.reset(token)
 
 
 def model_of(config) -> ModelConfig:
@@ -30,6 +48,9 @@ def load(config, name: str, network: str) -> dict:
 
     The role is the option's name without `_from`. Raises UserError where it is missing or of other sizes.
     """
+    if _SHAPES_ONLY.get():
+        scale = {"scale_factor": jax.ShapeDtypeStruct((), jnp.float32)} if network == "vae" else {}
+        return {name.removesuffix("_from"): _shapes(config, network)} | scale
     trained = load_network(config[name], network, f"config.{name}")
     ours, theirs = getattr(model_of(config), network), getattr(trained.config, network)
     if ours != theirs:
@@ -38,6 +59,18 @@ def load(config, name: str, network: str) -> dict:
         raise UserError(f"config.{name}={config[name]} was trained with other sizes than this run's: use {changes}")
     loaded = {name.removesuffix("_from"): trained.params}
     return loaded | ({"scale_factor": trained.scale_factor} if network == "vae" else {})
+
+
+def _shapes(config, network: str) -> dict:
+    model, frames = model_of(config), config.data.window_frames
+    mel = jnp.zeros((1, frames, model.vae.mel_bins))
+    z = jnp.zeros((1, *latent_shape(model, frames * model.vocoder.hop)))
+    module, inputs = {
+        "vae": (VAE(model.vae), (mel,)),
+        "unet": (UNet(model.unet), (z, z, jnp.zeros(1, jnp.int32))),
+        "vocoder": (SRVocoder(model.vocoder), (mel, jnp.zeros((1, frames * model.vocoder.hop)))),
+    }[network]
+    return jax.eval_shape(module.init, jax.random.key(0), *inputs)["params"]
 
 
 def load_vocoder(config) -> dict:

@@ -36,6 +36,7 @@ def train_step(config, state: TrainState, frozen: dict, batch: dict, key: jax.Ar
     """One update of the U-Net."""
     key_encode, key_noise = jax.random.split(key)
     model, dtype = model_of(config), dtype_of(config)
+    unet = UNet(model.unet, dtype, config.remat)
     windows, metrics = latents(config, frozen, batch, key_encode)
     z0, z_lr = windows.hr, windows.lr
     mel_weight, latent_weight = band_weights(config, batch, z0.shape[2])
@@ -45,13 +46,13 @@ def train_step(config, state: TrainState, frozen: dict, batch: dict, key: jax.Ar
         return losses.weighted_mean(loss_B, windows.weight)
 
     def loss(params):
-        z_hat = z0_from_v(noise, t_B, UNet(model.unet, dtype).apply({"params": params}, noise, z_lr, t_B))
+        z_hat = z0_from_v(noise, t_B, unet.apply({"params": params}, noise, z_lr, t_B))
         terms = {
             "latent": mean_of(losses.l1(z_hat, z0, latent_weight)),
             "latent_l2": mean_of(losses.l2(z_hat, z0, latent_weight)),
         }
         if config.losses.mel:
-            decoded = decode(frozen["vae"], model, z_hat, frozen["scale_factor"], dtype)
+            decoded = decode(frozen["vae"], model, z_hat, frozen["scale_factor"], dtype, config.remat)
             terms["mel"] = mean_of(losses.l1(decoded, windows.mel, mel_weight))
         return sum(config.losses[name] * term for name, term in terms.items()), terms
 

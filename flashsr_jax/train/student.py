@@ -61,7 +61,7 @@ def train_step(config, state: TrainState, frozen: dict, batch: dict, key: jax.Ar
     key_encode, key_start, key_noise, key_scale, key_adv, key_dmd, key_fake = jax.random.split(key, 7)
     model, dtype = model_of(config), dtype_of(config)
     scale = frozen["scale_factor"]
-    unet, head = UNet(model.unet, dtype), LatentHead(config.head.channels, dtype)
+    unet, head = UNet(model.unet, dtype, config.remat), LatentHead(config.head.channels, dtype)
     windows, metrics = latents(config, frozen, batch, key_encode)
     z0, z_lr = windows.hr, windows.lr
     weight = {
@@ -118,7 +118,7 @@ def train_step(config, state: TrainState, frozen: dict, batch: dict, key: jax.Ar
             z_real, z_fake = z0_from_v(z_t, t_B, teacher_v(z_t, t_B)), predict(fake_params, z_t, t_B)
             terms["dmd"] = mean_of(losses.distribution_matching(z_hat, z_real, z_fake))
         if _uses(config, "mel"):
-            decoded = decode(frozen["vae"], model, z_hat, scale, dtype)
+            decoded = decode(frozen["vae"], model, z_hat, scale, dtype, config.remat)
             terms["mel"] = mean_of(losses.l1(decoded, windows.mel, mel_weight))
         return sum(weight[name] * term for name, term in terms.items()), (terms, lax.stop_gradient(z_hat))
 
@@ -182,6 +182,12 @@ def start_probabilities(steps: int, mode_weights) -> np.ndarray:
     modes = np.arange(mode_weights.shape[1]) * steps / mode_weights.shape[1]
     bumps = np.exp(-np.square(np.arange(steps) - modes[:, None]) / 0.5)
     return mode_weights @ (bumps / bumps.sum(axis=1, keepdims=True))
+
+
+def mean_solver_steps(config) -> np.ndarray:
+    """Steps that the teacher's solve takes on average in each phase, (phases,)."""
+    probabilities = start_probabilities(config.teacher_steps, config.start_modes)
+    return config.teacher_steps - probabilities @ np.arange(config.teacher_steps)
 
 
 def sample_start(config, key: jax.Array, step: jax.Array) -> jax.Array:

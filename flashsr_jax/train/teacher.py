@@ -32,7 +32,7 @@ def init(config, frozen: dict, key: jax.Array) -> TrainState:
 def train_step(config, state: TrainState, frozen: dict, batch: dict, key: jax.Array):
     """One update of the U-Net."""
     key_encode, key_t, key_eps, key_drop = jax.random.split(key, 4)
-    unet = UNet(model_of(config).unet, dtype_of(config))
+    unet = UNet(model_of(config).unet, dtype_of(config), config.remat)
     windows, metrics = latents(config, frozen, batch, key_encode)
     z0, z_lr = windows.hr, windows.lr
     t_B = jax.random.randint(key_t, z0.shape[:1], 0, STEPS)

@@ -42,7 +42,7 @@ def train_step(config, state: TrainState, frozen: dict, batch: dict, key: jax.Ar
     """One update of the autoencoder and of the discriminator, which counts from `losses.adversarial_from` on."""
     key_low, key_eps = jax.random.split(key)
     model = model_of(config)
-    vae, discriminator = VAE(model.vae, dtype_of(config)), _discriminator(config)
+    vae, discriminator = VAE(model.vae, dtype_of(config), config.remat), _discriminator(config)
     windows, metrics = prepare(batch)
     # The condition is the latent of a low-resolution mel, so the autoencoder has to know those too.
     show_low_Bx1 = jax.random.bernoulli(key_low, config.low_resolution_fraction, (windows.hr.shape[0], 1))

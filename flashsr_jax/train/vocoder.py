@@ -50,7 +50,8 @@ def init(config, frozen: dict, key: jax.Array) -> TrainState:
 def train_step(config, state: TrainState, frozen: dict, batch: dict, key: jax.Array):
     """One update of the discriminators, and one of the generator against the discriminators before it."""
     key_mel, key_crop = jax.random.split(key)
-    vocoder, discriminator = SRVocoder(model_of(config).vocoder, dtype_of(config)), _discriminator(config)
+    vocoder = SRVocoder(model_of(config).vocoder, dtype_of(config), config.remat)
+    discriminator = _discriminator(config)
     windows, metrics = prepare(batch)
     mel_BxTxF = _conditioning_mel(config, frozen, windows, key_mel)
     mel, hr, lr = random_crops(mel_BxTxF, windows, config.crop_frames, key_crop)

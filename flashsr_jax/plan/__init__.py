@@ -1,0 +1,5 @@
+"""What a training run will cost, before it starts: `python -m flashsr_jax.main --config ... --dry-run`.
+
+`program` reads a step's jaxpr, `placement` says what each device holds and sends, `chips` predicts the time on devices
+that are not here, `compiled` asks a compiler instead, `report` prints.
+"""

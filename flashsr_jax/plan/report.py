@@ -1,0 +1,128 @@
+"""The text of a dry run."""
+
+import functools
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+from jax.sharding import AbstractMesh
+
+from flashsr_jax.audio import HOP, SAMPLE_RATE
+from flashsr_jax.plan import placement
+from flashsr_jax.plan.chips import (
+    BANDWIDTH_SHARE,
+    CHIPS,
+    OPERATION_SECONDS,
+    POD_SIZES,
+    PRODUCT_SHARE,
+    USABLE_MEMORY,
+    Chip,
+    operation_seconds,
+)
+from flashsr_jax.plan.run import Run
+from flashsr_jax.sharding import check_batch_size, path_string
+
+GIB = 2**30
+
+
+def report(config, devices: int) -> Iterator[str]:
+    """Lines about a run of `config` on `devices` devices, then about pods. Raises UserError for a mesh or a batch that
+    do not divide."""
+    mesh = placement.abstract_mesh(config, devices)
+    check_batch_size(config.batch_size, mesh)
+    run = Run.of(config)
+    yield from _shardings(run, mesh)
+    per_device = config.batch_size // mesh.size
+    yield ""
+    yield (
+        f"{config.stage}: mesh {dict(mesh.shape)}, batch {config.batch_size} ({per_device} a device), "
+        f"{config.dtype}, remat {config.remat}"
+    )
+    yield from _memory(run, mesh, per_device)
+    yield from _flops(run)
+    yield from _collectives(run, mesh)
+    yield from _pods(run)
+
+
+def _shardings(run: Run, mesh: AbstractMesh) -> Iterator[str]:
+    """Every parameter; optimizer moments and the EMA lie as the parameter that they belong to."""
+    state, frozen = run.shardings(mesh)
+    yield "array | type and shape | split over | MiB a device"
+    trees = {"params": (run.state.params, state.params), "frozen": (run.frozen, frozen)}
+    leaves = jax.tree.leaves_with_path({name: tree for name, (tree, _) in trees.items()})
+    placed = jax.tree.leaves({name: shardings for name, (_, shardings) in trees.items()})
+    for (path, leaf), where in zip(leaves, placed, strict=True):
+        size = placement.held_bytes(leaf, where) / 2**20
+        split = ", ".join(str(axis or "-") for axis in where.spec) if any(where.spec) else "every device whole"
+        yield f"{path_string(path)} | {leaf.dtype}{list(leaf.shape)} | {split} | {size:.3f}"
+
+
+def _memory(run: Run, mesh: AbstractMesh, per_device: int) -> Iterator[str]:
+    held = placement.memory(run, mesh, per_device)
+    yield "\nGiB a device (activations: from the jaxpr, with pointwise operations fused; not a compiler's)"
+    for name, size in {**held._asdict(), "total": held.total}.items():
+        yield f"  {name:12s} {size / GIB:8.3f}"
+
+
+def _flops(run: Run) -> Iterator[str]:
+    yield "\nTFLOP a step, convolutions and matrix products"
+    batch = run.config.batch_size
+    for phase, trips in enumerate(run.solver_steps):
+        solver = f" in phase {phase + 1}, {trips:.1f} solver steps" if run.config.stage == "student" else ""
+        yield f"  {run.program.total_flops(batch, trips) / 1e12:.2f}{solver}"
+
+
+def _collectives(run: Run, mesh: AbstractMesh) -> Iterator[str]:
+    found = placement.collectives(run, mesh)
+    yield (
+        "\ncollectives a step: GB of the arrays, GB that each device sends" if found else "\nno collectives: one device"
+    )
+    for each in found:
+        times = f", {each.times:g} times" if each.times != 1 else ""
+        yield f"  {each.kind:14s} {each.what}{times}: {each.size / 1e9:.3f}, {each.sent / 1e9:.3f}"
+
+
+def _pods(run: Run) -> Iterator[str]:
+    yield (
+        f"\npredicted, not measured: products at {PRODUCT_SHARE:.0%} of the peak, memory and links at "
+        f"{BANDWIDTH_SHARE:.0%} of theirs,\nan operation at least {1e6 * OPERATION_SECONDS:g} us, collectives not "
+        "overlapped; scaling: windows/s a chip against the fewest chips"
+    )
+    yield "chip  chips  batch  a chip  GiB a chip     step     windows/s  audio s/s  MFU   scaling"
+    seconds_of_audio = run.config.get("crop_frames", run.config.data.window_frames) * HOP / SAMPLE_RATE
+    for chip in CHIPS:
+        first = None
+        for count in POD_SIZES:
+            local = max(1, run.config.batch_size // count)
+            held, seconds, mfu = _predict(run, chip, count, local)
+            rate = local * count / seconds
+            first = first or rate / count
+            fits = "fits" if held <= USABLE_MEMORY * chip.memory else "NO  "
+            yield (
+                f"{chip.name:5s} {count:5d} {local * count:6d} {local:7d} {held / GIB:6.1f} {fits} "
+                f"{_duration(seconds):>9s} {rate:12.1f} {rate * seconds_of_audio:10.0f} {mfu:5.1%} "
+                f"{rate / count / first:6.0%}"
+            )
+
+
+def _predict(run: Run, chip: Chip, count: int, local: int) -> tuple[float, float, float]:
+    """(bytes a chip, seconds a step, share of the peak) averaged over the phases."""
+    fsdp = min(run.config.mesh.fsdp, count) if run.config.mesh.fsdp > 0 else count
+    config = run.config.copy_and_resolve_references()
+    config.mesh = {"data": -1, "fsdp": fsdp}
+    mesh = placement.abstract_mesh(config, count)
+    trips = float(np.average(run.solver_steps, weights=_phase_lengths(run.config)))
+    seconds = run.program.seconds(local, trips, functools.partial(operation_seconds, chip))
+    seconds += sum(each.seconds(chip) for each in placement.collectives(run, mesh))
+    mfu = run.program.total_flops(local, trips) / seconds / chip.peak
+    return placement.memory(run, mesh, local).total, seconds, mfu
+
+
+def _phase_lengths(config) -> np.ndarray:
+    if config.stage != "student":
+        return np.ones(1)
+    return np.diff(np.clip([0, *config.phases, config.steps], 0, config.steps))
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{1e3 * seconds:.0f} ms"
