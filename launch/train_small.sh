@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Trains the stages of the shipped model, one process a stage: bash launch/train_small.sh STAGE...
 # Stages in their order: vocoder and vae, latents, regression, teacher, student, vocoder_tuned. Run again, each goes on
-# where it stopped, or to more steps. `latents` encodes the windows that the next three train on, a quarter of them with
-# another class mixed in. The settings are those of a CPU; a stage on a GPU: DTYPE=bfloat16 WORKERS=8 BATCH=64.
+# where it stopped, or to more steps. `latents` encodes windows once for the next three, which otherwise encode fresh ones
+# in every step. The settings are those of a CPU; a stage on a GPU: DTYPE=bfloat16 WORKERS=8 BATCH=64.
 source "$(dirname "$0")/setup.sh"
 corpus=${CORPUS:-corpus/dataset} # made by launch/data.sh
 runs=${RUNS:-runs/small}
@@ -22,27 +22,32 @@ train() {
 }
 
 sources=(--config.vae_from="${from:-$runs/vae}" --config.vocoder_from="${from:-$runs/vocoder}")
-cached=(--config.data.latents="$runs/latents")
+# For the U-Net: low cutoffs as likely as high ones, more speech, which is the hardest, and less of it under music.
+windows=(--config.data.class_weights.speech=2.0 --config.data.mix_probability=0.25 --config.data.log_cutoff=True)
+cached=()
+if [ -d "$runs/latents" ]; then cached=(--config.data.latents="$runs/latents"); fi
 for stage in "$@"; do
   case $stage in
     latents)
       python -m flashsr_jax.cache_latents --config configs/regression.py:small --out "$runs/latents" \
         --windows "${WINDOWS:-14000}" --config.data.dir="$corpus" --config.vae_from="${from:-$runs/vae}" \
         --config.dtype="$dtype" --config.data.workers="$workers" --config.batch_size=8 \
-        --config.data.class_weights.speech=2.0 --config.data.mix_probability=0.25 --config.data.log_cutoff=True ;;
+        "${windows[@]}" ;;
     vocoder)
       train vocoder vocoder 2000 8 --config.data.window_frames=128 --config.losses.mel=45.0 --config.losses.stft=45.0 \
         --config.losses.power=0.0 --config.losses.adversarial=0.0 --config.losses.features=0.0 \
         --config.optimizer.vocoder.decay=0.95 ;;
     vae) train vae vae 4500 4 --config.optimizer.vae.warmup_steps=300 --config.optimizer.vae.decay=0.604 ;;
     regression)
-      train regression regression 4000 12 "${sources[@]}" "${cached[@]}" --config.init_from="$from" \
-        --config.losses.mel=0.0 --config.optimizer.regression.decay=0.55 ;;
+      train regression regression 4000 12 "${sources[@]}" "${windows[@]}" "${cached[@]}" --config.init_from="$from" \
+        --config.losses.mel=0.0 --config.optimizer.regression.lr="${LR:-2e-3}" \
+        --config.optimizer.regression.decay=0.55 ;;
     teacher)
-      train teacher teacher 30000 12 "${sources[@]}" "${cached[@]}" --config.init_from="${from:-$runs/regression}" ;;
+      train teacher teacher 30000 12 "${sources[@]}" "${windows[@]}" "${cached[@]}" \
+        --config.init_from="${from:-$runs/regression}" ;;
     student)
-      train student student 8000 6 "${sources[@]}" "${cached[@]}" --config.teacher_from="$runs/teacher" --config.eval.perceptual=True \
-        --config.best_metric=zimtohrli ;;
+      train student student 8000 6 "${sources[@]}" "${windows[@]}" "${cached[@]}" \
+        --config.teacher_from="$runs/teacher" --config.eval.perceptual=True --config.best_metric=zimtohrli ;;
     vocoder_tuned)
       train vocoder_tuned vocoder 2000 16 --config.data.window_frames=64 --config.mel_source=vae \
         --config.vae_from="${from:-$runs/vae}" --config.init_from="${from:-$runs/vocoder}" \
