@@ -16,6 +16,7 @@ def get_config(preset):
     config.vae_from = ""
     config.data.latents = ""  # windows that `flashsr_jax.cache_latents` encoded, instead of config.data.dir's
     config.teacher_from = ""
+    config.init_from = ""  # a U-Net to start from instead of the teacher
     config.vocoder_from = ""
     config.best_metric = "mel_l1"
     config.unconditional = UNCONDITIONAL  # the teacher's

@@ -12,6 +12,8 @@ def get_config(preset):
     config = common("vae", preset)
     config.batch_size = {"tiny": 4, "small": 16, "base": 64}[preset]
     config.steps = {"tiny": 250, "small": 40_000, "base": 400_000}[preset]
+    config.init_from = ""  # a VAE to start from
+    config.train_encoder = True  # False: latents and their scale stay, and U-Nets trained on them go on fitting
     config.vocoder_from = ""  # a vocoder run or weights file: evaluation then renders and scores audio
     config.best_metric = "mel_l1"
 

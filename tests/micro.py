@@ -1,19 +1,20 @@
 """Training configurations small enough to compile and step in seconds: every structural element, hardly any width.
 
-Used as a configuration file by tests that train through the command line: --config tests/micro.py:STAGE
+Used as a configuration file by tests that train through the command line: --config tests/micro.py:STAGE, or
+finetune:STAGE for that of configs/finetune.py.
 """
 
-import importlib.util
+import runpy
 from pathlib import Path
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
 
-def get_config(stage):
-    spec = importlib.util.spec_from_file_location(f"configs_{stage}", CONFIGS / f"{stage}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config("tiny")
+def get_config(name):
+    file, _, stage = name.rpartition(":")
+    get = runpy.run_path(str(CONFIGS / f"{file or stage}.py"))["get_config"]
+    config = get(stage if file else "tiny")
+    config.dtype, config.data.workers = "float32", 0
     config.model.vae.update(channels=4, multipliers=(1, 2), mel_bins=32, latent_channels=2, blocks=1)
     config.model.unet.update(channels=8, multipliers=(1, 2), head_channels=4, latent_channels=2, blocks=1)
     config.model.unet.attention_downsamplings = ()  # the middle still attends

@@ -145,3 +145,17 @@ def test_upsampling_is_the_transposed_convolution():
         for k in range(2 * rate):
             expected[:, n * rate + k] += np.asarray(x[:, n] @ params["v"][k])
     assert_parity(module.apply({"params": params}, x), expected[:, rate // 2 : -rate // 2])
+
+
+@pytest.mark.parametrize("istft_size", [0, 16])
+def test_a_vocoder_of_the_mel_alone_does_not_hear_the_waveform(istft_size):
+    config = VocoderConfig(
+        mel_bins=8, channels=8, rates=(2,), kernels=(3,), dilations=(1,), istft_size=istft_size, lr_conditioned=False
+    )
+    rng = np.random.default_rng(0)
+    mel, lr = rng.normal(size=(1, 4, 8)), rng.normal(size=(2, 1, 4 * config.hop))
+    variables = SRVocoder(config).init(jax.random.key(0), mel, lr[0])
+    assert "lr_branch" not in variables["params"]
+    one, other = (SRVocoder(config).apply(variables, mel, waveform) for waveform in lr)
+    assert one.shape == lr[0].shape and np.abs(one).max() > 0
+    np.testing.assert_array_equal(one, other)

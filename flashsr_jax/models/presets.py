@@ -66,6 +66,7 @@ class VocoderConfig:
     kernels: tuple[int, ...] = (3, 7, 11)
     dilations: tuple[int, ...] = (1, 3, 5)
     istft_size: int = 0  # of the inverse STFT, with a hop of a quarter of it; 0: none
+    lr_conditioned: bool = True  # False: of the mel alone, which the paper compares with
     mel_mean: float = 0.0  # as in VAEConfig
     mel_std: float = 1.0
 

@@ -131,7 +131,8 @@ class LRBranch(nn.Module):
 class SRVocoder(nn.Module):
     """Waveform from a log-mel spectrogram and the normalised low-resolution waveform, which carries the low band.
 
-    With an inverse STFT, what the network makes is added to the low-resolution waveform.
+    With an inverse STFT, what the network makes is added to the low-resolution waveform. Where the configuration has
+    no `lr_conditioned`, it is a vocoder of the mel alone, and the waveform is not used.
     """
 
     config: VocoderConfig
@@ -152,13 +153,15 @@ class SRVocoder(nn.Module):
                 f"and {config.hop} samples a mel frame"
             )
         block_of = rematerialised(AMPBlock, self.remat)
-        lr_features = LRBranch(config, self.dtype, name="lr_branch")(lr_BxN.astype(self.dtype))
+        if config.lr_conditioned:
+            lr_features = LRBranch(config, self.dtype, name="lr_branch")(lr_BxN.astype(self.dtype))
         h = ((mel_BxTxF - config.mel_mean) / config.mel_std).astype(self.dtype)
         h = WeightNormConv(config.channels, KERNEL, dtype=self.dtype, name="conv_pre")(h)
-        for stage, (rate, lr_BxMxC) in enumerate(zip(config.rates, lr_features, strict=True)):
+        for stage, rate in enumerate(config.rates):
             channels = config.channels >> (stage + 1)
             h = WeightNormUpsample(channels, rate, dtype=self.dtype, name=f"upsample_{stage}")(h)
-            h = h + lr_BxMxC
+            if config.lr_conditioned:
+                h = h + lr_features[stage]
             h = sum(
                 block_of(kernel, config.dilations, self.dtype, name=f"stage_{stage}_block_{index}")(h)
                 for index, kernel in enumerate(config.kernels)
@@ -168,6 +171,7 @@ class SRVocoder(nn.Module):
             h_BxMx2K = WeightNormConv(config.istft_size + 2, KERNEL, dtype=self.dtype, name="conv_post")(h)
             log_magnitude, phase = jnp.split(h_BxMx2K.astype(jnp.float32), 2, axis=-1)
             magnitude = jnp.exp(jnp.minimum(log_magnitude + LOG_MAGNITUDE_MEAN, LOG_MAGNITUDE_MAX))
-            return lr_BxN + istft(magnitude * lax.complex(jnp.cos(phase), jnp.sin(phase)))
+            waveform_BxN = istft(magnitude * lax.complex(jnp.cos(phase), jnp.sin(phase)))
+            return lr_BxN + waveform_BxN if config.lr_conditioned else waveform_BxN
         h_BxNx1 = WeightNormConv(1, KERNEL, dtype=self.dtype, name="conv_post")(h)
         return jnp.tanh(h_BxNx1[..., 0].astype(jnp.float32))

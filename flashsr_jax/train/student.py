@@ -31,21 +31,23 @@ from flashsr_jax.models.unet import UNet
 from flashsr_jax.pipeline import decode, latent_shape
 from flashsr_jax.train.batch import band_weights, prepare
 from flashsr_jax.train.evaluation import mel_outputs
-from flashsr_jax.train.frozen import dtype_of, encode_pair, load, load_vocoder, model_of
+from flashsr_jax.train.frozen import dtype_of, encode_pair, load, load_initial, load_vocoder, model_of
 from flashsr_jax.train.latents import latents
 from flashsr_jax.train.optim import by_phase
 from flashsr_jax.train.state import TrainState, apply_gradients, create, finish_step
 
 
 def load_frozen(config) -> dict:
-    """The VAE, the teacher, and the vocoder that renders evaluation audio where the config names one."""
-    return load(config, "vae_from", "vae") | load(config, "teacher_from", "unet") | load_vocoder(config)
+    """The VAE, the teacher, and where the config names them the first U-Net and the vocoder that renders evaluation
+    audio."""
+    needed = load(config, "vae_from", "vae") | load(config, "teacher_from", "unet")
+    return needed | load_initial(config, "unet") | load_vocoder(config)
 
 
 def init(config, frozen: dict, key: jax.Array) -> TrainState:
-    """Student and separate fake score start as the teacher; the head is fresh."""
+    """Student: the U-Net of config.init_from, else the teacher. Separate fake score: the teacher. The head is fresh."""
     model = model_of(config)
-    params = {"student": frozen["teacher"]}
+    params = {"student": frozen.get("init", frozen["teacher"])}
     if _uses(config, "adversarial"):
         z = jnp.zeros((1, *latent_shape(model, config.data.window_frames * model.vocoder.hop)))
         unet = UNet(model.unet)

@@ -11,31 +11,38 @@ from jax import lax
 
 from flashsr_jax import losses
 from flashsr_jax.audio import log_mel
+from flashsr_jax.errors import UserError
 from flashsr_jax.models.discriminators import PatchDiscriminator
 from flashsr_jax.models.vae import VAE, posterior_sample
 from flashsr_jax.pipeline import latent_shape
 from flashsr_jax.train.batch import prepare
 from flashsr_jax.train.evaluation import mel_outputs
-from flashsr_jax.train.frozen import dtype_of, load_vocoder, model_of
+from flashsr_jax.train.frozen import dtype_of, load_initial, load_vocoder, model_of
 from flashsr_jax.train.optim import update_ema
 from flashsr_jax.train.state import TrainState, apply_gradients, create, finish_step
 
+ENCODER = ("encoder", "quant_conv")  # parts of the VAE that make latents
+
 
 def load_frozen(config) -> dict:
-    """Only the vocoder that renders evaluation audio, where the config names one."""
-    return load_vocoder(config)
+    """Where the config names them, the first VAE and the vocoder that renders evaluation audio."""
+    if not config.train_encoder and not config.init_from:
+        raise UserError("config.train_encoder=False keeps the encoder of a trained VAE: set config.init_from")
+    return load_initial(config, "vae") | load_vocoder(config)
 
 
 def init(config, frozen: dict, key: jax.Array) -> TrainState:
-    """Fresh encoder, decoder and (where its weight is not zero) discriminator."""
+    """Encoder and decoder (fresh, or of config.init_from) and, where its weight is not zero, a fresh discriminator."""
     model = model_of(config)
     mel = jnp.zeros((1, config.data.window_frames, model.vae.mel_bins))
     key_vae, key_discriminator = jax.random.split(key)
-    params = {"vae": VAE(model.vae).init(key_vae, mel)["params"]}
+    fresh = VAE(model.vae).init(key_vae, mel)["params"]
+    params = {"vae": jax.tree.map(jnp.copy, frozen.get("init", fresh))}
     if config.losses.adversarial > 0:
         params["discriminator"] = _discriminator(config).init(key_discriminator, mel)["params"]
     # Moments of the unscaled latents; whoever loads the VAE takes scale_factor = 1 / std from them.
-    return create(config, params, "vae", {"latent_mean": jnp.zeros(()), "latent_square": jnp.ones(())})
+    square = jnp.float32(1.0) / jnp.square(frozen.get("scale_factor", 1.0))
+    return create(config, params, "vae", {"latent_mean": jnp.zeros(()), "latent_square": square})
 
 
 def train_step(config, state: TrainState, frozen: dict, batch: dict, key: jax.Array):
@@ -57,6 +64,8 @@ def train_step(config, state: TrainState, frozen: dict, batch: dict, key: jax.Ar
 
     def autoencoder_loss(params):
         mean, logvar = vae.apply({"params": params}, mel, method=VAE.encode)
+        if not config.train_encoder:
+            mean, logvar = lax.stop_gradient((mean, logvar))
         z = posterior_sample(mean, logvar, eps)
         decoded = vae.apply({"params": params}, z, method=VAE.decode)
         terms = {
@@ -72,6 +81,10 @@ def train_step(config, state: TrainState, frozen: dict, batch: dict, key: jax.Ar
 
     (total, (terms, z, decoded)), gradients = jax.value_and_grad(autoencoder_loss, has_aux=True)(state.params["vae"])
     state_after, norm = apply_gradients(config, state, "vae", gradients)
+    if not config.train_encoder:  # without gradients, its weights would still decay
+        kept = {name: state.params["vae"][name] for name in ENCODER}
+        trained = {**state_after.params, "vae": {**state_after.params["vae"], **kept}}
+        state_after = state_after.replace(params=trained)
     metrics |= {"loss": total, **terms, **norm}
 
     if has_discriminator:
@@ -84,9 +97,10 @@ def train_step(config, state: TrainState, frozen: dict, batch: dict, key: jax.Ar
         state_after, norm = apply_gradients(config, state_after, "discriminator", gradients)
         metrics |= {"discriminator": loss, **norm}
 
-    moments = {"latent_mean": jnp.mean(z), "latent_square": jnp.mean(jnp.square(z))}
-    averaged = update_ema({name: state.weights[name] for name in moments}, moments, state.step, config.ema_decay)
-    state_after = state_after.replace(weights={**state_after.weights, **averaged})
+    if config.train_encoder:
+        moments = {"latent_mean": jnp.mean(z), "latent_square": jnp.mean(jnp.square(z))}
+        averaged = update_ema({name: state.weights[name] for name in moments}, moments, state.step, config.ema_decay)
+        state_after = state_after.replace(weights={**state_after.weights, **averaged})
     return finish_step(config, state_after, "vae"), metrics
 
 

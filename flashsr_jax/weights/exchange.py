@@ -169,9 +169,10 @@ def _shortened(text: str) -> str:
 
 def _check_published_form(source: str, config: ModelConfig) -> None:
     standardised = (config.vae.mel_mean, config.vae.mel_std) != (0.0, 1.0)
-    if config.vae.patch != 1 or config.vocoder.istft_size or standardised:
+    vocoder = config.vocoder
+    if config.vae.patch != 1 or vocoder.istft_size or not vocoder.lr_conditioned or standardised:
         raise UserError(
-            f"{source} has a VAE on patches, a vocoder with an inverse STFT or standardised mels, "
+            f"{source} has a VAE on patches, a vocoder with an inverse STFT or of the mel alone, or standardised mels, "
             "which the published PyTorch code has not: export it to orbax"
         )
 
