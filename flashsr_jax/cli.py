@@ -130,6 +130,13 @@ def _compare(args: argparse.Namespace) -> int:
     return 0
 
 
+def _runs(args: argparse.Namespace) -> int:
+    from flashsr_jax.runs import as_json, listing
+
+    print(as_json(args.folder) if args.json else listing(args.folder))
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="flashsr", description="One-step audio super-resolution to 48 kHz.")
     parser.add_argument("--version", action="version", version=f"flashsr {__version__}")
@@ -156,6 +163,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     build.add_argument("--workers", type=_integer(1, 1024), metavar="N", help="decoding processes (default: all cores)")
     build.add_argument("--overwrite", action="store_true", help="replace a data set of other inputs or options")
+
+    runs = _command(commands, "runs", _runs, "list training runs: their best scores, and what sets each apart")
+    runs.add_argument("folder", metavar="DIR", help="a folder of runs, or of folders of them")
+    runs.add_argument("--json", action="store_true", help="for programs: with all scores, as JSON")
 
     _add_evaluation(commands)
 

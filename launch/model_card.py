@@ -32,9 +32,8 @@ from flashsr_jax.evaluate.statistics import Comparison, paired, summarise
 from flashsr_jax.files import replacing
 from flashsr_jax.flops import preset_costs
 from flashsr_jax.models.presets import preset
-from flashsr_jax.train.logs import FILE as METRICS_FILE
+from flashsr_jax.runs import CONFIG_FILE, METRICS_FILE
 from flashsr_jax.upscale import Model, load_model, upscale
-from flashsr_jax.weights.runs import CONFIG_FILE
 from flashsr_jax.weights.shipped import SHIPPED
 
 NAME = "small"

@@ -4,11 +4,13 @@ Letters: B batch, N samples; latents are (B, T, F, C).
 """
 
 import contextlib
+import hashlib
 from collections.abc import Iterator
 from contextvars import ContextVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from flashsr_jax.audio import log_mel
 from flashsr_jax.errors import UserError
@@ -81,6 +83,15 @@ def load_vocoder(config) -> dict:
 def load_initial(config, network: str) -> dict:
     """The network that training starts from, if config.init_from names one."""
     return load(config, "init_from", network) if config.init_from else {}
+
+
+def fingerprint(params) -> str:
+    """SHA-256 of a tree of parameters: paths, shapes and values, as float32."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        digest.update(f"{jax.tree_util.keystr(path)} {np.shape(leaf)}".encode())
+        digest.update(np.ascontiguousarray(leaf, np.float32).tobytes())
+    return digest.hexdigest()
 
 
 def initial_unet(config, frozen: dict, key: jax.Array) -> dict:

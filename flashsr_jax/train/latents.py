@@ -28,7 +28,7 @@ from flashsr_jax.data.build import CLASSES, MANIFEST
 from flashsr_jax.data.pipeline import BatchIterator, make_iterator
 from flashsr_jax.errors import UserError
 from flashsr_jax.train.batch import prepare
-from flashsr_jax.train.frozen import encode_pair, load
+from flashsr_jax.train.frozen import encode_pair, fingerprint, load
 
 LOGGER = logging.getLogger(__name__)
 ABOUT = "latents.json"
@@ -151,12 +151,3 @@ def write_cache(config, folder: str | Path, windows: int) -> None:
     }
     (partial / ABOUT).write_text(json.dumps(about, indent=2) + "\n")
     partial.rename(folder)
-
-
-def fingerprint(params: dict) -> str:
-    """SHA-256 of a network's parameters."""
-    digest = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        digest.update(f"{jax.tree_util.keystr(path)} {leaf.shape}".encode())
-        digest.update(np.ascontiguousarray(leaf, np.float32).tobytes())
-    return digest.hexdigest()

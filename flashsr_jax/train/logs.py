@@ -12,9 +12,9 @@ from tensorboardX import SummaryWriter
 
 from flashsr_jax.audio import SAMPLE_RATE
 from flashsr_jax.files import replacing
+from flashsr_jax.runs import METRICS_FILE
 
 LOGGER = logging.getLogger(__name__)
-FILE = "metrics.jsonl"
 COUNTS = ("data/", "skipped_steps")  # metrics that are added up between two lines, not averaged
 
 
@@ -33,7 +33,7 @@ class Logs:
         self._step_of_last_line, self._time_of_last_line = start_step, time.perf_counter()
         self._active = jax.process_index() == 0
         if self._active:
-            self._path = workdir / FILE
+            self._path = workdir / METRICS_FILE
             _drop_after(self._path, start_step)
             self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step + 1)
 

@@ -20,12 +20,14 @@ from flashsr_jax.checkpoint import Checkpoints
 from flashsr_jax.data.pipeline import BatchIterator, make_iterator
 from flashsr_jax.errors import UserError
 from flashsr_jax.files import replacing
-from flashsr_jax.train import regression, student, teacher, vae, vocoder
+from flashsr_jax.models.presets import model_config
+from flashsr_jax.runs import CONFIG_FILE
+from flashsr_jax.train import provenance, regression, student, teacher, vae, vocoder
 from flashsr_jax.train.evaluation import ClipSet, evaluate
+from flashsr_jax.train.frozen import fingerprint
 from flashsr_jax.train.latents import cached_batches
 from flashsr_jax.train.logs import Logs
 from flashsr_jax.train.state import TrainState, if_finite
-from flashsr_jax.weights.runs import CONFIG_FILE
 
 LOGGER = logging.getLogger(__name__)
 STAGES = {"vae": vae, "regression": regression, "teacher": teacher, "student": student, "vocoder": vocoder}
@@ -44,20 +46,21 @@ class Programs(NamedTuple):
 def train(config, workdir: str) -> dict[str, float]:
     """Run (or resume) the stage that `config` describes in `workdir`; returns the last evaluation's metrics.
 
-    The work directory gets config.json, checkpoints/, metrics.jsonl and tensorboard/. Raises UserError for a mistake
-    in the configuration or the data, FloatingPointError when a loss or gradient is not finite.
+    The work directory gets config.json, provenance.jsonl, checkpoints/, metrics.jsonl and tensorboard/. Raises
+    UserError for a mistake in the configuration or the data, FloatingPointError when a loss or gradient is not finite.
     """
     workdir = Path(workdir)
     stage = STAGES[config.stage]
     mesh = sharding.make_mesh(**config.mesh)
     sharding.check_batch_size(config.batch_size, mesh)
     frozen = stage.load_frozen(config)
+    networks = {role: fingerprint(params) for role, params in frozen.items()}
     frozen = sharding.place(frozen, sharding.tree_shardings(frozen, mesh, *_rules(config), name="frozen"))
     programs = make_programs(config, stage, mesh, frozen)
     data = _training_data(config, frozen)
     clips = ClipSet.load(config, mesh)
     workdir.mkdir(parents=True, exist_ok=True)
-    _write_config(config, workdir)
+    _check_same_model(config, workdir)
     LOGGER.info(_plan(config, data))
 
     checkpoints = Checkpoints(workdir, config.checkpoint.keep_last, config.best_metric)
@@ -68,6 +71,8 @@ def train(config, workdir: str) -> dict[str, float]:
         state, skipped = _restore(checkpoints, programs, data)
         LOGGER.info("resuming from step %d", checkpoints.latest_step)
     start = int(state.step)
+    provenance.record(config, workdir, start, networks)
+    _write_config(config, workdir)
     with Logs(workdir, start, config.steps, config.max_skipped_steps, skipped) as logs:
         run = functools.partial(_run, config, programs, mesh, frozen, key, data, clips, checkpoints, logs)
         try:
@@ -180,14 +185,22 @@ def _rest(state: TrainState) -> dict:
     return {"step": state.step, "params": state.params, "opt_state": state.opt_state}
 
 
+def _check_same_model(config, workdir: Path) -> None:
+    """Raises UserError where a run of another stage or model lies in the folder."""
+    if not (workdir / CONFIG_FILE).exists():
+        return
+    before, current = json.loads((workdir / CONFIG_FILE).read_text()), json.loads(config.to_json())
+    same = {
+        "stage": before["stage"] == current["stage"],
+        "model": model_config(before["model"]) == model_config(current["model"]),
+    }
+    for field in same:
+        if not same[field]:
+            raise UserError(f"{workdir} holds a run with another config.{field}: choose another --workdir")
+
+
 def _write_config(config, workdir: Path) -> None:
-    """Keep the run's configuration beside its checkpoints. Raises UserError where another model lies there already."""
-    path, current = workdir / CONFIG_FILE, json.loads(config.to_json())
-    if path.exists():
-        before = json.loads(path.read_text())
-        for field in ("stage", "model"):
-            if before[field] != current[field]:
-                raise UserError(f"{workdir} holds a run with another config.{field}: choose another --workdir")
+    """Keep the run's configuration beside its checkpoints."""
     if jax.process_index() == 0:
-        with replacing(path) as partial:
-            partial.write_text(json.dumps(current, indent=2, sort_keys=True) + "\n")
+        with replacing(workdir / CONFIG_FILE) as partial:
+            partial.write_text(json.dumps(json.loads(config.to_json()), indent=2, sort_keys=True) + "\n")

@@ -10,11 +10,11 @@ from flashsr_jax.checkpoint import load_parameters
 from flashsr_jax.checkpoint import load_weights as load_checkpoint
 from flashsr_jax.errors import UserError
 from flashsr_jax.models.presets import ModelConfig, model_config
+from flashsr_jax.runs import CONFIG_FILE
 from flashsr_jax.weights.shipped import weights_path
 from flashsr_jax.weights.store import Weights
 from flashsr_jax.weights.store import load_weights as load_file
 
-CONFIG_FILE = "config.json"
 NETWORK_OF_STAGE = {"vae": "vae", "regression": "unet", "teacher": "unet", "student": "unet", "vocoder": "vocoder"}
 
 
