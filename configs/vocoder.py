@@ -4,6 +4,8 @@ python -m flashsr_jax.main --config configs/vocoder.py:tiny --workdir runs/vocod
 python -m flashsr_jax.main --config configs/vocoder.py:tiny --workdir runs/vocoder_tuned --config.data.dir=DATASET \
     --config.mel_source=vae --config.vae_from=runs/vae --config.init_from=runs/vocoder
 
+The paper's comparison, of the mel alone: --config.model.vocoder.lr_conditioned=False
+
 tiny: 3 minutes on 2 CPU cores, validation LSD 1.31 from true mel (demo data). small, base: not trained yet.
 """
 
