@@ -1,5 +1,7 @@
 """`python -m flashsr_jax.main --config configs/STAGE.py:PRESET --dry-run`."""
 
+import logging
+
 import jax
 
 from flashsr_jax.plan.report import report
@@ -10,6 +12,7 @@ def dry_run(config, devices: int | None = None, compile_for: str | None = None) 
 
     No array is allocated and no file is read. Raises UserError for a configuration that could not run there.
     """
+    logging.getLogger("flashsr_jax.sharding").setLevel(logging.WARNING)  # the report says it
     for line in report(config, devices or jax.device_count()):
         print(line)
     if compile_for:

@@ -5,7 +5,6 @@ what a convolution, a matrix product, a loop or another opaque operation reads o
 """
 
 import math
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -15,7 +14,7 @@ from jax.extend.core import Jaxpr, Literal
 
 from flashsr_jax.flops import inner_jaxprs, product_flops
 
-CALLS = ("jit", "pjit", "closed_call", "checkpoint", "custom_jvp_call", "custom_vjp_call", "shard_map")
+CALLS = ("jit", "pjit", "closed_call", "checkpoint", "remat2", "custom_jvp_call", "custom_vjp_call", "shard_map")
 VIEWS = ("reshape", "squeeze", "expand_dims", "copy", "stop_gradient")
 POINTWISE = frozenset(
     f"""
@@ -182,58 +181,64 @@ def _contraction(equation, flops: float) -> int:
 
 @dataclass(frozen=True)
 class Scaled:
-    """A program whose sizes and FLOPs are linear in the batch: from its readings at two batch sizes."""
+    """A program at any batch: what it has is linear in the batch, here as pairs (fixed, per window)."""
 
-    program: Program
-    sizes: np.ndarray  # (values, 2) bytes: fixed, and per window of the batch
+    operations: list[Operation]
     flops: np.ndarray  # (operations, 2)
+    moved: np.ndarray  # (operations, 2): bytes read and written
+    alive: np.ndarray  # (operations, 2): bytes of intermediate values during each operation
 
     @classmethod
     def read(cls, step: Callable, args_of: Callable, batch_sizes: tuple[int, int] = (2, 4)) -> "Scaled":
-        """`args_of(batch size)` are the arguments of `step`. Raises ValueError where the two programs differ."""
+        """From two readings; `args_of(batch size)` are the arguments of `step`. Raises ValueError where they differ."""
         few = read_program(step, *args_of(batch_sizes[0]))
         many = read_program(step, *args_of(batch_sizes[1]), like=few)
         if [op.name for op in few.operations] != [op.name for op in many.operations]:
             raise ValueError("the step is another program at another batch size")
 
-        def linear(a, b):
-            slope = (np.asarray(b, float) - np.asarray(a, float)) / (batch_sizes[1] - batch_sizes[0])
-            return np.stack([np.asarray(a, float) - slope * batch_sizes[0], slope], axis=1)
+        def linear(values_of: Callable) -> np.ndarray:
+            a, b = (np.asarray(values_of(program), float) for program in (few, many))
+            slope = (b - a) / (batch_sizes[1] - batch_sizes[0])
+            return np.stack([a - slope * batch_sizes[0], slope], axis=1)
 
-        flops = ([op.flops for op in program.operations] for program in (few, many))
-        return cls(few, linear(few.sizes, many.sizes), linear(*flops))
+        return cls(few.operations, *map(linear, (_flops, _moved, _alive)))
 
     def total_flops(self, batch: float, while_trips: float = 0) -> float:
         """FLOPs of a step."""
         return float(self.flops @ (1, batch) @ self._runs(while_trips))
 
-    def _runs(self, while_trips: float) -> np.ndarray:
-        return np.array([op.times * (while_trips if op.in_while else 1) for op in self.program.operations])
-
     def peak(self, batch: float, fixed_share: float = 1.0) -> float:
         """Bytes of intermediate values alive at once, at most; those of fixed size count `fixed_share` of theirs."""
-        sizes = self.sizes @ (fixed_share, batch)
-        owned = self.program.arguments | self.program.results
-        last = {value: i for i, op in enumerate(self.program.operations) for value in (*op.writes, *op.reads)}
-        ends = defaultdict(list)
-        for value, i in last.items():
-            ends[i].append(value)
-        live, most, alive = 0.0, 0.0, set()
-        for i, op in enumerate(self.program.operations):
-            for value in op.writes:
-                if value not in owned and value not in alive:
-                    alive.add(value)
-                    live += sizes[value]
-            most = max(most, live)
-            for value in ends[i]:
-                if value in alive:
-                    alive.remove(value)
-                    live -= sizes[value]
-        return most
+        return float((self.alive @ (fixed_share, batch)).max())
 
     def seconds(self, batch: float, while_trips: float, time_of: Callable) -> float:
-        """Sum over operations of `time_of(flops, contraction, low precision, bytes read and written)` arrays."""
-        sizes, ops = self.sizes @ (1, batch), self.program.operations
-        moved = np.array([sizes[[*op.reads, *op.writes]].sum() if op.name != "loop" else 0.0 for op in ops])
-        columns = (np.array([op.contraction for op in ops]), np.array([op.low_precision for op in ops]))
-        return float(time_of(self.flops @ (1, batch), *columns, moved) @ self._runs(while_trips))
+        """Sum over operations of `time_of(flops, contraction, low precision, bytes read and written)`, all arrays."""
+        contraction = np.array([op.contraction for op in self.operations])
+        low_precision = np.array([op.low_precision for op in self.operations])
+        each = time_of(self.flops @ (1, batch), contraction, low_precision, self.moved @ (1, batch))
+        return float(each @ self._runs(while_trips))
+
+    def _runs(self, while_trips: float) -> np.ndarray:
+        return np.array([op.times * (while_trips if op.in_while else 1) for op in self.operations])
+
+
+def _flops(program: Program) -> list[float]:
+    return [op.flops for op in program.operations]
+
+
+def _moved(program: Program) -> list[int]:
+    return [sum(program.sizes[value] for value in (*op.reads, *op.writes)) for op in program.operations]
+
+
+def _alive(program: Program) -> np.ndarray:
+    owned = program.arguments | program.results
+    first, last = {}, {}
+    for i, op in enumerate(program.operations):
+        for value in (*op.reads, *op.writes):
+            first.setdefault(value, i)
+            last[value] = i
+    change = np.zeros(len(program.operations) + 1)
+    for value in first.keys() - owned:
+        change[first[value]] += program.sizes[value]
+        change[last[value] + 1] -= program.sizes[value]
+    return np.cumsum(change)[:-1]

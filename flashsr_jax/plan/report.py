@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import jax
 import numpy as np
-from jax.sharding import AbstractMesh
+from jax.sharding import AbstractMesh, AxisType
 
 from flashsr_jax.audio import HOP, SAMPLE_RATE
 from flashsr_jax.plan import placement
@@ -16,13 +16,10 @@ from flashsr_jax.plan.chips import (
     POD_SIZES,
     PRODUCT_SHARE,
     USABLE_MEMORY,
-    Chip,
     operation_seconds,
 )
 from flashsr_jax.plan.run import Run
-from flashsr_jax.sharding import check_batch_size, path_string
-
-GIB = 2**30
+from flashsr_jax.sharding import AXES, check_batch_size, path_string
 
 
 def report(config, devices: int) -> Iterator[str]:
@@ -47,21 +44,21 @@ def report(config, devices: int) -> Iterator[str]:
 def _shardings(run: Run, mesh: AbstractMesh) -> Iterator[str]:
     """Every parameter; optimizer moments and the EMA lie as the parameter that they belong to."""
     state, frozen = run.shardings(mesh)
-    yield "array | type and shape | split over | MiB a device"
+    yield "array | type and shape | split over | a device holds"
     trees = {"params": (run.state.params, state.params), "frozen": (run.frozen, frozen)}
     leaves = jax.tree.leaves_with_path({name: tree for name, (tree, _) in trees.items()})
     placed = jax.tree.leaves({name: shardings for name, (_, shardings) in trees.items()})
     for (path, leaf), where in zip(leaves, placed, strict=True):
-        size = placement.held_bytes(leaf, where) / 2**20
+        size = _size(placement.held_bytes(leaf, where))
         split = ", ".join(str(axis or "-") for axis in where.spec) if any(where.spec) else "every device whole"
-        yield f"{path_string(path)} | {leaf.dtype}{list(leaf.shape)} | {split} | {size:.3f}"
+        yield f"{path_string(path)} | {leaf.dtype}{list(leaf.shape)} | {split} | {size}"
 
 
 def _memory(run: Run, mesh: AbstractMesh, per_device: int) -> Iterator[str]:
     held = placement.memory(run, mesh, per_device)
-    yield "\nGiB a device (activations: from the jaxpr, with pointwise operations fused; not a compiler's)"
+    yield "\na device holds (activations: from the jaxpr, with pointwise operations fused; no compiler's figure)"
     for name, size in {**held._asdict(), "total": held.total}.items():
-        yield f"  {name:12s} {size / GIB:8.3f}"
+        yield f"  {name:12s} {_size(size):>10s}"
 
 
 def _flops(run: Run) -> Iterator[str]:
@@ -69,17 +66,17 @@ def _flops(run: Run) -> Iterator[str]:
     batch = run.config.batch_size
     for phase, trips in enumerate(run.solver_steps):
         solver = f" in phase {phase + 1}, {trips:.1f} solver steps" if run.config.stage == "student" else ""
-        yield f"  {run.program.total_flops(batch, trips) / 1e12:.2f}{solver}"
+        yield f"  {run.program.total_flops(batch, trips) / 1e12:.3g}{solver}"
 
 
 def _collectives(run: Run, mesh: AbstractMesh) -> Iterator[str]:
     found = placement.collectives(run, mesh)
     yield (
-        "\ncollectives a step: GB of the arrays, GB that each device sends" if found else "\nno collectives: one device"
+        "\ncollectives a step: size of the arrays, and what each device sends" if found else "\nno collectives: one device"
     )
     for each in found:
         times = f", {each.times:g} times" if each.times != 1 else ""
-        yield f"  {each.kind:14s} {each.what}{times}: {each.size / 1e9:.3f}, {each.sent / 1e9:.3f}"
+        yield f"  {each.kind:14s} {each.what}{times}: {_size(each.size)}, {_size(each.sent)}"
 
 
 def _pods(run: Run) -> Iterator[str]:
@@ -88,34 +85,32 @@ def _pods(run: Run) -> Iterator[str]:
         f"{BANDWIDTH_SHARE:.0%} of theirs,\nan operation at least {1e6 * OPERATION_SECONDS:g} us, collectives not "
         "overlapped; scaling: windows/s a chip against the fewest chips"
     )
-    yield "chip  chips  batch  a chip  GiB a chip     step     windows/s  audio s/s  MFU   scaling"
+    yield "chip  chips  batch  a chip   a chip holds        step   windows/s  audio s/s    MFU  scaling"
     seconds_of_audio = run.config.get("crop_frames", run.config.data.window_frames) * HOP / SAMPLE_RATE
+    meshes = [_pod_mesh(run.config, count) for count in POD_SIZES]
+    windows = [max(1, run.config.batch_size // count) for count in POD_SIZES]
+    held = [placement.memory(run, mesh, local).total for mesh, local in zip(meshes, windows, strict=True)]
+    exchanged = [placement.collectives(run, mesh) for mesh in meshes]
+    trips = float(np.average(run.solver_steps, weights=_phase_lengths(run.config)))
     for chip in CHIPS:
-        first = None
-        for count in POD_SIZES:
-            local = max(1, run.config.batch_size // count)
-            held, seconds, mfu = _predict(run, chip, count, local)
-            rate = local * count / seconds
-            first = first or rate / count
-            fits = "fits" if held <= USABLE_MEMORY * chip.memory else "NO  "
+        rates = []
+        for count, local, size, collectives in zip(POD_SIZES, windows, held, exchanged, strict=True):
+            seconds = run.program.seconds(local, trips, functools.partial(operation_seconds, chip))
+            seconds += sum(each.seconds(chip) for each in collectives)
+            mfu = run.program.total_flops(local, trips) / seconds / chip.peak
+            rates.append(local / seconds)
+            fits = "fits" if size <= USABLE_MEMORY * chip.memory else "NO"
             yield (
-                f"{chip.name:5s} {count:5d} {local * count:6d} {local:7d} {held / GIB:6.1f} {fits} "
-                f"{_duration(seconds):>9s} {rate:12.1f} {rate * seconds_of_audio:10.0f} {mfu:5.1%} "
-                f"{rate / count / first:6.0%}"
+                f"{chip.name:5s} {count:5d} {local * count:6d} {local:7d} {_size(size):>10s} {fits:4s} "
+                f"{_duration(seconds):>9s} {rates[-1] * count:11.1f} {rates[-1] * count * seconds_of_audio:10.0f} "
+                f"{mfu:6.1%} {rates[-1] / rates[0]:7.0%}"
             )
 
 
-def _predict(run: Run, chip: Chip, count: int, local: int) -> tuple[float, float, float]:
-    """(bytes a chip, seconds a step, share of the peak) averaged over the phases."""
-    fsdp = min(run.config.mesh.fsdp, count) if run.config.mesh.fsdp > 0 else count
-    config = run.config.copy_and_resolve_references()
-    config.mesh = {"data": -1, "fsdp": fsdp}
-    mesh = placement.abstract_mesh(config, count)
-    trips = float(np.average(run.solver_steps, weights=_phase_lengths(run.config)))
-    seconds = run.program.seconds(local, trips, functools.partial(operation_seconds, chip))
-    seconds += sum(each.seconds(chip) for each in placement.collectives(run, mesh))
-    mfu = run.program.total_flops(local, trips) / seconds / chip.peak
-    return placement.memory(run, mesh, local).total, seconds, mfu
+def _pod_mesh(config, count: int) -> AbstractMesh:
+    """The configuration's `fsdp` (at most all chips), the rest over `data`."""
+    fsdp = min(config.mesh.fsdp, count) if config.mesh.fsdp > 0 else count // max(config.mesh.data, 1)
+    return AbstractMesh((count // fsdp, fsdp), AXES, axis_types=(AxisType.Auto,) * 2)
 
 
 def _phase_lengths(config) -> np.ndarray:
@@ -124,5 +119,10 @@ def _phase_lengths(config) -> np.ndarray:
     return np.diff(np.clip([0, *config.phases, config.steps], 0, config.steps))
 
 
+def _size(size: float) -> str:
+    unit, name = next((u, n) for u, n in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")) if size >= u or n == "KiB")
+    return f"{size / unit:.2f} {name}"
+
+
 def _duration(seconds: float) -> str:
-    return f"{seconds:.2f} s" if seconds >= 1 else f"{1e3 * seconds:.0f} ms"
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{1e3 * seconds:.1f} ms"

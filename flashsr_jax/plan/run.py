@@ -1,4 +1,4 @@
-"""A run without values: its configuration, the arrays of its step as shapes, and the step's program.
+"""A run without values: its arrays as shapes, and its step's program.
 
 Letters: B batch, N samples, T mel frames; latents are (B, T / s, F / s, C).
 """
@@ -25,23 +25,25 @@ KEY = jax.eval_shape(lambda: jax.random.key(0))
 
 @dataclass(frozen=True)
 class Run:
-    """What a dry run knows: shapes of frozen networks and state, and one step's program at any batch."""
+    """Shapes of a run's frozen networks and of its state."""
 
     config: object
     frozen: dict
     state: TrainState
-    program: Scaled
 
     @classmethod
     def of(cls, config) -> "Run":
-        """Traces the step of `config`; allocates nothing and reads no file."""
+        """Allocates nothing and reads no file."""
         stage = STAGES[config.stage]
         with shapes_only():
             frozen = stage.load_frozen(config)
-        state = jax.eval_shape(functools.partial(stage.init, config), frozen, KEY)
-        step = functools.partial(stage.train_step, config)
-        program = Scaled.read(step, lambda size: (state, frozen, batch_shapes(config, size), KEY))
-        return cls(config, frozen, state, program)
+        return cls(config, frozen, jax.eval_shape(functools.partial(stage.init, config), frozen, KEY))
+
+    @functools.cached_property
+    def program(self) -> Scaled:
+        """One step at any batch, traced twice at the first use."""
+        step = functools.partial(STAGES[self.config.stage].train_step, self.config)
+        return Scaled.read(step, lambda size: (self.state, self.frozen, batch_shapes(self.config, size), KEY))
 
     @property
     def solver_steps(self) -> np.ndarray:

@@ -1,0 +1,95 @@
+"""What XLA itself says of a step: compiled ahead of time, for the devices here or for a TPU topology that is not.
+
+TPUs need `pip install 'flashsr_jax[tpu]'` (libtpu), no TPU.
+"""
+
+import os
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+import jax
+from jax.experimental import topologies
+from jax.sharding import AxisType, NamedSharding
+
+from flashsr_jax import sharding
+from flashsr_jax.errors import UserError
+from flashsr_jax.plan.run import KEY, Run, batch_shapes
+from flashsr_jax.train.loop import STAGES, make_programs
+
+GIB = 2**30
+COLLECTIVES = re.compile(
+    r"= (?P<shape>\(?[^=]*?\)?) (?P<kind>all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(-start)?\("
+)
+ARRAY = re.compile(r"\b(?:[a-z]+)(?P<bits>\d+)(?:e\d\w*)?\[(?P<shape>[\d,]*)\]")
+
+
+def compiled_report(config, platform: str) -> Iterator[str]:
+    """Lines of XLA's memory analysis and collectives of one training step; `platform` is "here" or as "v5e:2x4".
+
+    Raises UserError where there is no such topology, and for a mesh or a batch that does not divide over it.
+    """
+    devices = jax.devices() if platform == "here" else _topology(platform)
+    shape = sharding.mesh_shape(config.mesh.data, config.mesh.fsdp, len(devices))
+    mesh = jax.make_mesh(shape, sharding.AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
+    sharding.check_batch_size(config.batch_size, mesh)
+    yield f"\ncompiled for {len(devices)} x {devices[0].device_kind}, XLA's own figures"
+    compiled, seconds = compile_step(config, mesh)
+    memory = compiled.memory_analysis()
+    whole = memory.argument_size_in_bytes + memory.temp_size_in_bytes + memory.output_size_in_bytes
+    sizes = {
+        "arguments": memory.argument_size_in_bytes,
+        "activations": memory.temp_size_in_bytes,
+        "new results": memory.output_size_in_bytes - memory.alias_size_in_bytes,
+        "program": memory.generated_code_size_in_bytes,
+        "total": whole - memory.alias_size_in_bytes + memory.generated_code_size_in_bytes,
+    }
+    yield "  GiB a device: " + ", ".join(f"{name} {size / GIB:.3f}" for name, size in sizes.items())
+    for (kind, count), size in zip(*_collectives(compiled.as_text()), strict=True):
+        yield f"  {kind}: {count} of {size / 1e9:.3f} GB a device (in a loop's body: once)"
+    yield f"  traced in {seconds[0]:.0f} s, compiled in {seconds[1]:.0f} s"
+
+
+def compile_step(config, mesh) -> tuple[jax.stages.Compiled, tuple[float, float]]:
+    """The compiled training step of `config` on a mesh, and the seconds that tracing and compiling took."""
+    run = Run.of(config)
+    _, frozen = run.shardings(mesh)
+    start = time.perf_counter()
+    programs = make_programs(config, STAGES[config.stage], mesh, run.frozen)
+    whole, split = (NamedSharding(mesh, spec) for spec in (jax.P(), sharding.BATCH_SPEC))
+    frozen = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), run.frozen, frozen)
+    batch = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=split), batch_shapes(config, config.batch_size)
+    )
+    key = jax.ShapeDtypeStruct(KEY.shape, KEY.dtype, sharding=whole)
+    lowered = programs.step.lower(programs.abstract_state, frozen, batch, key)
+    traced = time.perf_counter()
+    compiled = lowered.compile()
+    return compiled, (traced - start, time.perf_counter() - traced)
+
+
+def _topology(name: str) -> list:
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # no TPU here that could be asked
+    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    try:
+        return topologies.get_topology_desc(platform="tpu", topology_name=name).devices
+    except Exception as error:  # of several kinds: no libtpu, no such name
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"--compile-for {name}: {reason}; TPUs are named as in v5e:2x4, v5p:2x2x2, and need "
+            "pip install 'flashsr_jax[tpu]'"
+        ) from error
+
+
+def _collectives(text: str) -> tuple[list[tuple[str, int]], list[int]]:
+    """([(kind, how many)], bytes of each kind's results) in an HLO text."""
+    counts, sizes = Counter(), Counter()
+    for found in COLLECTIVES.finditer(text):
+        counts[found["kind"]] += 1
+        for array in ARRAY.finditer(found["shape"]):
+            elements = 1
+            for size in filter(None, array["shape"].split(",")):
+                elements *= int(size)
+            sizes[found["kind"]] += elements * max(1, int(array["bits"]) // 8)
+    return list(counts.items()), [sizes[kind] for kind in counts]
