@@ -71,9 +71,7 @@ def _flops(run: Run) -> Iterator[str]:
 
 def _collectives(run: Run, mesh: AbstractMesh) -> Iterator[str]:
     found = placement.collectives(run, mesh)
-    yield (
-        "\ncollectives a step: size of the arrays, and what each device sends" if found else "\nno collectives: one device"
-    )
+    yield "\ncollectives a step: size of the arrays, and what each device sends" if found else "\nno collectives"
     for each in found:
         times = f", {each.times:g} times" if each.times != 1 else ""
         yield f"  {each.kind:14s} {each.what}{times}: {_size(each.size)}, {_size(each.sent)}"
