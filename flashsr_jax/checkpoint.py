@@ -1,18 +1,26 @@
 """Checkpoints of a training run: the only file that imports Orbax.
 
 Each checkpoint holds `weights` (what inference and later stages need: EMA parameters and measured constants), `state`
-(everything else that training continues from) and, as its metadata, the position in the data.
+(everything else that training continues from) and, as its metadata, the position in the data. A save that is cut off
+leaves nothing that looks like a checkpoint; a checkpoint that is damaged later is set aside by the run that resumes.
 """
 
+import contextlib
+import json
+import logging
+import shutil
 from pathlib import Path
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from flashsr_jax.errors import UserError
 
+LOGGER = logging.getLogger(__name__)
 FOLDER = "checkpoints"
+DAMAGED = "damaged_checkpoints"
 
 
 class Checkpoints:
@@ -30,8 +38,11 @@ class Checkpoints:
             keep_checkpoints_without_metrics=False,
         )
         self._best_metric = best_metric
+        self._workdir = Path(workdir).absolute()
+        self._saving = None  # the step of the last save, which may still be under way
+        self._drop_unreadable_metrics()
         self._checkpointer = ocp.training.Checkpointer(
-            Path(workdir).absolute() / FOLDER,
+            self._workdir / FOLDER,
             preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep_last), best]),
             cleanup_tmp_directories=True,
         )
@@ -45,25 +56,110 @@ class Checkpoints:
     def save(self, step: int, weights, state, data_position: dict, metrics: dict[str, float] | None = None) -> None:
         """Start saving; returns once the arrays are copied off the devices. Waits for a save still under way.
 
-        `metrics` are the evaluation's at this step, None where there was none.
+        `metrics` are the evaluation's at this step, None where there was none. Raises UserError where this save or the
+        one before cannot be written: the disk is full, say.
         """
-        self._checkpointer.save_checkpointables_async(
-            step,
-            {"weights": weights, "state": state},
-            force=True,
-            metrics=metrics and {self._best_metric: float(metrics[self._best_metric])},
-            custom_metadata={"data_position": data_position},
-        )
+        with self._writing():
+            self._checkpointer.wait()
+            self._saving = step
+            self._checkpointer.save_checkpointables_async(
+                step,
+                {"weights": weights, "state": state},
+                force=True,
+                metrics=metrics and {self._best_metric: float(metrics[self._best_metric])},
+                custom_metadata={"data_position": data_position},
+            )
+
+    def check(self) -> None:
+        """Raises UserError, as `save` does, where a save under way has failed by now."""
+        if not self._checkpointer.is_saving_in_progress():
+            with self._writing():
+                self._checkpointer.wait()
 
     def restore(self, abstract_weights, abstract_state) -> tuple:
-        """(weights, state, data position) of the newest checkpoint, placed as the abstract trees' shardings say."""
-        loaded = self._checkpointer.load_checkpointables(None, {"weights": abstract_weights, "state": abstract_state})
-        metadata = self._checkpointer.checkpointables_metadata(None)
-        return loaded["weights"], loaded["state"], metadata.custom_metadata["data_position"]
+        """(weights, state, data position) of the newest checkpoint, placed as the abstract trees' shardings say.
+
+        Where it cannot be read, the one before is tried, and so on; those that failed are then moved to `DAMAGED`, with
+        a warning. Raises UserError, and moves nothing, where none can be read.
+        """
+        abstract = {"weights": abstract_weights, "state": abstract_state}
+        failures = {}
+        for step in reversed([checkpoint.step for checkpoint in self._checkpointer.checkpoints]):
+            loaded, failures[step] = self._load(step, abstract)
+            if failures[step] is None:
+                del failures[step]
+                self._set_aside(failures, step)
+                return loaded
+        newest = max(failures)
+        raise UserError(
+            f"{self._workdir / FOLDER}: no checkpoint can be read, not even step {newest} ({failures[newest]}): is "
+            "this run's configuration another? Else choose another --workdir"
+        )
+
+    def _drop_unreadable_metrics(self) -> None:
+        """Orbax reads the metrics of all checkpoints at its start; one without them is only never the best."""
+        if jax.process_index() == 0:
+            for path in (self._workdir / FOLDER).glob("*/metrics/metrics"):
+                try:
+                    json.loads(path.read_bytes())
+                except ValueError:
+                    LOGGER.warning("%s cannot be read: that checkpoint no longer counts as the best", path)
+                    shutil.rmtree(path.parent)
+        multihost_utils.sync_global_devices("unreadable metrics are dropped")
+
+    def _load(self, step: int, abstract: dict) -> tuple[tuple | None, str | None]:
+        """What `restore` returns of one checkpoint, and None; or None, and why some process cannot read it."""
+        alone = ocp.Context()  # a process that fails must not leave the others waiting in the middle of theirs
+        alone.multiprocessing_options.primary_host = jax.process_index()
+        alone.multiprocessing_options.active_processes = {jax.process_index()}
+        loaded = reason = None
+        try:
+            with alone:
+                folder = self._workdir / FOLDER / str(step)
+                trees = ocp.load_checkpointables(folder, abstract)
+                position = ocp.checkpointables_metadata(folder).custom_metadata["data_position"]
+                loaded = trees["weights"], trees["state"], position
+        except Exception as error:  # whatever a damaged file makes of Orbax, TensorStore and JSON
+            reason = _first_line(error)
+        failed = multihost_utils.process_allgather(np.asarray(reason is not None)).reshape(-1)
+        if not failed.any():
+            return loaded, None
+        return None, reason or f"process {failed.argmax()} cannot read it"
+
+    def _set_aside(self, failures: dict[int, str], used: int) -> None:
+        """Move what could not be read out of the way of later saves."""
+        for step, reason in failures.items():
+            LOGGER.warning("checkpoint %d cannot be read (%s): set aside, going on from %d", step, reason, used)
+            if jax.process_index() == 0:
+                target = self._workdir / DAMAGED / str(step)
+                shutil.rmtree(target, ignore_errors=True)
+                target.parent.mkdir(exist_ok=True)
+                (self._workdir / FOLDER / str(step)).rename(target)
+        if failures:
+            multihost_utils.sync_global_devices("damaged checkpoints are set aside")
+            self._checkpointer.reload()
 
     def close(self) -> None:
-        """Wait for saves under way."""
-        self._checkpointer.close()
+        """Wait for a save under way. Raises UserError as `save` does."""
+        with self._writing():
+            self._checkpointer.close()
+
+    @contextlib.contextmanager
+    def _writing(self):
+        """Say in one line what kept a checkpoint from being written, and leave nothing of it."""
+        try:
+            yield
+        except (OSError, ValueError) as error:  # ValueError: TensorStore's
+            if jax.process_index() == 0:
+                for partial in (self._workdir / FOLDER).glob("*.orbax-checkpoint-tmp*"):
+                    shutil.rmtree(partial, ignore_errors=True)
+            complete = [checkpoint.step for checkpoint in self._checkpointer.checkpoints]
+            complete = [step for step in complete if step != self._saving]
+            raise UserError(
+                f"the checkpoint of step {self._saving} could not be written ({_first_line(error)}); "
+                + (f"step {max(complete)} is the last complete one" if complete else "no other is complete")
+                + f". The same command goes on from there once {self._workdir} can be written"
+            ) from error
 
 
 def load_weights(workdir, name: str) -> tuple[dict, int]:
@@ -84,15 +180,30 @@ def _load_part(workdir, name: str, part: str) -> tuple[dict, int]:
     folder = Path(workdir).absolute() / FOLDER
     if not folder.is_dir():
         raise UserError(f"{name}={workdir}: no checkpoints there; train that stage first or give another run's folder")
-    with ocp.training.Checkpointer(folder) as checkpointer:
-        checkpoints = checkpointer.checkpoints
-        if not checkpoints:
-            raise UserError(f"{name}={workdir}: its checkpoints folder is empty; train that stage to its first save")
-        ranked = [c for c in checkpoints if c.metrics]
-        chosen = min(ranked, key=lambda c: next(iter(c.metrics.values()))) if ranked else checkpoints[-1]
-        tree = checkpointer.checkpointables_metadata(chosen.step).metadata[part]
-        abstract = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), tree)
-        return checkpointer.load_checkpointables(chosen.step, {part: abstract})[part], chosen.step
+    chosen = None
+    try:
+        with ocp.training.Checkpointer(folder) as checkpointer:
+            checkpoints = checkpointer.checkpoints
+            if not checkpoints:
+                raise UserError(
+                    f"{name}={workdir}: its checkpoints folder is empty; train that stage to its first save"
+                )
+            ranked = [c for c in checkpoints if c.metrics]
+            chosen = min(ranked, key=lambda c: next(iter(c.metrics.values()))) if ranked else checkpoints[-1]
+            tree = checkpointer.checkpointables_metadata(chosen.step).metadata[part]
+            abstract = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), tree)
+            return checkpointer.load_checkpointables(chosen.step, {part: abstract})[part], chosen.step
+    except UserError:
+        raise
+    except Exception as error:  # whatever a damaged file makes of Orbax, TensorStore and JSON
+        damaged = folder / str(chosen.step) if chosen else folder
+        raise UserError(
+            f"{name}={workdir}: {damaged} cannot be read ({_first_line(error)}); move it away to use another checkpoint"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def save_tree(folder, tree) -> None:

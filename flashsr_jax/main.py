@@ -3,20 +3,27 @@
 Single fields are changed by --config.optimizer.student.lr=2e-5 and the like. The same command again resumes.
 --dry-run instead of --workdir prints what the run will need of every device; see `flashsr_jax.plan`.
 --config RUN/config.json, with another --workdir, makes a run again.
+
+Exit codes: 0, the run is complete; 1, a mistake that the last line names, or a run that diverged; 75, the run was told
+to stop (SIGTERM) or lost another of its processes, and goes on when started again.
 """
 
+import errno
 import logging
 import sys
 
+import jax
 from absl import app, flags
 from ml_collections import config_flags
 
+from flashsr_jax import distributed
 from flashsr_jax.errors import UserError
 from flashsr_jax.plan.command import dry_run
 from flashsr_jax.runtime import enable_compilation_cache
 from flashsr_jax.train import finished
 from flashsr_jax.train.loop import train
 
+LOGGER = logging.getLogger("flashsr_jax")
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "configs/STAGE.py:PRESET, or config.json of a run", lock_config=True
 )
@@ -28,25 +35,45 @@ _DEVICES = flags.DEFINE_integer("devices", None, "Dry run: on so many devices in
 _COMPILE_FOR = flags.DEFINE_string(
     "compile-for", None, "Dry run: also compile, for `here` or a TPU topology such as v5e:2x4, and print what XLA says"
 )
+_COORDINATOR_ADDRESS = flags.DEFINE_string("coordinator_address", None, "HOST:PORT of process 0, in a run of several")
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes the run has, over all hosts")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0")
 
 
 def main(argv):
-    """Train. Mistakes of the user and diverged runs end with one line and exit code 1."""
+    """Train. What the user can do something about ends with one line."""
     del argv
     prepare()
     try:
         if _DRY_RUN.value:
             dry_run(CONFIG.value, _DEVICES.value, _COMPILE_FOR.value)
-        else:
-            train(CONFIG.value, _WORKDIR.value)
+            return
+        distributed.initialize(_COORDINATOR_ADDRESS.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+        if jax.process_index() > 0:
+            LOGGER.setLevel(logging.WARNING)
+        train(CONFIG.value, _WORKDIR.value)
+    except distributed.Preempted as stopped:
+        print(f"flashsr_jax: {stopped}", file=sys.stderr)
+        sys.exit(distributed.RESUMABLE)
     except (UserError, FloatingPointError) as error:
         sys.exit(f"flashsr_jax: {error}")
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = error.filename or _WORKDIR.value
+        sys.exit(
+            f"flashsr_jax: {where}: {error.strerror}. Make room; the same command goes on from the last checkpoint"
+        )
+    except jax.errors.JaxRuntimeError as error:
+        distributed.end_if_others_are_lost(error)
+        raise
 
 
 def prepare():
     """Set up what the programs of training log, and the compilation cache."""
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.WARNING, force=True)
-    logging.getLogger("flashsr_jax").setLevel(logging.INFO)
+    LOGGER.setLevel(logging.INFO)
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax's stack traces of what is raised as one line
     enable_compilation_cache()
 
 

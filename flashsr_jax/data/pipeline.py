@@ -9,6 +9,7 @@ import csv
 import itertools
 import logging
 import math
+import signal
 import weakref
 from collections import defaultdict
 from collections.abc import Iterator
@@ -294,8 +295,14 @@ class BatchIterator(Iterator[dict]):
             if not flags.FLAGS.is_parsed():  # Grain reads its flags, also in programs that do not use absl's
                 flags.FLAGS.mark_as_parsed()
             options = MultiprocessingOptions(num_workers=self._workers, per_worker_buffer_size=PREFETCHED_BATCHES)
-            dataset = dataset.mp_prefetch(options)
+            dataset = dataset.mp_prefetch(options, worker_init_fn=_ignore_sigterm)
         return dataset
+
+
+def _ignore_sigterm(worker: int, workers: int) -> None:
+    """Schedulers signal all processes of a job; the one that trains still needs data until it has saved."""
+    del worker, workers
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def make_iterator(

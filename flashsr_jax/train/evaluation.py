@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding
 
 from flashsr_jax import losses, sharding
 from flashsr_jax.audio import HOP, denormalise, log_mel
@@ -39,13 +40,14 @@ class ClipSet(NamedTuple):
             cutoff_hz=config.eval.cutoff_hz,
         )
         filled = [clips[i % len(clips)] for i in range(-(-len(clips) // mesh.size) * mesh.size)]
-        local = np.split(np.arange(len(filled)), jax.process_count())[jax.process_index()]
         batch = {
-            "hr": np.stack([filled[i].hr for i in local]),
-            "lr": np.stack([filled[i].lr for i in local]),
-            "cutoff_hz": np.full(len(local), config.eval.cutoff_hz, np.float32),
+            "hr": np.stack([clip.hr for clip in filled]),
+            "lr": np.stack([clip.lr for clip in filled]),
+            "cutoff_hz": np.full(len(filled), config.eval.cutoff_hz, np.float32),
         }
-        return cls(clips, sharding.to_global(batch, mesh))
+        # Every process has all clips: placed by their index, they keep their order on any mesh.
+        split = NamedSharding(mesh, sharding.BATCH_SPEC)
+        return cls(clips, sharding.place(batch, jax.tree.map(lambda _: split, batch)))
 
 
 def mel_outputs(config, frozen: dict, windows: Windows, mel_BxTxF: jax.Array, cutoff_B: jax.Array) -> dict:

@@ -35,7 +35,8 @@ class Logs:
         if self._active:
             self._path = workdir / METRICS_FILE
             _drop_after(self._path, start_step)
-            self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step + 1)
+            # Without a limit on its queue: its thread ends on a full disk, and the run would wait for it forever.
+            self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step + 1, max_queue=0)
 
     def __enter__(self):
         return self

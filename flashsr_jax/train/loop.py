@@ -18,6 +18,7 @@ from flashsr_jax import flops, sharding
 from flashsr_jax.audio import HOP, SAMPLE_RATE
 from flashsr_jax.checkpoint import Checkpoints
 from flashsr_jax.data.pipeline import BatchIterator, make_iterator
+from flashsr_jax.distributed import Preempted, Preemption
 from flashsr_jax.errors import UserError
 from flashsr_jax.files import replacing
 from flashsr_jax.models.presets import model_config
@@ -47,7 +48,8 @@ def train(config, workdir: str) -> dict[str, float]:
     """Run (or resume) the stage that `config` describes in `workdir`; returns the last evaluation's metrics.
 
     The work directory gets config.json, provenance.jsonl, checkpoints/, metrics.jsonl and tensorboard/. Raises
-    UserError for a mistake in the configuration or the data, FloatingPointError when a loss or gradient is not finite.
+    UserError for a mistake in the configuration or the data, FloatingPointError when a loss or gradient is not finite,
+    Preempted when the run was told to stop before its end.
     """
     workdir = Path(workdir)
     stage = STAGES[config.stage]
@@ -73,8 +75,11 @@ def train(config, workdir: str) -> dict[str, float]:
     start = int(state.step)
     provenance.record(config, workdir, start, networks)
     _write_config(config, workdir)
-    with Logs(workdir, start, config.steps, config.max_skipped_steps, skipped) as logs:
-        run = functools.partial(_run, config, programs, mesh, frozen, key, data, clips, checkpoints, logs)
+    with (
+        Logs(workdir, start, config.steps, config.max_skipped_steps, skipped) as logs,
+        Preemption() as preemption,
+    ):
+        run = functools.partial(_run, config, programs, mesh, frozen, key, data, clips, checkpoints, logs, preemption)
         try:
             return run(state, start)
         finally:
@@ -105,7 +110,9 @@ def make_programs(config, stage: ModuleType, mesh, frozen) -> Programs:
     )
 
 
-def _run(config, programs, mesh, frozen, key, data, clips, checkpoints, logs, state, start) -> dict[str, float]:
+def _run(
+    config, programs, mesh, frozen, key, data, clips, checkpoints, logs, preemption, state, start
+) -> dict[str, float]:
     """The loop itself, from step `start` on."""
     pending = None  # metrics of the step before: fetched while the device works on the next
     scores = {}
@@ -123,16 +130,20 @@ def _run(config, programs, mesh, frozen, key, data, clips, checkpoints, logs, st
         pending = (step, metrics | {"data/corrupt": data.new_corrupt}, waited)
 
         evaluates = step % config.eval.every == 0 or step == config.steps
-        saves = step % config.checkpoint.every == 0 or evaluates
+        stops = preemption.reached(step)
+        saves = step % config.checkpoint.every == 0 or evaluates or stops
         if step % config.log_every == 0 or saves:
             logs.add(*pending)  # waits for the device, and raises before a bad state could be saved
             pending = None
             logs.write(step)
+            checkpoints.check()
         if evaluates:
             scores = evaluate(config, programs.evaluate, state.weights, frozen, clips, key, logs, step)
         if saves:
             position = data.get_state() | {"skipped_steps": logs.skipped}
             checkpoints.save(step, state.weights, _rest(state), position, scores if evaluates else None)
+        if stops and step < config.steps:
+            raise Preempted(f"told to stop; step {step} is saved, and the same command goes on from there")
     return scores
 
 
