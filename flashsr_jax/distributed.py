@@ -132,4 +132,7 @@ def _join(**options) -> None:
         raise UserError(
             f"no coordinator can listen at {where} ({str(error).splitlines()[0]}): is the port taken?"
         ) from error
+    if jax.default_backend() == "cpu":
+        # There only process 0 would find its programs in the cache, and wait in vain for the others to compile theirs.
+        jax.config.update("jax_enable_compilation_cache", False)
     LOGGER.info("process %d of %d", jax.process_index(), jax.process_count())

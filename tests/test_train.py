@@ -1,15 +1,11 @@
-"""Training as a researcher runs it: the command line, all four stages in a row, kills, mistakes."""
-
-import signal
-import subprocess
-import time
+"""Training as a researcher runs it: the command line, all four stages in a row, mistakes."""
 
 import numpy as np
 import pytest
 import soundfile
-from training import ENVIRONMENT, ROOT, assert_same_checkpoint, command, finish, logged, run, without_speed
+from training import ROOT, command, finish, logged, run
 
-from flashsr_jax.checkpoint import Checkpoints, load_weights
+from flashsr_jax.checkpoint import load_weights
 from flashsr_jax.cli import main as flashsr
 from flashsr_jax.weights.store import load_weights as load_file
 
@@ -83,41 +79,6 @@ def test_from_runs_to_a_weights_file_to_a_longer_better_sampled_file(runs, tmp_p
     assert flashsr(["upscale", str(source), "-o", str(tmp_path / "out.wav"), "--weights", str(weights)]) == 0
     output, rate = soundfile.read(tmp_path / "out.wav")
     assert rate == 48000 and len(output) == 48000 and np.isfinite(output).all()
-
-
-def test_killed_and_resumed_equals_uninterrupted_bit_for_bit(dataset, tmp_path):
-    """kill -9 at an arbitrary moment after the first checkpoint, then the same command again."""
-    options = ["--config.steps=60", "--config.checkpoint.every=10", "--config.eval.every=60"]
-    code, stderr = run("vocoder", tmp_path / "whole", dataset, *options)
-    assert code == 0, stderr
-    folder = tmp_path / "killed"
-    arguments = command("vocoder", folder, dataset, *options)
-    process = subprocess.Popen(arguments, cwd=ROOT, env=ENVIRONMENT, stderr=subprocess.DEVNULL)
-    try:
-        while not list(folder.glob("checkpoints/[0-9]*[0-9]")):
-            assert process.poll() is None, "the run ended before its first checkpoint"
-            time.sleep(0.01)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert not (folder / "checkpoints" / "60").exists(), "killed too late to show anything"
-    code, stderr = run("vocoder", folder, dataset, *options)
-    assert code == 0, stderr
-    assert "resuming from step" in stderr
-    assert_same_checkpoint(tmp_path / "whole", folder, 60)
-    assert without_speed(logged(folder)) == without_speed(logged(tmp_path / "whole"))
-
-
-def test_last_and_best_checkpoints_are_kept(tmp_path):
-    tree = {"x": np.zeros(3, np.float32)}
-    checkpoints = Checkpoints(tmp_path, keep_last=2, best_metric="lsd")
-    for step, score in enumerate([3.0, 1.0, 2.0, None, 4.0, 5.0]):
-        value = {"x": tree["x"] + step}
-        checkpoints.save(step, value, tree, {"batches": step}, None if score is None else {"lsd": score})
-    checkpoints.close()
-    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"1", "4", "5"}
-    weights, step = load_weights(tmp_path, "--vae")
-    assert step == 1 and weights["x"][0] == 1
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(runs, dataset, tmp_path):
