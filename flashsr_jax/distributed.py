@@ -135,4 +135,4 @@ def _join(**options) -> None:
     if jax.default_backend() == "cpu":
         # There only process 0 would find its programs in the cache, and wait in vain for the others to compile theirs.
         jax.config.update("jax_enable_compilation_cache", False)
-    LOGGER.info("process %d of %d", jax.process_index(), jax.process_count())
+    LOGGER.info("process %d of %d; should one die, the others end", jax.process_index(), jax.process_count())

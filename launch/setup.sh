@@ -1,4 +1,5 @@
 # Sourced by the other scripts: a virtual environment in .venv with the package and its tests' needs, made once.
+# shellcheck shell=bash
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

@@ -1,0 +1,82 @@
+#!/usr/bin/env bash
+# One stage on Kubernetes, as a JobSet: IMAGE=... CLAIM=... bash launch/jobset.sh teacher [OPTION...] | kubectl apply -f -
+# The image holds this repository in /flashsr_jax, installed with JAX for the devices; the claim is a volume that all hosts
+# can write, with data/ on it (see launch/train.sh). For TPUs: RESOURCE=google.com/tpu PER_HOST=4
+# NODES=$'cloud.google.com/gke-tpu-accelerator: tpu-v5p-slice\ncloud.google.com/gke-tpu-topology: 4x4x4' HOSTS=16
+# Hosts that are taken away or fail start the whole set again, and the run goes on; a mistake (exit code 1) ends it.
+set -euo pipefail
+NAME=${NAME:-flashsr}
+IMAGE=${IMAGE:?an image with this repository in /flashsr_jax}
+CLAIM=${CLAIM:?a persistent volume claim that all hosts can write}
+HOSTS=${HOSTS:-2}
+RESOURCE=${RESOURCE:-nvidia.com/gpu}
+PER_HOST=${PER_HOST:-8}
+NODES=${NODES:-cloud.google.com/gke-accelerator: nvidia-h100-80gb}
+RESTARTS=${RESTARTS:-50}
+
+indented() { printf '%s\n' "$2" | sed "s/^/$(printf "%$1s")/"; }
+
+cat <<YAML
+apiVersion: jobset.x-k8s.io/v1alpha2
+kind: JobSet
+metadata:
+  name: $NAME
+spec:
+  failurePolicy:
+    maxRestarts: $RESTARTS
+    rules:
+      - action: FailJobSet
+        onJobFailureReasons: [PodFailurePolicy]
+  replicatedJobs:
+    - name: host
+      replicas: 1
+      template:
+        spec:
+          parallelism: $HOSTS
+          completions: $HOSTS
+          completionMode: Indexed
+          backoffLimit: 0
+          podFailurePolicy:
+            rules:
+              - action: FailJob
+                onExitCodes:
+                  containerName: train
+                  operator: In
+                  values: [1]
+          template:
+            spec:
+              restartPolicy: Never
+              terminationGracePeriodSeconds: 180
+              nodeSelector:
+$(indented 16 "$NODES")
+              containers:
+                - name: train
+                  image: $IMAGE
+                  workingDir: /flashsr_jax
+                  command: [bash, launch/train.sh]
+                  args:
+$(for argument in "$@"; do indented 20 "- '${argument//\'/\'\'}'"; done)
+                  env:
+                    - {name: SHARED, value: /shared}
+                    - {name: PRESET, value: ${PRESET:-base}}
+$(
+  # JAX finds TPU hosts by itself.
+  [ "$RESOURCE" = google.com/tpu ] || indented 20 "- {name: JAX_COORDINATOR_ADDRESS, value: '$NAME-host-0-0.$NAME:8476'}
+- {name: JAX_NUM_PROCESSES, value: '$HOSTS'}
+- name: JAX_PROCESS_ID
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.annotations['batch.kubernetes.io/job-completion-index']"
+)
+                  resources:
+                    limits:
+                      $RESOURCE: $PER_HOST
+                  volumeMounts:
+                    - {name: shared, mountPath: /shared}
+                    - {name: memory, mountPath: /dev/shm}
+              volumes:
+                - name: shared
+                  persistentVolumeClaim: {claimName: $CLAIM}
+                - name: memory
+                  emptyDir: {medium: Memory}
+YAML
