@@ -7,18 +7,6 @@ import time
 from training import ENVIRONMENT, ROOT, command
 
 
-def sources(runs, stage):
-    """The options that train a stage on {stage: folder}, the runs before it."""
-    vae, teacher, vocoder = (f"--config.{name}_from={runs[name]}" for name in ("vae", "teacher", "vocoder"))
-    return {
-        "vocoder": [],
-        "vae": [vocoder],
-        "regression": [vae, vocoder],
-        "teacher": [vae, vocoder, f"--config.init_from={runs['regression']}"],
-        "student": [vae, teacher, vocoder],
-    }[stage]
-
-
 def start(*args):
     """Start in one process, the leader of a group of its own."""
     streams = {"stderr": subprocess.PIPE, "text": True}

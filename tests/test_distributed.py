@@ -9,8 +9,8 @@ import threading
 import jax
 import numpy as np
 import pytest
-from processes import finish_all, free_port, run_on, sources, start_several
-from training import ROOT, assert_same_checkpoint, logged, run, without_speed
+from processes import finish_all, free_port, run_on, start_several
+from training import ROOT, assert_same_checkpoint, logged, run, sources, without_speed
 
 JOIN = """
 import jax

@@ -48,12 +48,12 @@ def test_one_host_trains_a_stage_on_the_ones_before_it(cluster):
     assert code == 0, output
     assert asked == [
         "python -m flashsr_jax.main --config configs/student.py:base --workdir /shared/runs/student "
-        "--config.data.dir=/shared/data --config.vae_from=/shared/runs/vae --config.teacher_from=/shared/runs/teacher "
-        "--config.steps=5"
+        "--config.data.dir=/shared/data --config.vae_from=/shared/runs/vae --config.vocoder_from=/shared/runs/vocoder "
+        "--config.teacher_from=/shared/runs/teacher --config.steps=5"
     ]
     assert cluster(LAUNCH / "train.sh", "painter", SHARED="/shared")[:2] == (
         1,
-        "no stage painter: vae, vocoder, regression, teacher or student\n",
+        "no stage painter: vocoder, vae, regression, teacher, student or vocoder_tuned\n",
     )
     assert "SHARED" in cluster(LAUNCH / "train.sh", "vae")[1]
 

@@ -28,17 +28,23 @@ def finish(arguments: list[str]) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
-def train_all(folder: Path, dataset) -> None:
-    """All stages in a row, each on the ones before it, as folders of `folder`."""
-    vae, teacher, vocoder = (f"--config.{stage}_from={folder / stage}" for stage in ("vae", "teacher", "vocoder"))
-    for stage, options in {
+def sources(runs: dict[str, Path], stage: str) -> list[str]:
+    """The options that train a stage on the runs before it."""
+    vae, teacher, vocoder = (f"--config.{name}_from={runs[name]}" for name in ("vae", "teacher", "vocoder"))
+    return {
         "vocoder": [],
         "vae": [vocoder],
         "regression": [vae, vocoder],
-        "teacher": [vae, vocoder, f"--config.init_from={folder / 'regression'}"],
+        "teacher": [vae, vocoder, f"--config.init_from={runs['regression']}"],
         "student": [vae, teacher, vocoder],
-    }.items():
-        code, stderr = run(stage, folder / stage, dataset, *options)
+    }[stage]
+
+
+def train_all(folder: Path, dataset) -> None:
+    """All stages in a row, each on the ones before it, as folders of `folder`."""
+    runs = {stage: folder / stage for stage in ("vocoder", "vae", "regression", "teacher", "student")}
+    for stage in runs:
+        code, stderr = run(stage, runs[stage], dataset, *sources(runs, stage))
         assert code == 0, stderr
 
 
