@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # One stage on Kubernetes, as a JobSet: IMAGE=... CLAIM=... bash launch/jobset.sh teacher [OPTION...] | kubectl apply -f -
-# The image holds this repository in /flashsr_jax, installed with JAX for the devices; the claim is a volume that all hosts
-# can write, with data/ on it (see launch/train.sh). For TPUs: RESOURCE=google.com/tpu PER_HOST=4
-# NODES=$'cloud.google.com/gke-tpu-accelerator: tpu-v5p-slice\ncloud.google.com/gke-tpu-topology: 4x4x4' HOSTS=16
+# The image holds this repository in /flashsr_jax, installed with JAX for the devices; the claim is a volume with data/ that
+# all hosts can write (see launch/train.sh). For TPUs: RESOURCE=google.com/tpu PER_HOST=4 HOSTS=16
+# NODES=$'cloud.google.com/gke-tpu-accelerator: tpu-v5p-slice\ncloud.google.com/gke-tpu-topology: 4x4x4'
 # Hosts that are taken away or fail start the whole set again, and the run goes on; a mistake (exit code 1) ends it.
 set -euo pipefail
 NAME=${NAME:-flashsr}

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # One stage on a Slurm cluster: SHARED=/data sbatch launch/slurm.sh teacher [OPTION...] (see launch/train.sh)
-# Preempted, out of time or after a node's failure, the job saves, is queued again and goes on. A mistake (exit code 1) ends it.
+# Preempted, out of time or after a node's failure, the job is queued again and goes on; a mistake (exit code 1) ends it.
 #SBATCH --job-name=flashsr
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=8

@@ -1,6 +1,7 @@
 """The scripts that start training on clusters: linted, and run against stubs of the clusters' own commands, which write
 down what they are asked. No real cluster is ever asked: the stubs stand first in PATH."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -56,6 +57,24 @@ def test_one_host_trains_a_stage_on_the_ones_before_it(cluster):
         "no stage painter: vocoder, vae, regression, teacher, student or vocoder_tuned\n",
     )
     assert "SHARED" in cluster(LAUNCH / "train.sh", "vae")[1]
+
+
+@pytest.mark.parametrize("stage", ["vocoder", "vae", "regression", "teacher", "student", "vocoder_tuned"])
+def test_every_option_that_a_stage_is_given_is_a_field_of_its_configuration(cluster, stage):
+    code, output, asked = cluster(LAUNCH / "train.sh", stage, SHARED="/shared", PRESET="small")
+    assert code == 0, output
+    options = asked[0].split()
+    path, preset = options[options.index("--config") + 1].split(":")
+    spec = importlib.util.spec_from_file_location("config", ROOT / path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config(preset)
+    for option in options:
+        if option.startswith("--config."):
+            field = config
+            for name in option.split("=")[0].split(".")[1:]:
+                field = field[name]
+            assert isinstance(field, str)
 
 
 @pytest.mark.parametrize(
