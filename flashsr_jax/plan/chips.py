@@ -6,6 +6,7 @@ measures on the device at hand.
 """
 
 import math
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,16 +31,21 @@ class Chip:
     domain: int  # chips that the fast links join
     link: float
     outside_link: float  # per chip, between domains
+    kind: str  # regular expression on what JAX calls it
+
+    def matches(self, device_kind: str) -> bool:
+        """Whether JAX's name of a device is one of these."""
+        return re.search(self.kind, device_kind) is not None
 
 
 # cloud.google.com/tpu/docs/v5e, /v5p: 1600 and 4800 Gbit/s of links a chip, both directions together; 256 and 8960
 # chips in a pod; hosts of 8 and 4 chips with 200 Gbit/s beyond it. nvidia.com/h100, /h200 (SXM): dense rates, NVLink of
 # 900 GB/s both directions together within 8 GPUs, one 400 Gbit/s adapter a GPU beyond them.
 CHIPS = (
-    Chip("v5e", 197e12, 197e12, 16e9, 819e9, 128, 256, 100e9, 25e9 / 8),
-    Chip("v5p", 459e12, 459e12, 95e9, 2765e9, 128, 8960, 300e9, 25e9 / 4),
-    Chip("H100", 989e12, 494e12, 80e9, 3350e9, 16, 8, 450e9, 50e9),
-    Chip("H200", 989e12, 494e12, 141e9, 4800e9, 16, 8, 450e9, 50e9),
+    Chip("v5e", 197e12, 197e12, 16e9, 819e9, 128, 256, 100e9, 25e9 / 8, r"TPU v5( lite|e)"),
+    Chip("v5p", 459e12, 459e12, 95e9, 2765e9, 128, 8960, 300e9, 25e9 / 4, r"TPU v5p?$"),
+    Chip("H100", 989e12, 494e12, 80e9, 3350e9, 16, 8, 450e9, 50e9, "H100"),
+    Chip("H200", 989e12, 494e12, 141e9, 4800e9, 16, 8, 450e9, 50e9, "H200"),
 )
 
 
