@@ -77,13 +77,14 @@ class Block(nn.Module):
     attends: bool
     config: UNetConfig
     dtype: Dtype = jnp.float32
+    remat: str = "none"
 
     @nn.compact
     def __call__(self, h: jax.Array, embedding_BxE: jax.Array) -> jax.Array:
-        residual = ResidualBlock(self.channels, BLOCK_EPSILON, zero=True, dtype=self.dtype, name="residual")
-        h = residual(h, embedding_BxE)
+        residual_of, transformer_of = (rematerialised(part, self.remat) for part in (ResidualBlock, SpatialTransformer))
+        h = residual_of(self.channels, BLOCK_EPSILON, zero=True, dtype=self.dtype, name="residual")(h, embedding_BxE)
         for index in range(TRANSFORMERS if self.attends else 0):
-            h = SpatialTransformer(self.config.head_channels, self.dtype, name=f"transformer_{index}")(h)
+            h = transformer_of(self.config.head_channels, self.dtype, name=f"transformer_{index}")(h)
         return h
 
 
@@ -92,12 +93,11 @@ class Encoder(nn.Module):
 
     config: UNetConfig
     dtype: Dtype = jnp.float32
-    remat: str = "none"  # of each block: `layers.rematerialised`
+    remat: str = "none"  # of each residual block and transformer: `layers.rematerialised`
 
     @nn.compact
     def __call__(self, h: jax.Array, t_B: jax.Array) -> tuple[jax.Array, list[jax.Array], jax.Array]:
         config, width = self.config, 4 * self.config.channels
-        block_of = rematerialised(Block, self.remat)
         embedding_BxE = timestep_embedding(t_B, config.channels).astype(self.dtype)
         embedding_BxE = nn.silu(nn.Dense(width, dtype=self.dtype, name="time_1")(embedding_BxE))
         embedding_BxE = nn.Dense(width, dtype=self.dtype, name="time_2")(embedding_BxE)
@@ -108,14 +108,14 @@ class Encoder(nn.Module):
             channels, attends = config.channels * multiplier, 2**level in config.attention_downsamplings
             for block in range(config.blocks):
                 name = f"down_{level}_block_{block}"
-                h = block_of(channels, attends, config, self.dtype, name=name)(h, embedding_BxE)
+                h = Block(channels, attends, config, self.dtype, self.remat, name=name)(h, embedding_BxE)
                 skips.append(h)
             if level < len(config.multipliers) - 1:
                 padding = ((1, 1), (1, 1))
                 h = conv(channels, 3, self.dtype, f"down_{level}_downsample", stride=2, padding=padding)(h)
                 skips.append(h)
-        h = block_of(channels, True, config, self.dtype, name="middle_1")(h, embedding_BxE)
-        h = block_of(channels, False, config, self.dtype, name="middle_2")(h, embedding_BxE)
+        h = Block(channels, True, config, self.dtype, self.remat, name="middle_1")(h, embedding_BxE)
+        h = Block(channels, False, config, self.dtype, self.remat, name="middle_2")(h, embedding_BxE)
         return h, skips, embedding_BxE
 
 
@@ -124,17 +124,19 @@ class Decoder(nn.Module):
 
     config: UNetConfig
     dtype: Dtype = jnp.float32
-    remat: str = "none"  # of each block: `layers.rematerialised`
+    remat: str = "none"  # of each residual block and transformer: `layers.rematerialised`
 
     @nn.compact
     def __call__(self, h: jax.Array, skips: list[jax.Array], embedding_BxE: jax.Array) -> jax.Array:
-        config, block_of = self.config, rematerialised(Block, self.remat)
+        config = self.config
         for level, multiplier in reversed(list(enumerate(config.multipliers))):
             channels, attends = config.channels * multiplier, 2**level in config.attention_downsamplings
             for block in range(config.blocks + 1):
                 h = jnp.concatenate([h, skips[-1]], axis=-1)
                 skips = skips[:-1]
-                h = block_of(channels, attends, config, self.dtype, name=f"up_{level}_block_{block}")(h, embedding_BxE)
+                h = Block(channels, attends, config, self.dtype, self.remat, name=f"up_{level}_block_{block}")(
+                    h, embedding_BxE
+                )
             if level > 0:
                 h = conv(channels, 3, self.dtype, f"up_{level}_upsample")(upsample_nearest(h))
         h = nn.silu(group_norm(h.shape[-1], BLOCK_EPSILON, self.dtype, "norm_out")(h))
@@ -149,7 +151,7 @@ class UNet(nn.Module):
 
     config: UNetConfig
     dtype: Dtype = jnp.float32
-    remat: str = "none"  # of each block: `layers.rematerialised`
+    remat: str = "none"  # of each residual block and transformer: `layers.rematerialised`
 
     def setup(self):
         self.encoder = Encoder(self.config, self.dtype, self.remat)

@@ -3,11 +3,13 @@
 TPUs need `pip install 'flashsr_jax[tpu]'` (libtpu), no TPU.
 """
 
+import math
 import os
 import re
 import time
 from collections import Counter
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import jax
 from jax.experimental import topologies
@@ -46,8 +48,8 @@ def compiled_report(config, platform: str) -> Iterator[str]:
         "total": whole - memory.alias_size_in_bytes + memory.generated_code_size_in_bytes,
     }
     yield "  GiB a device: " + ", ".join(f"{name} {size / GIB:.3f}" for name, size in sizes.items())
-    for (kind, count), size in zip(*_collectives(compiled.as_text()), strict=True):
-        yield f"  {kind}: {count} of {size / 1e9:.3f} GB a device (in a loop's body: once)"
+    for kind, found in step_collectives(compiled.as_text()).items():
+        yield f"  {kind}: {found.count} of {found.size / 2**20:.2f} MiB a device in all (in a loop's body: once)"
     yield f"  traced in {seconds[0]:.0f} s, compiled in {seconds[1]:.0f} s"
 
 
@@ -82,14 +84,19 @@ def _topology(name: str) -> list:
         ) from error
 
 
-def _collectives(text: str) -> tuple[list[tuple[str, int]], list[int]]:
-    """([(kind, how many)], bytes of each kind's results) in an HLO text."""
+class Exchanges(NamedTuple):
+    """Collectives of one kind in a program: how many, and the bytes of their results on a device."""
+
+    count: int
+    size: int
+
+
+def step_collectives(text: str) -> dict[str, Exchanges]:
+    """{kind: exchanges} of an HLO text; what stands in a loop's body counts once."""
     counts, sizes = Counter(), Counter()
     for found in COLLECTIVES.finditer(text):
         counts[found["kind"]] += 1
         for array in ARRAY.finditer(found["shape"]):
-            elements = 1
-            for size in filter(None, array["shape"].split(",")):
-                elements *= int(size)
+            elements = math.prod(int(size) for size in array["shape"].split(",") if size)
             sizes[found["kind"]] += elements * max(1, int(array["bits"]) // 8)
-    return list(counts.items()), [sizes[kind] for kind in counts]
+    return {kind: Exchanges(count, sizes[kind]) for kind, count in counts.items()}
