@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -98,7 +99,10 @@ def _marked(run: Run, name: str) -> str:
 
 
 def _short(value: object) -> str:
-    return ",".join(map(_short, value)) if isinstance(value, list) else str(value)
+    """As one types it on the command line; of hashes the beginning."""
+    if isinstance(value, list):
+        return ",".join(map(_short, value))
+    return str(value)[:10] if re.fullmatch("[0-9a-f]{40,64}", str(value)) else str(value)
 
 
 def _read(path: Path, root: Path) -> Run | None:
