@@ -19,6 +19,13 @@ jax.config.update("jax_num_cpu_devices", 8)
 enable_compilation_cache()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def programs_of_one_file():
+    """Compiled programs do not add up over the files of tests, which share few: two workers share the memory."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory) -> Path:
     """The committed recordings, built as a user builds them."""

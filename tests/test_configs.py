@@ -11,6 +11,7 @@ import pytest
 
 from flashsr_jax.audio import HOP
 from flashsr_jax.degrade import LowpassFilter, filter_arrays
+from flashsr_jax.errors import UserError
 from flashsr_jax.train.loop import STAGES
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -47,3 +48,15 @@ def test_all_stages_trace(preset):
         assert all(value.shape == () for value in metrics.values())
         assert all(leaf.dtype != jnp.bfloat16 for leaf in jax.tree.leaves(after.params))
         frozen[stage] = state.weights[stage]
+
+
+def test_fine_tuning_starts_every_stage_from_published_or_shipped_weights():
+    for stage in STAGES:
+        for preset, weights in (("base", "official.safetensors"), ("small", "small")):
+            config, from_nothing = get_config("finetune", f"{stage},{preset}"), get_config(stage, preset)
+            assert config.stage == stage and config.model == from_nothing.model and config.init_from == weights
+            assert all(config.get(name, weights) == weights for name in ("vae_from", "vocoder_from"))
+            assert config.optimizer[stage].lr <= from_nothing.optimizer[stage].lr and config.steps <= from_nothing.steps
+    for mistake in ("", "decoder", "vae,tiny"):
+        with pytest.raises(UserError, match="choose a stage of vocoder, vae, .*, and after a comma base or small"):
+            get_config("finetune", mistake)
