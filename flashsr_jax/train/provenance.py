@@ -55,8 +55,9 @@ def record(config, workdir: Path, step: int, networks: dict[str, str]) -> None:
         "networks": networks,
         "changes": _changes(workdir / CONFIG_FILE, config),
     }
-    if path.exists():
-        before = json.loads(path.read_text().splitlines()[-1])
+    starts = path.read_text() if path.exists() else ""
+    if starts:
+        before = json.loads(starts.splitlines()[-1])
         for name in ("manifests", "networks"):
             for part in start[name]:
                 if start[name][part] != before[name].get(part):
@@ -64,8 +65,8 @@ def record(config, workdir: Path, step: int, networks: dict[str, str]) -> None:
     if patch:
         with replacing(workdir / code["patch"]) as partial:
             partial.write_text(patch)
-    with path.open("a") as file:
-        file.write(json.dumps(start) + "\n")
+    with replacing(path) as partial:
+        partial.write_text(starts + json.dumps(start) + "\n")
 
 
 def _manifests(config: dict) -> dict[str, Path]:
