@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage, signal
 
+from flashsr_jax.rolloff import rolloff
+
 SAMPLE_RATE = 48_000
 NYQUIST = SAMPLE_RATE / 2
 FILTER_TYPES = ("cheby1", "butter", "bessel", "ellip")
@@ -189,6 +191,7 @@ ACTIVE_DB = 50.0  # frames further below the loudest do not count
 DEEP_WALL_DB = 35.0  # a drop from 0.9 to 1.1 of a frequency that only a filter makes ...
 WALL_DB, FLOOR_DB = 20.0, 12.0  # ... or a smaller one, if what follows is no further above the lowest level up there
 EDGE_DB = 12.0  # the wall's edge: so far below the band before it
+CLEARLY_LOWER = 0.93  # the end of a gentle low-pass, of what is read otherwise
 QUANTISATION_DB = -114.0  # level per bin, full scale 0 dB, under which the top of the spectrum is rounding or dither
 
 
@@ -197,7 +200,8 @@ def _block_bandwidth(x_N: np.ndarray, sample_rate: int) -> float:
 
     The upper edge of the deepest wall in the spectrum of the loud frames (95th percentile per bin, which an isolated
     click does not reach; images of a resampler may stick out above the wall), or where the spectrum has sunk into the
-    floor of quantisation, whichever comes first; half the rate if there is neither.
+    floor of quantisation, whichever comes first; half the rate if there is neither. Where a gentle low-pass ends
+    clearly before that, its end.
     """
     size = 1 << round(np.log2(sample_rate / 24))  # 2048 at 48 kHz
     x_N = np.pad(x_N - x_N.mean(), (0, max(0, size - len(x_N)))) if len(x_N) else np.zeros(size)
@@ -229,4 +233,6 @@ def _block_bandwidth(x_N: np.ndarray, sample_rate: int) -> float:
     if floor < QUANTISATION_DB:
         above_floor = np.flatnonzero(ndimage.median_filter(level_K, 15, mode="nearest") > floor + 6)
         edge = min(edge, above_floor[-1]) if above_floor.size else edge
-    return float(edge) * sample_rate / size
+    hz = float(edge) * sample_rate / size
+    gentle_hz = rolloff(level_K, sample_rate)
+    return gentle_hz if gentle_hz and gentle_hz < CLEARLY_LOWER * hz else hz
