@@ -10,10 +10,11 @@ import scipy.signal
 from jax import lax
 from parity import VOCODER_TINY, assert_parity, golden, synthetic_params
 
+from flashsr_jax import audio
 from flashsr_jax.errors import UserError
 from flashsr_jax.models.antialias import antialiased_snake_beta, lowpass_filter
 from flashsr_jax.models.presets import VocoderConfig
-from flashsr_jax.models.vocoder import SRVocoder, WeightNormConv, WeightNormUpsample
+from flashsr_jax.models.vocoder import SRVocoder, WeightNormConv, WeightNormUpsample, missing
 from flashsr_jax.weights.names import vocoder_names
 
 
@@ -159,3 +160,16 @@ def test_a_vocoder_of_the_mel_alone_does_not_hear_the_waveform(istft_size):
     one, other = (SRVocoder(config).apply(variables, mel, waveform) for waveform in lr)
     assert one.shape == lr[0].shape and np.abs(one).max() > 0
     np.testing.assert_array_equal(one, other)
+
+
+def test_missing_is_what_the_low_resolution_waveform_lacks():
+    noise = np.random.default_rng(0).normal(size=48_000).astype(np.float32)
+    low = scipy.signal.sosfiltfilt(scipy.signal.cheby1(8, 0.1, 6000 / 24_000, output="sos"), noise).astype(np.float32)
+    edge = 360
+    full = np.abs(audio.stft(jnp.pad(noise, (edge, edge))[None], 960, 240))
+    share = np.asarray(missing(jnp.log(jnp.sqrt(jnp.mean(full**2))) * jnp.ones_like(full), jnp.asarray(low)[None]))
+    hz = np.fft.rfftfreq(960, 1 / 48_000)
+    assert share.shape == (1, 200, 481)
+    assert share[0, 2:-2][:, hz < 5800].mean() < 0.02
+    assert share[0, :, hz > 7000].min() > 0.99
+    assert not np.any(np.isnan(missing(jnp.full_like(full, -200.0), jnp.zeros((1, 48_000)))))

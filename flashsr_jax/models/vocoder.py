@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from flashsr_jax.audio import istft
+from flashsr_jax.audio import istft, stft
 from flashsr_jax.models.antialias import antialiased_snake_beta
 from flashsr_jax.models.layers import Dtype, rematerialised
 from flashsr_jax.models.presets import VocoderConfig
@@ -18,6 +18,9 @@ from flashsr_jax.models.presets import VocoderConfig
 KERNEL = 7  # of the first and the last convolutions
 LOG_MAGNITUDE_MEAN = -3.0  # about that of the high band of normalised audio
 LOG_MAGNITUDE_MAX = 5.0  # no frame of normalised audio is louder
+COVERED = 10.0
+NEIGHBOURS = (3, 5)  # frames and bins: single bins of a noise fall far under its mean
+POWER_FLOOR = 1e-12
 # Residual branches start small, so that the sum of nine of them a stage keeps its scale.
 RESIDUAL_INIT = nn.initializers.variance_scaling(0.04, "fan_in", "normal")
 
@@ -128,11 +131,30 @@ class LRBranch(nn.Module):
         return features[::-1]
 
 
+def missing(log_magnitude_BxMxK: jax.Array, lr_BxN: jax.Array) -> jax.Array:
+    """Share (B, M, K) of each bin that the low-resolution waveform lacks.
+
+    1/2 where its power, a mean over the bin's neighbours, is `COVERED` times under that of the magnitudes; 1/100 where
+    it equals that, 0.99 where it is 20 dB under.
+
+    A network that has to know by itself where the low band ends gives up the octaves that it is seldom asked for: at a
+    cutoff of 2 kHz it lost 28 dB over it.
+    """
+    size = 2 * (log_magnitude_BxMxK.shape[-1] - 1)
+    edge = size // 2 - size // 8  # frame m is centred on sample (m + 1/2) hop, as those of `istft`
+    spectrum = stft(jnp.pad(lr_BxN.astype(jnp.float32), ((0, 0), (edge, edge))), size, size // 4)
+    power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
+    power = jnp.pad(power, ((0, 0), *((n // 2, n // 2) for n in NEIGHBOURS)), mode="edge")
+    power = nn.avg_pool(power[..., None], NEIGHBOURS)[..., 0]
+    return nn.sigmoid(2 * (2 * log_magnitude_BxMxK - jnp.log(COVERED * power + POWER_FLOOR)))
+
+
 class SRVocoder(nn.Module):
     """Waveform from a log-mel spectrogram and the normalised low-resolution waveform, which carries the low band.
 
-    With an inverse STFT, what the network makes is added to the low-resolution waveform. Where the configuration has
-    no `lr_conditioned`, it is a vocoder of the mel alone, and the waveform is not used.
+    With an inverse STFT, what the network makes is added to the low-resolution waveform in the bins that `missing`
+    finds empty there. Where the configuration has no `lr_conditioned`, it is a vocoder of the mel alone, and the
+    waveform is not used.
     """
 
     config: VocoderConfig
@@ -170,7 +192,10 @@ class SRVocoder(nn.Module):
         if config.istft_size:
             h_BxMx2K = WeightNormConv(config.istft_size + 2, KERNEL, dtype=self.dtype, name="conv_post")(h)
             log_magnitude, phase = jnp.split(h_BxMx2K.astype(jnp.float32), 2, axis=-1)
-            magnitude = jnp.exp(jnp.minimum(log_magnitude + LOG_MAGNITUDE_MEAN, LOG_MAGNITUDE_MAX))
+            log_magnitude = jnp.minimum(log_magnitude + LOG_MAGNITUDE_MEAN, LOG_MAGNITUDE_MAX)
+            magnitude = jnp.exp(log_magnitude)
+            if config.lr_conditioned:
+                magnitude *= missing(log_magnitude, lr_BxN)
             waveform_BxN = istft(magnitude * lax.complex(jnp.cos(phase), jnp.sin(phase)))
             return lr_BxN + waveform_BxN if config.lr_conditioned else waveform_BxN
         h_BxNx1 = WeightNormConv(1, KERNEL, dtype=self.dtype, name="conv_post")(h)
