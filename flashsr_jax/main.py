@@ -83,7 +83,9 @@ def parse(argv, required=("config", "workdir")):
     try:
         rest = flags.FLAGS(_with_python_config(argv))
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        sys.exit(f"flashsr_jax: {' '.join(str(error).split())}")
+        text = " ".join(str(error).split())
+        # ml_collections puts the whole traceback of a configuration file into its message.
+        sys.exit(f"flashsr_jax: {text.rpartition(f'{UserError.__module__}.{UserError.__name__}: ')[2]}")
     if len(rest) > 1:
         sys.exit(f"flashsr_jax: do not know what to do with {' '.join(rest[1:])}: options start with --")
     return rest

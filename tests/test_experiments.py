@@ -13,6 +13,8 @@ from training import ROOT, assert_same_checkpoint, finish, logged, run
 
 from flashsr_jax.checkpoint import load_parameters, load_weights
 from flashsr_jax.cli import main as flashsr
+from flashsr_jax.errors import UserError
+from flashsr_jax.train import finished
 from flashsr_jax.train.frozen import model_of
 from flashsr_jax.weights.exchange import FILES, import_published
 from flashsr_jax.weights.names import checkpoint_names
@@ -93,7 +95,7 @@ def test_an_encoder_can_only_be_kept_where_there_is_one(dataset, tmp_path):
     code, stderr = run("vae", tmp_path, dataset, "--config.train_encoder=False")
     assert code == 1 and "set config.init_from" in stderr.strip().splitlines()[-1]
     code, stderr = run("finetune:decoder", tmp_path, dataset)
-    assert code == 1 and "choose a stage of vocoder, vae" in stderr.strip().splitlines()[-1]
+    assert code == 1 and "choose a stage of vocoder, vae" in stderr and "Traceback" not in stderr
 
 
 @pytest.fixture(scope="module")
@@ -174,3 +176,20 @@ def test_what_a_resumed_run_changes_is_kept_and_said(runs, dataset, tmp_path):
     first, second = map(json.loads, (tmp_path / "vae" / "provenance.jsonl").read_text().splitlines())
     assert second["step"] == 12 and second["manifests"] != first["manifests"]
     assert second["changes"]["steps"] == [12, 13] and second["changes"].keys() == {"steps", "data.dir"}
+
+
+def test_a_configuration_of_another_version_or_of_something_else_is_one_line(tmp_path):
+    fields = json.loads(micro.get_config("vae").to_json())
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(fields))
+    assert finished.get_config(path) == micro.get_config("vae")
+    del fields["max_skipped_steps"], fields["data"]["order"]
+    path.write_text(json.dumps(fields))
+    with pytest.raises(UserError, match="has no data.order, max_skipped_steps: another version wrote it; check out"):
+        finished.get_config(path)
+    for content in ("[]", "{", "{}"):
+        path.write_text(content)
+        with pytest.raises(UserError, match="is not the configuration of a run"):
+            finished.get_config(path)
+    with pytest.raises(UserError, match="No such file"):
+        finished.get_config(tmp_path / "none.json")
