@@ -40,6 +40,7 @@ class Checkpoints:
         self._best_metric = best_metric
         self._workdir = Path(workdir).absolute()
         self._saving = None  # the step of the last save, which may still be under way
+        self._failed = False
         self._drop_unreadable_metrics()
         self._checkpointer = ocp.training.Checkpointer(
             self._workdir / FOLDER,
@@ -141,18 +142,21 @@ class Checkpoints:
 
     def close(self) -> None:
         """Wait for a save under way. Raises UserError as `save` does."""
-        with self._writing():
-            self._checkpointer.close()
+        try:
+            with self._writing():
+                self._checkpointer.close()
+        finally:
+            if self._failed and jax.process_index() == 0:  # what it left would keep the disk full
+                for partial in (self._workdir / FOLDER).glob("*.orbax-checkpoint-tmp*"):
+                    shutil.rmtree(partial, ignore_errors=True)
 
     @contextlib.contextmanager
     def _writing(self):
-        """Say in one line what kept a checkpoint from being written, and leave nothing of it."""
+        """Say in one line what kept a checkpoint from being written."""
         try:
             yield
         except (OSError, ValueError) as error:  # ValueError: TensorStore's
-            if jax.process_index() == 0:
-                for partial in (self._workdir / FOLDER).glob("*.orbax-checkpoint-tmp*"):
-                    shutil.rmtree(partial, ignore_errors=True)
+            self._failed = True
             complete = [checkpoint.step for checkpoint in self._checkpointer.checkpoints]
             complete = [step for step in complete if step != self._saving]
             raise UserError(
