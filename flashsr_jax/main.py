@@ -29,7 +29,7 @@ CONFIG = config_flags.DEFINE_config_file(
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run: checkpoints, logs, configuration")
 _DRY_RUN = flags.DEFINE_bool(
-    "dry-run", False, "Print shardings, memory, FLOPs, collectives and predicted speed; train not"
+    "dry-run", False, "Print shardings, memory, FLOPs, collectives and predicted speed; no training"
 )
 _DEVICES = flags.DEFINE_integer("devices", None, "Dry run: on so many devices instead of those that are here")
 _COMPILE_FOR = flags.DEFINE_string(

@@ -5,6 +5,7 @@ what a convolution, a matrix product, a loop or another opaque operation reads o
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -211,12 +212,16 @@ class Scaled:
         """Bytes of intermediate values alive at once, at most; those of fixed size count `fixed_share` of theirs."""
         return float((self.alive @ (fixed_share, batch)).max())
 
-    def seconds(self, batch: float, while_trips: float, time_of: Callable) -> float:
-        """Sum over operations of `time_of(flops, contraction, low precision, bytes read and written)`, all arrays."""
+    def seconds(self, batch: float, while_trips: float, time_of: Callable) -> dict[str, float]:
+        """Seconds by kind of operation; `time_of(flops, contraction, low precision, bytes read and written)` is of all
+        operations, as arrays."""
         contraction = np.array([op.contraction for op in self.operations])
         low_precision = np.array([op.low_precision for op in self.operations])
         each = time_of(self.flops @ (1, batch), contraction, low_precision, self.moved @ (1, batch))
-        return float(each @ self._runs(while_trips))
+        total = Counter()
+        for op, seconds in zip(self.operations, each * self._runs(while_trips), strict=True):
+            total[op.name] += float(seconds)
+        return dict(total.most_common())
 
     def _runs(self, while_trips: float) -> np.ndarray:
         return np.array([op.times * (while_trips if op.in_while else 1) for op in self.operations])

@@ -21,6 +21,8 @@ from flashsr_jax.plan.chips import (
 from flashsr_jax.plan.run import Run
 from flashsr_jax.sharding import AXES, check_batch_size, path_string
 
+WINDOWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+
 
 def report(config, devices: int) -> Iterator[str]:
     """Lines about a run of `config` on `devices` devices, then about pods. Raises UserError for a mesh or a batch that
@@ -38,6 +40,7 @@ def report(config, devices: int) -> Iterator[str]:
     yield from _memory(run, mesh, per_device)
     yield from _flops(run)
     yield from _collectives(run, mesh)
+    yield from _limits(run)
     yield from _pods(run)
 
 
@@ -93,7 +96,7 @@ def _pods(run: Run) -> Iterator[str]:
     for chip in CHIPS:
         rates = []
         for count, local, size, collectives in zip(POD_SIZES, windows, held, exchanged, strict=True):
-            seconds = run.program.seconds(local, trips, functools.partial(operation_seconds, chip))
+            seconds = sum(run.program.seconds(local, trips, functools.partial(operation_seconds, chip)).values())
             seconds += sum(each.seconds(chip) for each in collectives)
             mfu = run.program.total_flops(local, trips) / seconds / chip.peak
             rates.append(local / seconds)
@@ -103,6 +106,21 @@ def _pods(run: Run) -> Iterator[str]:
                 f"{_duration(seconds):>9s} {rates[-1] * count:11.1f} {rates[-1] * count * seconds_of_audio:10.0f} "
                 f"{mfu:6.1%} {rates[-1] / rates[0]:7.0%}"
             )
+
+
+def _limits(run: Run) -> Iterator[str]:
+    """Per chip: the largest batch that fits, and where the time goes with it."""
+    trips = float(np.average(run.solver_steps, weights=_phase_lengths(run.config)))
+    mesh = _pod_mesh(run.config, POD_SIZES[0])
+    yield f"\nwindows a chip that fit on {POD_SIZES[0]} chips, and where the time of such a step is predicted to go"
+    for chip in CHIPS:
+        fits = [n for n in WINDOWS if placement.memory(run, mesh, n).total <= USABLE_MEMORY * chip.memory]
+        if not fits:
+            yield f"  {chip.name}: none; try --config.remat=blocks, or --config.mesh.fsdp={8 * mesh.shape['fsdp']}"
+            continue
+        kinds = run.program.seconds(fits[-1], trips, functools.partial(operation_seconds, chip))
+        shares = ", ".join(f"{name} {part / sum(kinds.values()):.0%}" for name, part in list(kinds.items())[:5])
+        yield f"  {chip.name}: {fits[-1]} ({shares})"
 
 
 def _pod_mesh(config, count: int) -> AbstractMesh:
