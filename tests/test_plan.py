@@ -173,7 +173,8 @@ def test_the_roofline():
     )
     np.testing.assert_allclose(seconds, [1e12 / 0.7 / 459e12, 4e12 / 0.7 / 459e12, 1e9 / 0.8 / 2765e9])
     inside, outside = (gather_seconds(next(c for c in CHIPS if c.name == "H100"), 1e9, n) for n in (8, 16))
-    assert inside == pytest.approx(7 / 8 * 1e9 / 0.8 / 450e9) and outside > 2 * inside
+    assert inside == pytest.approx(7 / 8 * 1e9 / 0.8 / 450e9)
+    assert outside == pytest.approx(inside + 1 / 2 * 1e9 / 0.8 / (8 * 50e9))
     kinds = {"TPU v5 lite": "v5e", "TPU v5": "v5p", "NVIDIA H100 80GB HBM3": "H100", "NVIDIA H200": "H200"}
     for kind, name in kinds.items():
         assert [chip.name for chip in CHIPS if chip.matches(kind)] == [name]
@@ -205,8 +206,8 @@ def test_mistakes_are_named():
 
 def test_what_xla_says_agrees(quick_compilation):
     """Arguments to the byte; the gradients' all-reduce as large as the parameters."""
-    config = micro.get_config("regression")
-    config.losses.mel = 0.0
+    config = micro.get_config("vae")
+    config.losses.adversarial = 0.0
     run, mesh = Run.of(config), sharding.make_mesh(8, 1)
     compiled, _ = compile_step(config, mesh)
     held = placement.memory(run, mesh_of(8, 1), 1)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
+import numpy as np
 from jax.experimental import topologies
 from jax.sharding import AxisType, NamedSharding
 
@@ -50,14 +51,26 @@ def compiled_report(config, platform: str) -> Iterator[str]:
     yield "  GiB a device: " + ", ".join(f"{name} {size / GIB:.3f}" for name, size in sizes.items())
     for kind, found in step_collectives(compiled.as_text()).items():
         yield f"  {kind}: {found.count} of {found.size / 2**20:.2f} MiB a device in all (in a loop's body: once)"
-    yield f"  traced in {seconds[0]:.0f} s, compiled in {seconds[1]:.0f} s"
+    yield (
+        f"  traced in {seconds.trace:.0f} s ({seconds.trace_processor:.0f} of processor time), compiled in "
+        f"{seconds.compile:.0f} s ({seconds.compile_processor:.0f})"
+    )
 
 
-def compile_step(config, mesh) -> tuple[jax.stages.Compiled, tuple[float, float]]:
-    """The compiled training step of `config` on a mesh, and the seconds that tracing and compiling took."""
+class Seconds(NamedTuple):
+    """What tracing and compiling took by the clock, and of all cores together."""
+
+    trace: float
+    compile: float
+    trace_processor: float
+    compile_processor: float
+
+
+def compile_step(config, mesh) -> tuple[jax.stages.Compiled, Seconds]:
+    """The compiled training step of `config` on a mesh, and what that took."""
     run = Run.of(config)
     _, frozen = run.shardings(mesh)
-    start = time.perf_counter()
+    times = [(time.perf_counter(), time.process_time())]
     programs = make_programs(config, STAGES[config.stage], mesh, run.frozen)
     whole, split = (NamedSharding(mesh, spec) for spec in (jax.P(), sharding.BATCH_SPEC))
     frozen = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), run.frozen, frozen)
@@ -66,9 +79,11 @@ def compile_step(config, mesh) -> tuple[jax.stages.Compiled, tuple[float, float]
     )
     key = jax.ShapeDtypeStruct(KEY.shape, KEY.dtype, sharding=whole)
     lowered = programs.step.lower(programs.abstract_state, frozen, batch, key)
-    traced = time.perf_counter()
+    times.append((time.perf_counter(), time.process_time()))
     compiled = lowered.compile()
-    return compiled, (traced - start, time.perf_counter() - traced)
+    times.append((time.perf_counter(), time.process_time()))
+    (trace, trace_processor), (compilation, compile_processor) = np.diff(times, axis=0)
+    return compiled, Seconds(trace, compilation, trace_processor, compile_processor)
 
 
 def _topology(name: str) -> list:
