@@ -58,6 +58,7 @@ setup(
             *EVAL,
             *HUB,
         ],
+        "tpu": ["libtpu"],  # TPUs; also `--dry-run --compile-for v5e:2x4`, without one
         "tf": ["pydub>=0.25", "tensorflow>=2.18"],  # TFDS catalogue datasets with Audio features, such as vctk
     },
     entry_points={"console_scripts": ["flashsr = flashsr_jax.cli:main"]},
