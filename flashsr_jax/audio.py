@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import librosa
 import numpy as np
 
+from flashsr_jax import spectral
+
 SAMPLE_RATE = 48_000
 HOP = 480
 N_FFT = 2048
@@ -48,7 +50,7 @@ def stft(x_BxN: jax.Array, n_fft: int, hop: int) -> jax.Array:
     """Complex STFT (B, frames, n_fft // 2 + 1), periodic Hann window of length n_fft, no centring, no padding."""
     frames = 1 + (x_BxN.shape[-1] - n_fft) // hop
     index_TxW = np.arange(frames)[:, None] * hop + np.arange(n_fft)[None, :]
-    return jnp.fft.rfft(x_BxN[:, index_TxW] * _hann(n_fft))
+    return spectral.rfft(x_BxN[:, index_TxW] * _hann(n_fft), n_fft)
 
 
 def istft(spectrum_BxMxK: jax.Array) -> jax.Array:
@@ -67,7 +69,7 @@ def istft(spectrum_BxMxK: jax.Array) -> jax.Array:
         return sum(padded).reshape(x_BxMxW.shape[0], -1)[:, 3 * hop // 2 : -3 * hop // 2]
 
     weight = overlap_add(jnp.broadcast_to(window_W**2, (1, frames, n_fft)))
-    return overlap_add(jnp.fft.irfft(spectrum_BxMxK) * window_W) / weight
+    return overlap_add(spectral.irfft(spectrum_BxMxK, n_fft) * window_W) / weight
 
 
 def _hann(size: int) -> np.ndarray:

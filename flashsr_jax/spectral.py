@@ -1,6 +1,6 @@
 """Fourier transforms that stay where their batch is: XLA gathers the operand of a sharded FFT on every device.
 
-Letters: N samples, K = N / 2 + 1 bins, after the batch axis.
+Letters: B batch, N samples, K = N / 2 + 1 bins.
 """
 
 from collections.abc import Callable
@@ -11,12 +11,12 @@ from jax.sharding import PartitionSpec
 
 
 def rfft(x: jax.Array, samples: int) -> jax.Array:
-    """`jnp.fft.rfft(x, samples)`: (B, N) to (B, K), the batch split over all axes of the mesh in context."""
+    """`jnp.fft.rfft(x, samples)`: (B, ..., N) to (B, ..., K), the batch split over all axes of the mesh in context."""
     return _on_own_batch(lambda x: jnp.fft.rfft(x, samples), x)
 
 
 def irfft(x: jax.Array, samples: int) -> jax.Array:
-    """`jnp.fft.irfft(x, samples)`: (B, K) to (B, N), the batch split as in `rfft`."""
+    """`jnp.fft.irfft(x, samples)`: (B, ..., K) to (B, ..., N), the batch split as in `rfft`."""
     return _on_own_batch(lambda x: jnp.fft.irfft(x, samples), x)
 
 
