@@ -38,7 +38,7 @@ setup(
         "optax>=0.2.5",
         "orbax-checkpoint>=0.12.8,<0.13",  # the v1 API still moves between minor releases
         "pillow>=10",
-        "safetensors>=0.5",
+        "safetensors>=0.8",
         "scipy>=1.13",
         "soundfile>=0.13",
         "soxr>=0.5",

@@ -51,6 +51,24 @@ def _upscale(args: argparse.Namespace) -> int:
     return 1 if failures else 0
 
 
+def _benchmark(args: argparse.Namespace) -> int:
+    from flashsr_jax import speed
+    from flashsr_jax.models.presets import preset
+    from flashsr_jax.runtime import choose_device
+    from flashsr_jax.upscale import Settings, load_model
+
+    choose_device(args.device)
+    settings = Settings(steps=args.steps, dtype=args.dtype, batch=args.batch)
+    if args.preset:
+        name, config = f"{args.preset} (random weights)", preset(args.preset)
+        report = speed.benchmark(lambda: speed.random_model(config), settings, args.repeats)
+    else:
+        name = args.weights
+        report = speed.benchmark(lambda: load_model(name), settings, args.repeats)
+    print(speed.as_json(report, name) if args.json else speed.table(report, name))
+    return 0
+
+
 def _data_build(args: argparse.Namespace) -> int:
     from flashsr_jax.data.build import build_dataset
 
@@ -143,6 +161,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     _add_upscale(commands)
+    _add_benchmark(commands)
 
     data = commands.add_parser("data", help="data sets for training").add_subparsers(required=True, metavar="COMMAND")
     build = _command(data, "build", _data_build, "build a training data set from folders of recordings")
@@ -225,12 +244,32 @@ def _add_upscale(commands) -> None:
     )
 
     networks = upscale.add_argument_group("networks")
-    networks.add_argument(
+    _add_weights(networks)
+    _add_computation(networks)
+
+
+def _add_benchmark(commands) -> None:
+    benchmark = _command(commands, "benchmark", _benchmark, "measure how fast upscaling runs here, network by network")
+    model = benchmark.add_mutually_exclusive_group()
+    _add_weights(model)
+    model.add_argument("--preset", metavar="SIZE", help="random weights of a size: tiny, small, base (the published)")
+    _add_computation(benchmark)
+    benchmark.add_argument(
+        "--repeats", type=_integer(1, 1000), default=3, metavar="N", help="timings, of which the median (default 3)"
+    )
+    benchmark.add_argument("--json", action="store_true", help="the figures as a line of JSON")
+
+
+def _add_weights(group) -> None:
+    group.add_argument(
         "--weights",
         default="small",
         metavar="FILE",
         help="a .safetensors file, or hf:OWNER/REPO (default: the model that comes along)",
     )
+
+
+def _add_computation(networks) -> None:
     networks.add_argument(
         "--steps", type=_integer(1, 1000), default=1, metavar="N", help="evaluations of the diffusion model (default 1)"
     )

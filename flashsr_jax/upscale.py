@@ -68,8 +68,8 @@ def load_model(path: str | os.PathLike) -> Model:
 
     Raises UserError as `load_weights` does.
     """
-    weights = load_weights(weights_path(path), required=NETWORKS)
-    return Model(weights.config, jax.device_put(weights.params))
+    weights = load_weights(weights_path(path), NETWORKS, jnp.array)
+    return Model(weights.config, weights.params)
 
 
 def upscale(model: Model, x: np.ndarray, sample_rate: int, **options) -> np.ndarray:

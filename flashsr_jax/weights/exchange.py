@@ -54,11 +54,14 @@ def import_published(
         if network in params:
             raise UserError(f"{file} and {origins[network]} are both a {FILES[network]}: give one")
         try:
-            params[network], rest = to_params(tensors, tables[network])
+            views, rest = to_params(tensors, tables[network])
         except ValueError as error:
             raise UserError(f"{file}: {_shortened(str(error))}") from error
+        # Copies: the file's own bytes stay in memory only as long as something refers to them.
+        params[network] = jax.tree.map(lambda view: np.array(view, order="C"), views)
         others |= {f"{network}/{name}": np.ascontiguousarray(tensor) for name, tensor in rest.items()}
         origins[network] = Path(file).name
+        del tensors, views
     if missing := [FILES[name] for name in NETWORKS if name not in params]:
         raise UserError(f"no checkpoint of {', '.join(missing)} among the files: give all three")
     params["scale_factor"] = np.float32(PUBLISHED_SCALE_FACTOR)

@@ -7,10 +7,11 @@ sees them = scale_factor x the VAE's) lies beside the networks. Nothing in the f
 import dataclasses
 import functools
 import json
+import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,12 +31,13 @@ from flashsr_jax.models.vocoder import SRVocoder
 FORMAT = "flashsr_jax/1"
 NETWORKS = ("vae", "unet", "vocoder")
 DTYPES = ("float32", "bfloat16", "float16")
+MAPPED = 1 << 28  # bytes of a file that are mapped at a time
 RESERVED = ("format", "config")  # metadata keys that this module writes
 LISTED = 8  # mismatches spelled out in an error
 
 
 class Weights(NamedTuple):
-    """A model's configuration, its parameters as float32 numpy arrays, and the free figures kept beside them."""
+    """A model's configuration, its parameters as float32 arrays, and the free figures kept beside them."""
 
     config: ModelConfig
     params: dict
@@ -65,7 +67,7 @@ def save_weights(
     for name, value in flat.items():
         with np.errstate(over="ignore"):  # reported just below, by name
             stored = np.ascontiguousarray(value, jnp.dtype("float32" if name == "scale_factor" else dtype))
-        if not np.isfinite(stored.astype(np.float32)).all():
+        if not np.isfinite(stored.astype(np.float32, copy=False)).all():
             raise UserError(f"{path}: {name} has values that are not finite in {stored.dtype}; not saved")
         tensors[name] = stored.reshape(value.shape)
     text = metadata | {"format": FORMAT, "config": json.dumps(dataclasses.asdict(config))}
@@ -73,29 +75,48 @@ def save_weights(
         save_file(tensors, partial, metadata=text)
 
 
-def load_weights(path: str | os.PathLike, required: Iterable[str] = ()) -> Weights:
+def load_weights(
+    path: str | os.PathLike, required: Iterable[str] = (), place: Callable[[np.ndarray], Any] = np.asarray
+) -> Weights:
     """Read a file of `save_weights`, whatever its storage dtype, as float32.
 
-    `required` names the networks that must be there (`NETWORKS` for upscaling). Raises UserError naming the file where
-    it is missing, not safetensors, not ours, incomplete, or does not fit its configuration.
+    `required` names the networks that must be there (`NETWORKS` for upscaling). `place` is applied to each tensor as it
+    is read (`jax.device_put`: so that no second copy of all of them is ever in memory). Raises UserError naming the
+    file where it is missing, not safetensors, not ours, incomplete, or does not fit its configuration.
     """
     if not Path(path).is_file():
         raise UserError(f"no weights file at {path}")
     try:
         with safe_open(path, framework="np") as file:
             metadata = dict(file.metadata() or {})
-            flat = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}  # noqa: SIM118
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise UserError(f"{path} is not a safetensors file, or is cut short: {error}") from error
     if metadata.pop("format", None) != FORMAT:
         raise UserError(f"{path} is a safetensors file, but not of flashsr_jax ({FORMAT}): pack or import it first")
     config = _config(path, metadata.pop("config", ""))
-    _check_shapes(path, config, {name: value.shape for name, value in flat.items()})
-    params = unflatten_dict(flat, sep="/")
+    _check_shapes(path, config, shapes)
+    present = {name.split("/")[0] for name in shapes}
     needed = [*required, *(["scale_factor"] if "vae" in required else [])]
-    if missing := [name for name in needed if name not in params]:
-        raise UserError(f"{path} has no {', '.join(missing)} (it has {', '.join(sorted(params))}): pack them together")
-    return Weights(config, params, metadata)
+    if missing := [name for name in needed if name not in present]:
+        raise UserError(f"{path} has no {', '.join(missing)} (it has {', '.join(sorted(present))}): pack them together")
+    flat = {name: place(value) for name, value in _tensors(path, shapes)}
+    return Weights(config, unflatten_dict(flat, sep="/"), metadata)
+
+
+def _tensors(path: str | os.PathLike, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[str, np.ndarray]]:
+    """Each tensor of a file as float32. The file is opened anew for every group of them: what has been read of it stays
+    mapped, and counts as memory in use, until it is closed."""
+    groups, size = [[]], 0
+    for name, shape in shapes.items():
+        if size > MAPPED:
+            groups, size = [*groups, []], 0
+        groups[-1].append(name)
+        size += 4 * math.prod(shape)
+    for names in groups:
+        with safe_open(path, framework="np") as file:
+            for name in names:
+                yield name, file.get_tensor(name).astype(np.float32, copy=False)
 
 
 def parameter_shapes(config: ModelConfig, network: str) -> dict:
