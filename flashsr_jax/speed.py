@@ -22,10 +22,10 @@ import flashsr_jax
 from flashsr_jax.audio import SAMPLE_RATE, WINDOW_SAMPLES
 from flashsr_jax.flops import preset_costs
 from flashsr_jax.models.presets import ModelConfig
-from flashsr_jax.models.vocoder import SRVocoder
+from flashsr_jax.models.vocoder import SRVocoder, fold_weight_norm
 from flashsr_jax.pipeline import decode, encode, latent_shape, sample_latent
 from flashsr_jax.upscale import Model, Settings, upscale
-from flashsr_jax.weights.store import NETWORKS, parameter_shapes
+from flashsr_jax.weights.store import parameter_shapes
 from flashsr_jax.windows import framing
 
 MATRIX = 2048  # rows and columns of the yardstick
@@ -44,7 +44,8 @@ def random_model(config: ModelConfig) -> Model:
         shapes = flatten_dict(parameter_shapes(config, name), sep="/")
         return unflatten_dict({path: value(path, leaf.shape) for path, leaf in shapes.items()}, sep="/")
 
-    return Model(config, {name: network(name) for name in NETWORKS} | {"scale_factor": jnp.float32(1)})
+    params = {name: network(name) for name in ("vae", "unet")} | {"scale_factor": jnp.float32(1)}
+    return Model(config, params | {"vocoder": fold_weight_norm(network("vocoder"))})
 
 
 def peak_memory() -> int:

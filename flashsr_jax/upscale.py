@@ -21,6 +21,7 @@ from flashsr_jax.audio import Normalisation, denormalise, normalise
 from flashsr_jax.bands import Bands
 from flashsr_jax.errors import UserError
 from flashsr_jax.models.presets import ModelConfig
+from flashsr_jax.models.vocoder import fold_weight_norm
 from flashsr_jax.pipeline import latent_shape, super_resolve
 from flashsr_jax.weights.shipped import weights_path
 from flashsr_jax.weights.store import NETWORKS, load_weights
@@ -64,12 +65,14 @@ class Sampling(NamedTuple):
 
 
 def load_model(path: str | os.PathLike) -> Model:
-    """Load all three networks onto the default device, from a weights file or by a shipped model's name ("small").
+    """Load all three networks onto the default device, from a weights file or by a shipped model's name ("small"), the
+    vocoder without its weight norm (`fold_weight_norm`).
 
     Raises UserError as `load_weights` does.
     """
     weights = load_weights(weights_path(path), NETWORKS, jnp.array)
-    return Model(weights.config, weights.params)
+    vocoder = weights.params.pop("vocoder")
+    return Model(weights.config, weights.params | {"vocoder": fold_weight_norm(vocoder)})
 
 
 def upscale(model: Model, x: np.ndarray, sample_rate: int, **options) -> np.ndarray:

@@ -14,7 +14,7 @@ from flashsr_jax import audio
 from flashsr_jax.errors import UserError
 from flashsr_jax.models.antialias import antialiased_snake_beta, lowpass_filter
 from flashsr_jax.models.presets import VocoderConfig
-from flashsr_jax.models.vocoder import SRVocoder, WeightNormConv, WeightNormUpsample, missing
+from flashsr_jax.models.vocoder import SRVocoder, WeightNormConv, WeightNormUpsample, fold_weight_norm, missing
 from flashsr_jax.weights.names import vocoder_names
 
 
@@ -173,3 +173,11 @@ def test_missing_is_what_the_low_resolution_waveform_lacks():
     assert share[0, 2:-2][:, hz < 5800].mean() < 0.02
     assert share[0, :, hz > 7000].min() > 0.99
     assert not np.any(np.isnan(missing(jnp.full_like(full, -200.0), jnp.zeros((1, 48_000)))))
+
+
+def test_folded_weight_norm_makes_the_same_output():
+    arrays, params = golden("sr_vocoder_tiny"), synthetic_params(vocoder_names(VOCODER_TINY))
+    folded = fold_weight_norm(params)
+    assert not {"v", "g"} & {key.key for path, _ in jax.tree.leaves_with_path(folded) for key in path}
+    out = jax.jit(SRVocoder(VOCODER_TINY).apply)({"params": folded}, arrays["mel"], arrays["lr_audio"])
+    assert_parity(out, arrays["out"])

@@ -68,12 +68,35 @@ class WeightNormUpsample(nn.Module):
 
 
 def _weight_norm(module: nn.Module, shape: tuple[int, int, int], norm_axes: tuple[int, int]):
-    """Kernel and bias of `module` in its compute type, from its parameters v, g and bias."""
+    """Kernel and bias of `module` in its compute type, from its parameters v, g and bias, or kernel and bias."""
+    if module.has_variable("params", "kernel"):  # of `fold_weight_norm`
+        kernel, bias = (module.get_variable("params", name) for name in ("kernel", "bias"))
+        return kernel.astype(module.dtype), bias.astype(module.dtype)
     v = module.param("v", module.kernel_init, shape)
-    norm = jnp.sqrt(jnp.sum(jnp.square(v), norm_axes, keepdims=True))
+    norm = _norm(v, norm_axes)
     g = module.param("g", lambda _: norm.reshape(-1))
     bias = module.param("bias", nn.initializers.zeros, shape[-1:])
     return (v * (g.reshape(norm.shape) / norm)).astype(module.dtype), bias.astype(module.dtype)
+
+
+def _norm(v: jax.Array, axes: tuple[int, int]) -> jax.Array:
+    return jnp.sqrt(jnp.sum(jnp.square(v), axes, keepdims=True))
+
+
+def fold_weight_norm(params: dict) -> dict:
+    """A vocoder's parameters for inference: each v and g replaced by the kernel that they make, which a program would
+    otherwise hold beside them."""
+    folded = {}
+    for name, value in params.items():
+        if not isinstance(value, dict):
+            folded[name] = value
+        elif {"v", "g"} <= value.keys():
+            v, g = value["v"], value["g"]
+            norm = _norm(v, (0, 1) if g.size == v.shape[2] else (0, 2))  # a transposed one halves the channels
+            folded[name] = {"kernel": v * (g.reshape(norm.shape) / norm), "bias": value["bias"]}
+        else:
+            folded[name] = fold_weight_norm(value)
+    return folded
 
 
 class SnakeBeta(nn.Module):
