@@ -82,13 +82,21 @@ def parse(argv, required=("config", "workdir")):
     flags.mark_flags_as_required([name for name in required if name != "workdir" or "--dry-run" not in argv])
     try:
         rest = flags.FLAGS(_with_python_config(argv))
+        _ = CONFIG.value.stage  # ml_collections says only now that there is no such file
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        text = " ".join(str(error).split())
-        # ml_collections puts the whole traceback of a configuration file into its message.
-        sys.exit(f"flashsr_jax: {text.rpartition(f'{UserError.__module__}.{UserError.__name__}: ')[2]}")
+        sys.exit(f"flashsr_jax: {_in_one_line(error)}")
     if len(rest) > 1:
         sys.exit(f"flashsr_jax: do not know what to do with {' '.join(rest[1:])}: options start with --")
     return rest
+
+
+def _in_one_line(error):
+    """What ml_collections says of a mistake: KeyErrors come wrapped, errors of a configuration file with traceback."""
+    while error.args and isinstance(error.args[0], Exception):
+        error = error.args[0]
+    unknown = "the configuration has no field " if isinstance(error, (AttributeError, KeyError)) else ""
+    text = " ".join(str(error.args[0] if unknown else error).split())
+    return unknown + text.rpartition(f"{UserError.__module__}.{UserError.__name__}: ")[2]
 
 
 def _with_python_config(argv):
