@@ -192,7 +192,8 @@ def _parser() -> argparse.ArgumentParser:
     weights = commands.add_parser("weights", help="model files").add_subparsers(required=True, metavar="COMMAND")
     pack = _command(weights, "pack", _weights_pack, "put trained networks together in one file for upscaling")
     for network in ("vae", "unet", "vocoder"):
-        pack.add_argument(f"--{network}", metavar="RUN", help=f"the {network}'s run folder or weights file")
+        help_text = f"the {network}'s run folder or weights file; several: their mean"
+        pack.add_argument(f"--{network}", metavar="RUN", nargs="+", help=help_text)
     pack.add_argument("-o", "--output", required=True, metavar="FILE", help="the .safetensors file to write")
     bring = _command(weights, "import", _weights_import, "make the published PyTorch checkpoints a weights file")
     bring.add_argument("files", nargs="+", metavar="FILE", help="vae, student_ldm and sr_vocoder: .pth or .safetensors")

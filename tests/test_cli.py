@@ -375,3 +375,13 @@ def test_weights_pack_of_one_network_for_another_machine(params, capsys):
     assert main(["weights", "pack", "-o", "none.safetensors"]) == 1
     assert "give any of --vae" in error_lines(capsys)[0]
     assert files() == ["model.safetensors", "unet.safetensors"]
+
+
+def test_weights_pack_of_the_mean_of_several(params, capsys):
+    save_weights("one.safetensors", TINY, {"unet": params["unet"]})
+    save_weights("other.safetensors", TINY, {"unet": jax.tree.map(lambda x: x + 2.0, params["unet"])})
+    assert main(["weights", "pack", "--unet", "one.safetensors", "other.safetensors", "-o", "mean.safetensors"]) == 0
+    mean = load_weights("mean.safetensors", required=("unet",)).params["unet"]
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y + 1.0, atol=1e-6), mean, params["unet"])
+    assert main(["weights", "pack", "--unet", "one.safetensors", "small", "-o", "none.safetensors"]) == 1
+    assert "they have no mean" in error_lines(capsys)[0]
