@@ -221,6 +221,8 @@ def _remarks(report: dict) -> Iterator[str]:
         yield f"{khz}, only resampled; --cutoff HZ upscales it all the same"
     if report["clipped"]:
         yield f"output exceeded full scale by {report['peak_db']:.2f} dB and was clipped"
+    elif report["peak_db"] > 0:
+        yield f"output exceeds full scale by {report['peak_db']:.2f} dB, which a file of floats keeps"
 
 
 def _reason(error: Exception) -> str:

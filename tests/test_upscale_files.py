@@ -3,8 +3,10 @@
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -363,3 +365,19 @@ def test_a_full_device_is_said(weights):
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 1 and done.stderr.startswith("flashsr: a.wav: No space left on device"), done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_ctrl_c_leaves_nothing(weights):
+    """The signal itself, in the middle of an output."""
+    record("a.wav", 8000 * 600)
+    record("b.wav")
+    before = files()
+    command = [COMMAND, "upscale", "a.wav", "b.wav", "-o", "out/", "--weights", weights]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    began = time.monotonic()
+    while not any(path.stat().st_size > 100_000 for path in Path("out").glob(".*.part.wav")):
+        assert process.poll() is None and time.monotonic() - began < 300
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate()[1] == "flashsr: interrupted\n" and process.returncode == 130
+    assert files() == before
