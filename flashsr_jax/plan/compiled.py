@@ -109,7 +109,7 @@ class Exchanges(NamedTuple):
 def step_collectives(text: str) -> dict[str, Exchanges]:
     """{kind: exchanges} of an HLO text; what stands in a loop's body counts once."""
     counts, sizes = Counter(), Counter()
-    for found in COLLECTIVES.finditer(text):
+    for found in COLLECTIVES.finditer(re.sub(r"/\*.*?\*/", "", text)):
         counts[found["kind"]] += 1
         for array in ARRAY.finditer(found["shape"]):
             elements = math.prod(int(size) for size in array["shape"].split(",") if size)
