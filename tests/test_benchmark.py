@@ -61,4 +61,5 @@ def test_figures_of_a_stage(tmp_path, capsys, monkeypatch):
 
 def test_mistakes_are_one_line(tmp_path, capsys):
     assert main(["train", "--stage", "teacher", "--preset", "tiny", "--configs", str(tmp_path)]) == 1
-    assert capsys.readouterr().err.startswith(f"flashsr_jax: --configs {tmp_path}: there is no teacher.py; run from the")
+    error = capsys.readouterr().err
+    assert error.startswith(f"flashsr_jax: --configs {tmp_path}: there is no teacher.py; run from the")
