@@ -7,9 +7,7 @@ their ratio holds on a machine that others use too.
 import json
 import math
 import os
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable
 
@@ -21,14 +19,13 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 import flashsr_jax
 from flashsr_jax.audio import SAMPLE_RATE, WINDOW_SAMPLES
 from flashsr_jax.flops import preset_costs
+from flashsr_jax.machine import MATRIX, MatrixRate, peak_memory
 from flashsr_jax.models.presets import ModelConfig
 from flashsr_jax.models.vocoder import SRVocoder, fold_weight_norm
 from flashsr_jax.pipeline import decode, encode, latent_shape, sample_latent
 from flashsr_jax.upscale import Model, Settings, upscale
 from flashsr_jax.weights.store import parameter_shapes
 from flashsr_jax.windows import framing
-
-MATRIX = 2048  # rows and columns of the yardstick
 
 
 def random_model(config: ModelConfig) -> Model:
@@ -46,25 +43,6 @@ def random_model(config: ModelConfig) -> Model:
 
     params = {name: network(name) for name in ("vae", "unet")} | {"scale_factor": jnp.float32(1)}
     return Model(config, params | {"vocoder": fold_weight_norm(network("vocoder"))})
-
-
-def peak_memory() -> int:
-    """Bytes that have been in use at most: of the accelerator where there is one, else of this process."""
-    statistics_of_device = jax.devices()[0].memory_stats() or {}
-    in_process = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return statistics_of_device.get("peak_bytes_in_use", in_process)
-
-
-class MatrixRate:
-    """FLOP/s of a float32 matrix product, `MATRIX` cubed; every call measures it once more."""
-
-    def __init__(self):
-        self._matrix = jnp.asarray(np.random.default_rng(0).standard_normal((MATRIX, MATRIX), np.float32))
-        self._product = jax.jit(jnp.matmul)
-        self()
-
-    def __call__(self) -> float:
-        return 3 * 2 * MATRIX**3 / _seconds(lambda: [self._product(self._matrix, self._matrix) for _ in range(3)])
 
 
 def benchmark(load: Callable[[], Model], settings: Settings, repeats: int) -> dict:
