@@ -51,7 +51,8 @@ for stage in "$@"; do
     vocoder_tuned)
       train vocoder_tuned vocoder 2000 16 --config.data.window_frames=64 --config.mel_source=vae \
         --config.vae_from="${from:-$runs/vae}" --config.init_from="${from:-$runs/vocoder}" \
-        --config.losses.adversarial=0.0 --config.losses.features=0.0 --config.optimizer.vocoder.kind=muon \
+        --config.losses.adversarial=0.0 --config.losses.features=0.0 --config.losses.stft=10.0 \
+        --config.losses.power=60.0 --config.data.log_cutoff=True --config.optimizer.vocoder.kind=muon \
         --config.optimizer.vocoder.lr=1e-3 --config.optimizer.vocoder.decay=0.3 ;;
     *)
       echo "no stage $stage: vocoder vae regression teacher student vocoder_tuned" >&2
