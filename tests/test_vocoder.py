@@ -59,8 +59,9 @@ def test_with_an_inverse_stft_the_low_resolution_passes_unchanged_and_the_rest_i
     assert config.hop == 8
     mel, lr = jax.random.normal(jax.random.key(0), (2, 6, 8)), jax.random.normal(jax.random.key(1), (2, 48))
     variables = SRVocoder(config).init(jax.random.key(2), mel, lr)
-    out = SRVocoder(config).apply(variables, mel, lr)
-    assert out.shape == lr.shape and np.abs(out - lr).max() > 1e-3
+    added_to = {level: SRVocoder(config).apply(variables, mel, level * lr) - level * lr for level in (1.0, 1e-3)}
+    assert added_to[1e-3].shape == lr.shape and np.abs(added_to[1e-3]).max() > 1e-3
+    assert np.abs(added_to[1.0]).max() < 0.1 * np.abs(added_to[1e-3]).max()  # it has all that the network would make
     silent = jax.tree.map(jnp.zeros_like, variables)
     silent["params"]["conv_post"]["bias"] = silent["params"]["conv_post"]["bias"].at[:9].set(-40.0)
     silent["params"] = jax.tree.map(lambda x: x + 1e-9, silent["params"])  # no 0 / 0 in the weight norm
