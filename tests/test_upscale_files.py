@@ -373,7 +373,11 @@ def test_ctrl_c_leaves_nothing(weights):
     record("b.wav")
     before = files()
     command = [COMMAND, "upscale", "a.wav", "b.wav", "-o", "out/", "--weights", weights]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+    def hears_interrupts():  # what a shell starts in the background ignores them, tests too
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=hears_interrupts)
     began = time.monotonic()
     while not any(path.stat().st_size > 100_000 for path in Path("out").glob(".*.part.wav")):
         assert process.poll() is None and time.monotonic() - began < 300
