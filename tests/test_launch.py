@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import jsonschema
@@ -40,7 +41,8 @@ def cluster(tmp_path):
 
 def test_scripts_pass_shellcheck():
     scripts = [*LAUNCH.glob("*.sh"), *(ROOT / ".ci").iterdir()]
-    done = subprocess.run(["shellcheck", "--exclude=SC1091", *scripts], capture_output=True, text=True)  # sourced files
+    shellcheck = Path(sys.executable).with_name("shellcheck")
+    done = subprocess.run([shellcheck, "--exclude=SC1091", *scripts], capture_output=True, text=True)  # sourced files
     assert done.returncode == 0, done.stdout
 
 
