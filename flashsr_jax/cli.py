@@ -25,10 +25,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _upscale(args: argparse.Namespace) -> int:
-    from flashsr_jax.runtime import choose_device, enable_compilation_cache
+    from flashsr_jax.runtime import choose_device, enable_compilation_cache, limit_heap
     from flashsr_jax.upscale import Settings, load_model
     from flashsr_jax.upscale_files import Options, upscale_files
 
+    limit_heap()
     enable_compilation_cache()
     device = choose_device(args.device)
     model = load_model(args.weights)
@@ -54,9 +55,10 @@ def _upscale(args: argparse.Namespace) -> int:
 def _benchmark(args: argparse.Namespace) -> int:
     from flashsr_jax import speed
     from flashsr_jax.models.presets import preset
-    from flashsr_jax.runtime import choose_device
+    from flashsr_jax.runtime import choose_device, limit_heap
     from flashsr_jax.upscale import Settings, load_model
 
+    limit_heap()
     choose_device(args.device)
     settings = Settings(steps=args.steps, dtype=args.dtype, batch=args.batch)
     if args.preset:

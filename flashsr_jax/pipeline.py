@@ -63,6 +63,28 @@ def sample_latent(
     return solve(predict_v, initial_noise, solver_grid(steps))
 
 
+def predict_latent(
+    params: dict,
+    config: ModelConfig,
+    lr_BxN: jax.Array,
+    posterior_noise: jax.Array,
+    initial_noise: jax.Array,
+    steps: int = 1,
+    guidance: float = 1.0,
+    dtype=jnp.float32,
+) -> jax.Array:
+    """Clean high-resolution latents of normalised low-resolution windows (B, N): the first half of `super_resolve`."""
+    latent_shape(config, lr_BxN.shape[-1])
+    mel_lr = log_mel(lr_BxN, config.vae.mel_bins)
+    z_lr = encode(params["vae"], config, mel_lr, posterior_noise, params["scale_factor"], dtype)
+    return sample_latent(params["unet"], config, z_lr, initial_noise, steps, guidance, dtype)
+
+
+def vocode(params: dict, config: ModelConfig, mel_BxTxF: jax.Array, lr_BxN: jax.Array, dtype=jnp.float32) -> jax.Array:
+    """Waveforms (B, N) of log-mels and low-resolution waveforms; `params` are the vocoder's."""
+    return SRVocoder(config.vocoder, dtype).apply({"params": params}, mel_BxTxF, lr_BxN)
+
+
 def super_resolve(
     params: dict,
     config: ModelConfig,
@@ -79,10 +101,6 @@ def super_resolve(
     (B, *latent_shape(config, N)). FlashSR (Im & Nam 2025, arXiv:2501.10807), figure 1.
     Raises UserError where N does not suit the model (see `latent_shape`).
     """
-    latent_shape(config, lr_BxN.shape[-1])
-    scale = params["scale_factor"]
-    mel_lr = log_mel(lr_BxN, config.vae.mel_bins)
-    z_lr = encode(params["vae"], config, mel_lr, posterior_noise, scale, dtype)
-    z0 = sample_latent(params["unet"], config, z_lr, initial_noise, steps, guidance, dtype)
-    mel_hr = decode(params["vae"], config, z0, scale, dtype)
-    return SRVocoder(config.vocoder, dtype).apply({"params": params["vocoder"]}, mel_hr, lr_BxN)
+    z0 = predict_latent(params, config, lr_BxN, posterior_noise, initial_noise, steps, guidance, dtype)
+    mel_hr = decode(params["vae"], config, z0, params["scale_factor"], dtype)
+    return vocode(params["vocoder"], config, mel_hr, lr_BxN, dtype)

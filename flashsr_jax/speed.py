@@ -21,8 +21,8 @@ from flashsr_jax.audio import SAMPLE_RATE, WINDOW_SAMPLES
 from flashsr_jax.flops import preset_costs
 from flashsr_jax.machine import MATRIX, MatrixRate, peak_memory
 from flashsr_jax.models.presets import ModelConfig
-from flashsr_jax.models.vocoder import SRVocoder, fold_weight_norm
-from flashsr_jax.pipeline import decode, encode, latent_shape, sample_latent
+from flashsr_jax.models.vocoder import fold_weight_norm
+from flashsr_jax.pipeline import decode, encode, latent_shape, sample_latent, vocode
 from flashsr_jax.upscale import Model, Settings, upscale
 from flashsr_jax.weights.store import parameter_shapes
 from flashsr_jax.windows import framing
@@ -35,7 +35,7 @@ def random_model(config: ModelConfig) -> Model:
     def value(name: str, shape: tuple[int, ...]) -> jax.Array:
         if len(shape) > 1:
             return jnp.asarray(rng.standard_normal(shape, np.float32) / np.float32(math.sqrt(math.prod(shape[:-1]))))
-        return jnp.ones(shape) if name.endswith(("scale", "/g")) else jnp.zeros(shape)
+        return jnp.asarray(np.full(shape, name.endswith(("scale", "/g")), np.float32))
 
     def network(name: str) -> dict:
         shapes = flatten_dict(parameter_shapes(config, name), sep="/")
@@ -116,7 +116,7 @@ def _programs(model: Model, batch: int, settings: Settings):
         (lambda p, mel, eps: encode(p["vae"], config, mel, eps, scale, dtype), mel, latent),
         (lambda p, z: decode(p["vae"], config, z, scale, dtype), latent),
         (lambda p, cond, z: sample_latent(p["unet"], config, cond, z, settings.steps, 1.0, dtype), latent, latent),
-        (lambda p, *inputs: SRVocoder(config.vocoder, dtype).apply({"params": p["vocoder"]}, *inputs), mel, waveform),
+        (lambda p, *inputs: vocode(p["vocoder"], config, *inputs, dtype), mel, waveform),
     )
     for (name, flops), (function, *inputs) in zip(_costs(model, batch, settings.steps).items(), functions, strict=True):
         began = time.monotonic()

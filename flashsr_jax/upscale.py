@@ -22,7 +22,7 @@ from flashsr_jax.bands import Bands
 from flashsr_jax.errors import UserError
 from flashsr_jax.models.presets import ModelConfig
 from flashsr_jax.models.vocoder import fold_weight_norm
-from flashsr_jax.pipeline import latent_shape, super_resolve
+from flashsr_jax.pipeline import decode, latent_shape, predict_latent, vocode
 from flashsr_jax.weights.shipped import weights_path
 from flashsr_jax.weights.store import NETWORKS, load_weights
 from flashsr_jax.windows import WINDOW_FRAMES, check_rate, framing, process_windows, resample_stream
@@ -139,33 +139,44 @@ def _super_resolve_windows(
     return np.where(level_GxCx1 > 0, y_GxCxN, mean_GxCx1)  # a silent channel stays silent
 
 
-@functools.partial(jax.jit, static_argnames=("config", "sampling"))
 def _super_resolve_batch(
     params: dict,
     config: ModelConfig,
-    lr_BxN: jax.Array,
-    mean_Bx1: jax.Array,
-    peak_Bx1: jax.Array,
-    frame_B: jax.Array,
+    lr_BxN: np.ndarray,
+    mean_Bx1: np.ndarray,
+    peak_Bx1: np.ndarray,
+    frame_B: np.ndarray,
     key: jax.Array,
     sampling: Sampling,
 ) -> jax.Array:
-    """Waveforms (B, N) at the level of the input windows; `frame_B` is the absolute latent frame each begins at."""
+    """Waveforms (B, N) at the level of the input windows; `frame_B` is the absolute latent frame each begins at.
+
+    `pipeline.super_resolve` in three programs: the memory that one needs beside the parameters is free for the next.
+    """
     stats = Normalisation(mean_Bx1, peak_Bx1)
+    scale = params["scale_factor"]
+    z0 = _predict_latent(params, config, lr_BxN, stats, frame_B, key, sampling)
+    mel = _decode(params["vae"], config, z0, scale, sampling.dtype)
+    return _vocode(params["vocoder"], config, mel, lr_BxN, stats, sampling.dtype)
+
+
+@functools.partial(jax.jit, static_argnames=("config", "sampling"))
+def _predict_latent(params, config, lr_BxN, stats, frame_B, key, sampling):
     shape = latent_shape(config, lr_BxN.shape[-1])
-    posterior_noise, initial_noise = (anchored_noise(k, frame_B, shape) for k in jax.random.split(key))
-    x_BxN = normalise(lr_BxN, stats)
-    output = super_resolve(
-        params,
-        config,
-        x_BxN,
-        posterior_noise,
-        initial_noise,
-        sampling.steps,
-        sampling.guidance,
-        jnp.dtype(sampling.dtype),
-    )
-    return denormalise(output, stats)
+    noises = (anchored_noise(k, frame_B, shape) for k in jax.random.split(key))
+    x_BxN, dtype = normalise(lr_BxN, stats), jnp.dtype(sampling.dtype)
+    return predict_latent(params, config, x_BxN, *noises, sampling.steps, sampling.guidance, dtype)
+
+
+@functools.partial(jax.jit, static_argnames=("config", "dtype"))
+def _decode(params, config, z0, scale, dtype):
+    return decode(params, config, z0, scale, jnp.dtype(dtype))
+
+
+@functools.partial(jax.jit, static_argnames=("config", "dtype"))
+def _vocode(params, config, mel_BxTxF, lr_BxN, stats, dtype):
+    output_BxN = vocode(params, config, mel_BxTxF, normalise(lr_BxN, stats), jnp.dtype(dtype))
+    return denormalise(output_BxN, stats)
 
 
 def anchored_noise(key: jax.Array, frame_B: jax.Array, shape: tuple[int, int, int]) -> jax.Array:

@@ -119,13 +119,15 @@ def test_short_inputs(model, samples, sample_rate):
     assert np.isfinite(y).all() and y.dtype == np.float32
 
 
-def test_a_stream_is_the_whole_and_one_program_serves_all(model):
+def test_a_stream_is_the_whole_and_the_same_programs_serve_all(model):
     x = sound(2, 8000 * 6)  # two windows
-    module._super_resolve_batch.clear_cache()  # of other tests' models
+    programs = (module._predict_latent, module._decode, module._vocode)
+    for program in programs:
+        program.clear_cache()  # of other tests' models
     whole = upscale(model, x, 8000)
     stream = list(upscale_stream(model, blocks_of(x, 700), 8000, channels=2))
     np.testing.assert_array_equal(np.concatenate(stream, axis=1), whole)
-    assert module._super_resolve_batch._cache_size() == 1
+    assert [program._cache_size() for program in programs] == [1, 1, 1]
 
 
 def test_batches_change_rounding_only(model):

@@ -8,6 +8,7 @@ inverse STFT instead of the last stages, iSTFTNet (Kaneko et al., ICASSP 2022, a
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from flashsr_jax.audio import istft, stft
@@ -73,27 +74,27 @@ def _weight_norm(module: nn.Module, shape: tuple[int, int, int], norm_axes: tupl
         kernel, bias = (module.get_variable("params", name) for name in ("kernel", "bias"))
         return kernel.astype(module.dtype), bias.astype(module.dtype)
     v = module.param("v", module.kernel_init, shape)
-    norm = _norm(v, norm_axes)
+    norm = jnp.sqrt(jnp.sum(jnp.square(v), norm_axes, keepdims=True))
     g = module.param("g", lambda _: norm.reshape(-1))
     bias = module.param("bias", nn.initializers.zeros, shape[-1:])
     return (v * (g.reshape(norm.shape) / norm)).astype(module.dtype), bias.astype(module.dtype)
 
 
-def _norm(v: jax.Array, axes: tuple[int, int]) -> jax.Array:
-    return jnp.sqrt(jnp.sum(jnp.square(v), axes, keepdims=True))
-
-
 def fold_weight_norm(params: dict) -> dict:
     """A vocoder's parameters for inference: each v and g replaced by the kernel that they make, which a program would
-    otherwise hold beside them."""
+    otherwise hold beside them.
+
+    In NumPy: one by one, JAX would compile a program for every shape, of a megabyte each.
+    """
     folded = {}
     for name, value in params.items():
         if not isinstance(value, dict):
             folded[name] = value
         elif {"v", "g"} <= value.keys():
-            v, g = value["v"], value["g"]
-            norm = _norm(v, (0, 1) if g.size == v.shape[2] else (0, 2))  # a transposed one halves the channels
-            folded[name] = {"kernel": v * (g.reshape(norm.shape) / norm), "bias": value["bias"]}
+            v, g = np.asarray(value["v"]), np.asarray(value["g"])
+            axes = (0, 1) if g.size == v.shape[2] else (0, 2)  # a transposed one halves the channels
+            norm = np.sqrt(np.sum(np.square(v), axes, keepdims=True))
+            folded[name] = {"kernel": jnp.asarray(v * (g.reshape(norm.shape) / norm)), "bias": value["bias"]}
         else:
             folded[name] = fold_weight_norm(value)
     return folded
