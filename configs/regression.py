@@ -21,7 +21,8 @@ def get_config(preset):
         "latent": 1.0,
         "latent_l2": {"tiny": 0.0, "small": 1.0, "base": 0.0}[preset],
         "mel": 0.5,  # of the decoded log-mel
-        "high_band": {"tiny": 1.0, "small": 3.0, "base": 1.0}[preset],  # weight of what is above the cutoff in both
+        "loudness": {"tiny": 0.0, "small": 0.4, "base": 0.0}[preset],  # exponent of the latents' weight by amplitude
+        "high_band": {"tiny": 1.0, "small": 4.0, "base": 1.0}[preset],  # weight of what is above the cutoff in both
     }
     config.optimizer = {
         "regression": optimizer(

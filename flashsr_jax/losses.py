@@ -45,6 +45,19 @@ def band_weights(bins: int, cutoff_B: jax.Array, bandwidth_B: jax.Array, high_ba
     return jnp.where(centres_F < bandwidth_B[:, None], weight_BxF, 0.0)[:, None]
 
 
+def loudness_weights(mel_BxTxF: jax.Array, grid: tuple[int, int], exponent: float) -> jax.Array:
+    """Weight (B, *grid, 1) of each latent position: the original's mean amplitude under it to the power of `exponent`,
+    over the mean of that band. 1 everywhere where the exponent is 0.
+
+    A logarithm's error counts as much in a pause as in a consonant; an ear hears it in the consonant only. Relative to
+    the band, since the bands' levels are the input's matter, not the ear's.
+    """
+    (time, frequency), (frames, bins) = grid, mel_BxTxF.shape[1:]
+    patches = jnp.exp(exponent * mel_BxTxF).reshape(-1, time, frames // time, frequency, bins // frequency)
+    loudness_BxTxF = patches.mean(axis=(2, 4))
+    return (loudness_BxTxF / jnp.mean(loudness_BxTxF, axis=1, keepdims=True))[..., None]
+
+
 @functools.cache
 def _mel_centres(bins: int) -> np.ndarray:
     """Centre of each mel bin in Hz, float32."""

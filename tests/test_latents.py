@@ -1,5 +1,7 @@
 """Windows that were encoded before: the same latents as those of the step, every one once an epoch."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import micro
@@ -44,6 +46,14 @@ def test_cached_latents_are_those_of_the_step(config):
     one_epoch = cached_batches(config, frozen, config.batch_size)
     seen = np.concatenate([next(one_epoch)["z_lr"] for _ in range(2)])
     assert len({z.tobytes() for z in seen}) == len(cache)
+
+    first, second = Path(config.data.latents), Path(config.data.latents).with_name("more")
+    config.seed = 1
+    write_cache(config, second, config.batch_size)
+    config.data.latents = f"{first},{second}"
+    both = cached_batches(config, frozen, config.batch_size)
+    seen = np.concatenate([next(both)["z_lr"] for _ in range(3)])
+    assert len({z.tobytes() for z in seen}) == 3 * config.batch_size
 
     frozen["vae"] = jax.tree.map(lambda x: x + 1e-3, frozen["vae"])
     with pytest.raises(UserError, match="another VAE"):

@@ -155,6 +155,20 @@ def test_weights_of_bands():
     np.testing.assert_array_equal(losses.l1(A, B, jnp.zeros(1)), 0)
 
 
+def test_weights_of_loudness():
+    """The second half of the lower band is 20 dB under the first; the upper band is steady."""
+    amplitude = np.ones((1, 8, 6))
+    amplitude[:, 4:, :3] = 0.1
+    mel = np.log(amplitude).astype(np.float32)
+    weight = np.asarray(losses.loudness_weights(mel, (4, 2), 0.5))
+    assert weight.shape == (1, 4, 2, 1)
+    loud, quiet = np.array([1.0, np.sqrt(0.1)]) / np.mean([1.0, np.sqrt(0.1)])
+    np.testing.assert_allclose(weight[0, :, 0, 0], [loud, loud, quiet, quiet], rtol=1e-5)
+    np.testing.assert_allclose(weight[0, :, 1, 0], 1.0, rtol=1e-6)
+    np.testing.assert_allclose(losses.loudness_weights(mel + 3.0, (4, 2), 0.5), weight, rtol=1e-5)
+    np.testing.assert_array_equal(losses.loudness_weights(mel, (4, 2), 0.0), 1.0)
+
+
 def test_multi_resolution_stft_l1():
     x, y = (RNG.standard_normal((2, 6000)).astype(np.float32) for _ in range(2))
     expected = np.zeros(2)

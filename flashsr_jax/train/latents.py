@@ -5,8 +5,9 @@ On a CPU encoding takes as long as the U-Net's own update, so a run can read win
     python -m flashsr_jax.cache_latents --config configs/regression.py:small --out corpus/latents --windows 15000 \
         --config.data.dir=corpus/dataset --config.vae_from=runs/vae
 
-then `--config.data.latents=corpus/latents` with regression, teacher or student. A window keeps the crop, mixture, gain
-and low-pass that it was drawn with; the stages' own noise stays fresh.
+then `--config.data.latents=corpus/latents` with regression, teacher or student, or several such folders with commas
+between them. A window keeps the crop, mixture, gain and low-pass that it was drawn with; the stages' own noise stays
+fresh.
 Letters: B batch, N samples, T mel frames, F mel bins; latents are (B, T', F', C).
 """
 
@@ -86,15 +87,18 @@ def cached_batches(
 ) -> BatchIterator:
     """Endless batches from config.data.latents, every window once an epoch; `batch_size` is of this process.
 
-    Raises UserError where the cache does not belong to the run.
+    Several folders, with commas between them, are read as one. Raises UserError where one does not belong to the run.
     """
-    cache = LatentCache(config.data.latents)
-    cache.check(config, frozen)
-    if len(cache) < batch_size * process_count:
-        raise UserError(f"data.latents={cache.folder}: {len(cache)} windows are too few for a batch of {batch_size}")
-    windows = grain.MapDataset.source(cache).seed(config.seed).shuffle().repeat()
-    batches = windows.batch(batch_size)[process_index::process_count]
-    return BatchIterator(batches, config.data.workers, {name: len(cache) for name in cache.about["classes"]})
+    caches = [LatentCache(folder) for folder in config.data.latents.split(",")]
+    for cache in caches:
+        cache.check(config, frozen)
+    windows = grain.MapDataset.concatenate([grain.MapDataset.source(cache) for cache in caches])
+    count = len(windows)
+    if count < batch_size * process_count:
+        raise UserError(f"data.latents={config.data.latents}: {count} windows are too few for a batch of {batch_size}")
+    batches = windows.seed(config.seed).shuffle().repeat().batch(batch_size)[process_index::process_count]
+    classes = {name: count for cache in caches for name in cache.about["classes"]}
+    return BatchIterator(batches, config.data.workers, classes)
 
 
 def write_cache(config, folder: str | Path, windows: int) -> None:

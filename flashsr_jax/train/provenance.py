@@ -72,9 +72,8 @@ def record(config, workdir: Path, step: int, networks: dict[str, str]) -> None:
 def _manifests(config: dict) -> dict[str, Path]:
     """Files that stand for the contents of the run's data."""
     manifests = {"data": Path(config["data"]["dir"]) / MANIFEST}
-    if config["data"].get("latents"):
-        manifests["latents"] = Path(config["data"]["latents"]) / ABOUT
-    return manifests
+    folders = config["data"].get("latents", "").split(",")
+    return manifests | {f"latents {folder}": Path(folder) / ABOUT for folder in folders if folder}
 
 
 def _sha256(path: Path) -> str:

@@ -4,7 +4,7 @@ L1 of the clean latents + latent_l2 x their mean square + mel x L1 of the log-me
 What the diffusion stages have to beat, and a start for the teacher (config.init_from).
 
 The best guess under L1 is a median. Where a loud consonant is rare it is silence, 30 dB too quiet; the mean square's
-best guess is the mean, and its gradient grows with the error.
+best guess is the mean, and its gradient grows with the error. `losses.loudness` weighs loud moments more.
 Letters: B batch, N samples, F mel bins; latents are (B, T, F, C).
 """
 
@@ -40,6 +40,7 @@ def train_step(config, state: TrainState, frozen: dict, batch: dict, key: jax.Ar
     windows, metrics = latents(config, frozen, batch, key_encode)
     z0, z_lr = windows.hr, windows.lr
     mel_weight, latent_weight = band_weights(config, batch, z0.shape[2])
+    latent_weight *= losses.loudness_weights(windows.mel, z0.shape[1:3], config.losses.loudness)
     noise, t_B = jax.random.normal(key_noise, z0.shape), jnp.full(z0.shape[:1], STEPS - 1)
 
     def mean_of(loss_B):
