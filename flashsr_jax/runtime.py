@@ -23,18 +23,20 @@ def enable_compilation_cache() -> Path:
     return Path(jax.config.jax_compilation_cache_dir)
 
 
-M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
+M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # of glibc's malloc.h
 
 
 def limit_heap() -> None:
     """Have large blocks of memory given back to the system once they are free. Does nothing without glibc's malloc.
 
     By default the first free blocks of up to 32 MB teach glibc to keep such blocks on its heap, where the smaller ones
-    between them hold them: at the published size a sixth of all memory.
+    between them hold them, and every thread of the compiler gets a heap of its own: at the published size a sixth of
+    all memory.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt:
         mallopt(M_MMAP_THRESHOLD, 1 << 22)
+        mallopt(M_ARENA_MAX, 1)
 
 
 def choose_device(platform: str | None) -> jax.Device:

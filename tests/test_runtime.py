@@ -1,6 +1,7 @@
-"""Where compiled programs are kept."""
+"""Where compiled programs are kept, and what memory is."""
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -29,3 +30,25 @@ def test_compiled_programs_are_kept_where_the_user_says(tmp_path, environment, e
     )
     assert Path(result.stdout.strip()) == tmp_path / expected
     assert any((tmp_path / expected).iterdir())
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc's malloc")
+def test_freed_blocks_go_back_to_the_system():
+    """Of 240 MB in blocks with small ones between them. Without the limit they stay."""
+    program = (
+        "import sys, numpy as np\n"
+        "from flashsr_jax.runtime import limit_heap\n"
+        "if sys.argv[1] == 'limited': limit_heap()\n"
+        "np.ones(31 << 20, np.uint8)\n"  # the first free block of that size is the lesson
+        "blocks, small = [], []\n"
+        "for _ in range(30):\n"
+        "    blocks.append(np.ones(8 << 20, np.uint8)); small.append(np.ones(1 << 16, np.uint8))\n"
+        "def resident(): return int(open('/proc/self/statm').read().split()[1]) * 4096\n"
+        "before = resident(); blocks.clear(); print(before - resident())"
+    )
+    freed = {
+        heap: int(subprocess.run([sys.executable, "-c", program, heap], capture_output=True, text=True).stdout)
+        for heap in ("limited", "as it is")
+    }
+    assert freed["limited"] > 200e6
+    assert freed["as it is"] < 40e6
