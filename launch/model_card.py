@@ -1,9 +1,10 @@
 """Writes the measured parts of MODEL_CARD.md and README.md, and the pictures, of the model that comes along.
 
-python launch/model_card.py EVALUATION CORPUS RUNS
+python launch/model_card.py EVALUATION CORPUS [RUNS]
 
 EVALUATION is the folder of launch/model_card.sh, CORPUS that of launch/data.sh, RUNS that of launch/train_small.sh.
 Each part stands between <!-- NAME --> and <!-- /NAME --> and is replaced as a whole; the text around it is by hand.
+Without RUNS what is said about training stays as it is, and without EVALUATION/teacher what is said about the teacher.
 """
 
 import csv
@@ -43,37 +44,43 @@ REQUIRED = {"lsd": (1.05,) * 3, "zimtohrli": (0.65, 1.00, 0.80), "visqol": (0.1,
 AIM = {"lsd": (0.93,) * 3, "zimtohrli": (0.50, 0.68, 0.60), "visqol": (None,) * 3}
 PUBLISHED = {"lsd": (1.13, 1.15, 1.20), "zimtohrli": (0.59, 1.20, 0.78), "visqol": (0.26, -0.08, 0.09)}
 PICTURES = Path("docs") / NAME
+KEPT = ("training", "teacher")  # parts that stay as they are where their source is not at hand
 
 
-def main(evaluation: Path, corpus: Path, runs: Path) -> None:
+def main(evaluation: Path, corpus: Path, runs: Path | None = None) -> None:
     main_scores = read_scores(evaluation / "4khz" / "scores.json")
     others = read_scores(evaluation / "cutoffs" / "scores.json")
-    against_teacher = read_scores(evaluation / "teacher" / "scores.json")
     model = load_model(NAME)
     PICTURES.mkdir(parents=True, exist_ok=True)
-    keep_provenance(corpus, runs)
+    for name in ("manifest.csv.gz", "licences.md"):
+        shutil.copyfile(corpus / name, PICTURES / name)
     parts = {
         "figures": relative_table(main_scores),
         "scores": markdown_table(main_scores, MAIN_METRICS),
         "cutoffs": markdown_table(others, ("lsd", "zimtohrli", "visqol")),
         "low-band": low_band(main_scores),
-        "teacher": teacher_table(against_teacher),
         "speed": speed_and_size(main_scores, evaluation),
         "signals": signals(model),
         "pictures": pictures(main_scores, model, corpus / "test"),
-        "training": training_table(runs, corpus),
         "data": data_table(corpus),
         "settings": "\n".join(f"- {name}: {text}" for name, text in main_scores.settings.items()),
     }
+    if (evaluation / "teacher").exists():
+        parts["teacher"] = teacher_table(read_scores(evaluation / "teacher" / "scores.json"))
+    if runs:
+        keep_configurations(runs)
+        parts["training"] = training_table(runs, corpus)
     for path in (Path("MODEL_CARD.md"), Path("README.md")):
         fill(path, parts)
 
 
 def fill(path: Path, parts: Mapping[str, str]) -> None:
-    """Replace the parts that `path` has. Raises ValueError for a marker without a part."""
+    """Replace the parts that `path` has and `parts` has too. Raises ValueError for a marker of no part at all."""
 
     def part(match: re.Match) -> str:
         name = match.group(1)
+        if name in KEPT and name not in parts:
+            return match.group(0)
         if name not in parts:
             raise ValueError(f"{path}: <!-- {name} -->: there is no such part; there are {', '.join(parts)}")
         return f"<!-- {name} -->\n{parts[name].strip()}\n<!-- /{name} -->"
@@ -272,17 +279,15 @@ def data_table(corpus: Path) -> str:
     return f"{table}\n\nSHA-256 of the manifest (unpacked): `{digest}`"
 
 
-def keep_provenance(corpus: Path, runs: Path) -> None:
-    """Copy what made the model: manifest, licences, and the configuration of each stage."""
-    for name in ("manifest.csv.gz", "licences.md"):
-        shutil.copyfile(corpus / name, PICTURES / name)
+def keep_configurations(runs: Path) -> None:
+    """Copy the configuration of each stage that made the model."""
     for run in STAGES:
         if (runs / run / CONFIG_FILE).exists():
             shutil.copyfile(runs / run / CONFIG_FILE, PICTURES / f"{run}.json")
 
 
 def _arguments(argv: Sequence[str]) -> list[Path]:
-    if len(argv) != 3:
+    if len(argv) not in (2, 3):
         sys.exit(__doc__)
     return [Path(argument) for argument in argv]
 

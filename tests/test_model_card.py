@@ -67,10 +67,14 @@ def test_pictures_are_of_the_best_the_median_and_the_worst_clip():
 def test_documents_are_filled_between_their_markers(tmp_path):
     path = tmp_path / "card.md"
     path.write_text("before\n<!-- a -->\nold\n<!-- /a -->\nbetween\n<!-- b -->\n<!-- /b -->\nafter\n")
+    kept = tmp_path / "kept.md"
+    kept.write_text("<!-- teacher -->\nmeasured before\n<!-- /teacher -->\n")
+    model_card.fill(kept, {"a": "new"})
     for _ in range(2):
         model_card.fill(path, {"a": "new\n", "b": "| x |", "c": "unused"})
         filled = "before\n<!-- a -->\nnew\n<!-- /a -->\nbetween\n<!-- b -->\n| x |\n<!-- /b -->\nafter\n"
         assert path.read_text() == filled
+    assert "measured before" in kept.read_text()
     with pytest.raises(ValueError, match="no such part"):
         model_card.fill(path, {"a": ""})
     assert path.read_text() == filled
