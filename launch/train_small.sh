@@ -2,7 +2,8 @@
 # Trains the stages of the shipped model, one process a stage: bash launch/train_small.sh STAGE...
 # Stages in their order: vocoder and vae, latents, regression, teacher, student, vocoder_tuned. Run again, each goes on
 # where it stopped, or to more steps. `latents` encodes windows once for the next three, which otherwise encode fresh ones
-# in every step. The settings are those of a CPU; a stage on a GPU: DTYPE=bfloat16 WORKERS=8 BATCH=64.
+# in every step; SEED=1 and so on encodes others, which they read as well. The settings are those of a CPU; a stage on a
+# GPU: DTYPE=bfloat16 WORKERS=8 BATCH=64.
 source "$(dirname "$0")/setup.sh"
 corpus=${CORPUS:-corpus/dataset} # made by launch/data.sh
 runs=${RUNS:-runs/small}
@@ -25,12 +26,12 @@ sources=(--config.vae_from="${from:-$runs/vae}" --config.vocoder_from="${from:-$
 # For the U-Net: low cutoffs as likely as high ones, more speech, which is the hardest, and less of it under music.
 windows=(--config.data.class_weights.speech=2.0 --config.data.mix_probability=0.25 --config.data.log_cutoff=True)
 cached=()
-if [ -d "$runs/latents" ]; then cached=(--config.data.latents="$runs/latents"); fi
+if [ -d "$runs/latents" ]; then cached=(--config.data.latents="$(printf '%s\n' "$runs"/latents* | paste -sd,)"); fi
 for stage in "$@"; do
   case $stage in
     latents)
-      python -m flashsr_jax.cache_latents --config configs/regression.py:small --out "$runs/latents" \
-        --windows "${WINDOWS:-14000}" --config.data.dir="$corpus" --config.vae_from="${from:-$runs/vae}" \
+      python -m flashsr_jax.cache_latents --config configs/regression.py:small --out "$runs/latents${SEED:-}" \
+        --windows "${WINDOWS:-14000}" --config.seed="${SEED:-0}" --config.data.dir="$corpus" --config.vae_from="${from:-$runs/vae}" \
         --config.dtype="$dtype" --config.data.workers="$workers" --config.batch_size=8 \
         "${windows[@]}" ;;
     vocoder)
