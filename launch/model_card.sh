@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures the model that comes along on the test clips of launch/data.sh, beside the teacher and the regression of
 # launch/train_small.sh where these runs are at hand, and writes figures and pictures of MODEL_CARD.md and README.md:
-# bash launch/model_card.sh [OUT]. Two hours on 2 cores, which should have nothing else to do.
+# bash launch/model_card.sh [OUT]. Without them about 45 minutes on 2 cores, which should have nothing else to do.
 source "$(dirname "$0")/setup.sh"
 out=${1:-runs/model_card}
 corpus=${CORPUS:-corpus}
@@ -15,4 +15,6 @@ if [ -d "$runs/teacher" ]; then
   flashsr evaluate --data "$corpus/test" --weights small --teacher "$runs/teacher" --guidance "${GUIDANCE:-1.5}" \
     --cutoffs 4000 --no-perceptual -o "$out/teacher"
 fi
-if [ -d "$runs" ]; then python launch/model_card.py "$out" "$corpus" "$runs"; else python launch/model_card.py "$out" "$corpus"; fi
+sources=("$out" "$corpus")
+if [ -d "$runs" ]; then sources+=("$runs"); fi
+python launch/model_card.py "${sources[@]}"

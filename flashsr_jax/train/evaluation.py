@@ -18,7 +18,7 @@ from flashsr_jax.evaluate.metrics import MAIN_METRICS
 from flashsr_jax.evaluate.pictures import mel_image, spectrogram_image
 from flashsr_jax.evaluate.protocol import Output, measure
 from flashsr_jax.evaluate.references import wall
-from flashsr_jax.models.vocoder import SRVocoder
+from flashsr_jax.pipeline import vocode
 from flashsr_jax.train.batch import Windows
 from flashsr_jax.train.frozen import dtype_of, model_of
 
@@ -60,8 +60,7 @@ def mel_outputs(config, frozen: dict, windows: Windows, mel_BxTxF: jax.Array, cu
         "mels": jnp.stack([mel_lr, mel_BxTxF, mel_hr], axis=1),
     }
     if "vocoder" in frozen:
-        vocoder = SRVocoder(model.vocoder, dtype_of(config))
-        waveform = vocoder.apply({"params": frozen["vocoder"]}, mel_BxTxF, windows.lr)
+        waveform = vocode(frozen["vocoder"], model, mel_BxTxF, windows.lr, dtype_of(config))
         outputs["audio"] = denormalise(waveform, windows.stats)
     return outputs
 

@@ -17,7 +17,7 @@ from flashsr_jax.errors import UserError
 from flashsr_jax.models.discriminators import WaveDiscriminator
 from flashsr_jax.models.unet import UNet
 from flashsr_jax.models.vocoder import SRVocoder
-from flashsr_jax.pipeline import decode
+from flashsr_jax.pipeline import decode, vocode
 from flashsr_jax.train.batch import Windows, prepare
 from flashsr_jax.train.evaluation import mel_outputs
 from flashsr_jax.train.frozen import dtype_of, encode_pair, encode_waveforms, load, load_initial, model_of
@@ -100,7 +100,7 @@ def eval_step(config, weights: dict, frozen: dict, batch: dict, key: jax.Array) 
     model = model_of(config)
     windows, _ = prepare(batch)
     mel = _conditioning_mel(config, frozen, windows, key)
-    estimate = SRVocoder(model.vocoder, dtype_of(config)).apply({"params": weights["vocoder"]}, mel, windows.lr)
+    estimate = vocode(weights["vocoder"], model, mel, windows.lr, dtype_of(config))
     outputs = mel_outputs(config, {}, windows, log_mel(estimate, model.vocoder.mel_bins), batch["cutoff_hz"])
     return outputs | {"audio": denormalise(estimate, windows.stats)}
 
