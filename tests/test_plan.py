@@ -77,6 +77,25 @@ def test_loops_run_their_trips_and_hold_what_they_read():
     assert seconds["dot_general"] == sum(seconds.values()) == 9.5 * product
 
 
+def test_a_part_of_an_array_moves_no_more_than_itself():
+    def rows(w, x):
+        def add(total, row):
+            return total + row @ w + lax.dynamic_index_in_dim(x, 3, keepdims=False) @ w, None
+
+        return lax.scan(add, jnp.zeros(64), x)[0]
+
+    program = scaled(rows, WEIGHT)
+    moved = {op.name: moved @ (1, 10) for op, moved in zip(program.operations, program.moved, strict=True)}
+    assert moved["slice"] == moved["dynamic_slice"] == 2 * ROW
+
+
+def test_of_a_choice_by_platform_the_accelerators_branch_runs():
+    def choice(w, x):
+        return lax.platform_dependent(x, cpu=lambda x: x @ w @ w @ w, default=lambda x: x @ w)
+
+    assert [op.name for op in scaled(choice, WEIGHT).operations] == ["platform_index", "dot_general", "loop"]
+
+
 def test_flops_of_a_step_at_any_batch_are_those_that_are_counted():
     run = Run.of(micro.get_config("student"))
 

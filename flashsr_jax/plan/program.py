@@ -27,6 +27,7 @@ POINTWISE = frozenset(
     threefry2x32 transpose unstack xor {" ".join(VIEWS)}
     """.split()
 )
+PARTIAL = ("slice", "dynamic_slice", "gather")  # read no more than they write
 SOURCES = 4  # large arrays that one fused operation reads, at most; past it the intermediate value is stored
 
 
@@ -152,7 +153,7 @@ class _Reader:
             body, entering = params["body_jaxpr"].jaxpr, inputs[params["cond_nconsts"] :]
             in_while = True
         else:
-            body, entering = max((branch.jaxpr for branch in params["branches"]), key=_size), inputs[1:]
+            body, entering = _branch(params), inputs[1:]
         inside = {var: self.new_value(var) for var in body.constvars}
         for var, value in zip(body.invars, entering, strict=True):
             inside[var] = value
@@ -166,8 +167,11 @@ class _Reader:
         self._append("loop", [*inputs, *results], writes, 0, False)
 
 
-def _size(jaxpr: Jaxpr) -> int:
-    return len(jaxpr.eqns)
+def _branch(params: dict) -> Jaxpr:
+    """The branch of a `cond` that runs: of a choice by platform the one for all others, which is the accelerators'."""
+    branches = [branch.jaxpr for branch in params["branches"]]
+    platforms = params.get("branches_platforms")
+    return branches[platforms.index(None)] if platforms else max(branches, key=lambda jaxpr: len(jaxpr.eqns))
 
 
 def _bytes(aval) -> int:
@@ -232,7 +236,10 @@ def _flops(program: Program) -> list[float]:
 
 
 def _moved(program: Program) -> list[int]:
-    return [sum(program.sizes[value] for value in (*op.reads, *op.writes)) for op in program.operations]
+    def size(values):
+        return sum(program.sizes[value] for value in values)
+
+    return [size(op.writes) + size(op.writes if op.name in PARTIAL else op.reads) for op in program.operations]
 
 
 def _alive(program: Program) -> np.ndarray:
