@@ -15,8 +15,8 @@ import soxr
 from flashsr_jax.audio import SAMPLE_RATE
 from flashsr_jax.degrade import LowpassFilter, lowpass
 from flashsr_jax.evaluate.pictures import spectrogram_figure
-from flashsr_jax.evaluate.report import read_scores
 from flashsr_jax.evaluate.statistics import summarise
+from flashsr_jax.evaluate.tables import read_scores
 from flashsr_jax.files import replacing
 
 INPUT_RATE = 8000

@@ -3,7 +3,7 @@
 # Stages in their order: vocoder and vae, latents, regression, teacher, student, vocoder_tuned. Run again, each goes on
 # where it stopped, or to more steps. `latents` encodes windows once for the next three, which otherwise encode fresh ones
 # in every step; SEED=1 and so on encodes others, which they read as well. The settings are those of a CPU; a stage on a
-# GPU: DTYPE=bfloat16 WORKERS=8 BATCH=64.
+# GPU: DTYPE=bfloat16 WORKERS=8 BATCH=64, and more STEPS, whose rate falls slower: DECAY.
 source "$(dirname "$0")/setup.sh"
 corpus=${CORPUS:-corpus/dataset} # made by launch/data.sh
 runs=${RUNS:-runs/small}
@@ -43,13 +43,17 @@ for stage in "$@"; do
     regression)
       train regression regression 4000 12 "${sources[@]}" "${windows[@]}" "${cached[@]}" --config.init_from="$from" \
         --config.losses.mel=0.0 --config.optimizer.regression.lr="${LR:-2e-3}" \
-        --config.optimizer.regression.decay=0.55 ;;
+        --config.optimizer.regression.decay="${DECAY:-0.55}" ;;
     teacher)
-      train teacher teacher 30000 12 "${sources[@]}" "${windows[@]}" "${cached[@]}" \
-        --config.init_from="${from:-$runs/regression}" ;;
+      train teacher teacher 3600 12 "${sources[@]}" "${windows[@]}" "${cached[@]}" \
+        --config.init_from="${from:-$runs/regression}" --config.eval.steps=8 --config.eval.guidance=1.0 \
+        --config.optimizer.teacher.lr="${LR:-1e-3}" --config.optimizer.teacher.decay="${DECAY:-0.5}" ;;
     student)
-      train student student 8000 6 "${sources[@]}" "${windows[@]}" "${cached[@]}" \
-        --config.teacher_from="$runs/teacher" --config.eval.perceptual=True --config.best_metric=zimtohrli ;;
+      phase=$((${STEPS:-500} / 4))
+      train student student 500 6 "${sources[@]}" "${windows[@]}" "${cached[@]}" \
+        --config.teacher_from="$runs/teacher" --config.init_from="${from:-$runs/regression}" \
+        --config.phases="($phase, $((2 * phase)), $((3 * phase)))" --config.guidance="(1.0, 1.5)" \
+        --config.eval.perceptual=True --config.best_metric=zimtohrli ;;
     vocoder_tuned)
       train vocoder_tuned vocoder 2000 16 --config.data.window_frames=64 --config.mel_source=vae \
         --config.vae_from="${from:-$runs/vae}" --config.init_from="${from:-$runs/vocoder}" \

@@ -15,7 +15,7 @@ from flashsr_jax.degrade import LowpassFilter, simulate_low_resolution
 from flashsr_jax.evaluate.metrics import lsd, lsd_hf
 from flashsr_jax.evaluate.profiles import load_profiles, measure_dataset
 from flashsr_jax.evaluate.references import load_references
-from flashsr_jax.evaluate.report import read_scores
+from flashsr_jax.evaluate.tables import read_scores
 from flashsr_jax.weights.store import save_weights
 
 RECORDINGS = Path(__file__).parent / "recordings"

@@ -14,9 +14,10 @@ import soundfile
 from synthetic_results import SYSTEMS, TONES_HZ, synthetic_results
 
 from flashsr_jax.errors import UserError
-from flashsr_jax.evaluate.report import markdown_table, read_scores, write_report, write_scores
+from flashsr_jax.evaluate.report import write_report
 from flashsr_jax.evaluate.results import Problem, Results, Sample, Score, Speed
 from flashsr_jax.evaluate.statistics import paired, summarise
+from flashsr_jax.evaluate.tables import markdown_table, read_scores, write_scores
 
 NAME = '<b onclick="x()">&amp;</script> $lead $y'
 VOID = {"meta", "link", "input", "img", "br"}

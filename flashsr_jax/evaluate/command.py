@@ -15,9 +15,10 @@ from flashsr_jax.evaluate.metrics import MAIN_METRICS
 from flashsr_jax.evaluate.perceptual import check_installed
 from flashsr_jax.evaluate.profiles import load_profiles
 from flashsr_jax.evaluate.references import Reference, load_references
-from flashsr_jax.evaluate.report import markdown_table, write_report, write_scores
+from flashsr_jax.evaluate.report import write_report
 from flashsr_jax.evaluate.results import Results, wall_free
 from flashsr_jax.evaluate.systems import System
+from flashsr_jax.evaluate.tables import markdown_table, write_scores
 from flashsr_jax.files import replacing
 from flashsr_jax.upscale import Model, load_model
 from flashsr_jax.weights.runs import load_network

@@ -4,10 +4,24 @@ Letters: N samples, K STFT bins.
 """
 
 import dataclasses
+import functools
+import math
 
 import numpy as np
 
+from flashsr_jax.errors import UserError
+from flashsr_jax.evaluate.metrics import BETTER
+
+CLASSES = ("speech", "music", "effects")
+BASELINES = ("unprocessed", "mirror", "noise")
+SHOWN_METRICS = ("lsd", "lsd_hf", "zimtohrli", "visqol")  # first, and alone where not all can be
+
 WALL_FREE_HZ = 21_000.0  # lossless recordings of 44.1 kHz end at 21 to 22 kHz, codecs under that
+
+
+def class_rank(name: str) -> int:
+    """Where a class stands among the others; those without a name of ours, and none, come last."""
+    return CLASSES.index(name) if name in CLASSES else len(CLASSES)
 
 
 def wall_free(wall_hz: float) -> bool:
@@ -90,3 +104,50 @@ class Results:
     samples: list[Sample]
     spectra: list[Spectrum]
     speeds: list[Speed]
+
+    @functools.cached_property
+    def metrics(self) -> list[str]:
+        names = dict.fromkeys(name for score in self.scores for name in score.metrics)
+        return [name for name in SHOWN_METRICS if name in names] + [name for name in names if name not in SHOWN_METRICS]
+
+    @property
+    def main_metrics(self) -> list[str]:
+        return [name for name in self.metrics if name in SHOWN_METRICS] or self.metrics[: len(SHOWN_METRICS)]
+
+    @functools.cached_property
+    def systems(self) -> list[str]:
+        """The baselines, then the models in the order of the scores."""
+        names = dict.fromkeys(score.system for score in self.scores)
+        return [name for name in BASELINES if name in names] + [name for name in names if name not in BASELINES]
+
+    @property
+    def classes(self) -> list[str]:
+        return sorted({score.class_name for score in self.scores}, key=lambda name: (class_rank(name), name))
+
+    @property
+    def cutoffs(self) -> list[float]:
+        return sorted({score.cutoff_hz for score in self.scores})
+
+    def check(self) -> None:
+        """Raise UserError where nothing was scored, and ValueError where a metric is not known, a metric or a sample
+        is not finite, or the signals of a sample differ in length.
+        """
+        if not self.scores:
+            raise UserError(
+                "nothing was scored, so there is nothing to report; the problems say why each clip was left out"
+            )
+        for score in self.scores:
+            for metric, value in score.metrics.items():
+                if metric not in BETTER:
+                    raise ValueError(
+                        f"{metric} is not a known metric: metrics.BETTER has to say which values are better"
+                    )
+                if not math.isfinite(value):
+                    place = f"{score.clip} at {score.cutoff_hz / 1000:g} kHz"
+                    raise ValueError(f"{metric} of {score.system} on {place} is {value}")
+        for sample in self.samples:
+            for name, x_N in sample.signals.items():
+                if not np.isfinite(x_N).all():
+                    raise ValueError(f"the sample {sample.clip} of {name} has values that are not finite")
+            if len({len(x_N) for x_N in sample.signals.values()}) != 1:
+                raise ValueError(f"the signals of the sample {sample.clip} differ in length")

@@ -1,0 +1,124 @@
+"""The scores as files for other programs, and as Markdown tables for a README."""
+
+import csv
+import dataclasses
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from flashsr_jax.errors import UserError
+from flashsr_jax.evaluate.metrics import BETTER
+from flashsr_jax.evaluate.results import Problem, Results, Score, Speed, class_rank
+from flashsr_jax.evaluate.statistics import Summary, summarise
+from flashsr_jax.files import replacing
+
+
+def write_scores(results: Results, folder: str | os.PathLike) -> None:
+    """Write `scores.csv` (a row per system, cutoff, clip and seed; a metric not measured is empty) and `scores.json`
+    (also settings, problems and speeds; for `read_scores`) into `folder` (made where missing).
+
+    Raises as `write_report` does.
+    """
+    results.check()
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    fields = [field.name for field in dataclasses.fields(Score) if field.name != "metrics"]
+    metrics = results.metrics
+    with replacing(folder / "scores.csv") as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(fields + metrics)
+        for score in results.scores:
+            writer.writerow(
+                [getattr(score, name) for name in fields] + [score.metrics.get(name, "") for name in metrics]
+            )
+    tables = {
+        name: [dataclasses.asdict(row) for row in getattr(results, name)] for name in ("scores", "problems", "speeds")
+    }
+    with replacing(folder / "scores.json") as partial:
+        partial.write_text(json.dumps({"settings": results.settings, **tables}, indent=1), encoding="utf-8")
+
+
+def read_scores(path: str | os.PathLike) -> Results:
+    """What `write_scores` wrote to `scores.json`; samples and spectra are empty. Raises UserError for another file."""
+    try:
+        tables = json.loads(Path(path).read_text(encoding="utf-8"))
+        return Results(
+            settings=tables["settings"],
+            scores=[Score(**row) for row in tables["scores"]],
+            problems=[Problem(**row) for row in tables["problems"]],
+            samples=[],
+            spectra=[],
+            speeds=[Speed(**row) for row in tables["speeds"]],
+        )
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is not the scores.json of an evaluation: {error}") from error
+
+
+def markdown_table(results: Results, metrics: Sequence[str], by: Sequence[str] = ("class_name", "cutoff_hz")) -> str:
+    """A Markdown table of means with 95 % intervals: a row per value of the `by` fields of a score and system.
+
+    The best of each column among the rows of equal `by` is bold. Raises as `write_report` does, and ValueError for a
+    metric that no score has.
+    """
+    results.check()
+    if absent := set(metrics) - set(results.metrics):
+        raise ValueError(f"no score has {', '.join(sorted(absent))}; there are {', '.join(results.metrics)}")
+    cells = {
+        (metric, *row.group.values()): row
+        for metric in metrics
+        for row in summarise(results.scores, metric, (*by, "system"))
+        if row.count
+    }
+    groups = sorted(
+        {key[1:-1] for key in cells}, key=lambda group: [_rank(*field) for field in zip(by, group, strict=True)]
+    )
+    lines = [[*(_field_title(name) for name in by), "system", *(name + arrow(name) for name in metrics)]]
+    lines.append(["---"] * len(by) + ["---"] + ["---:"] * len(metrics))
+    for group in groups:
+        systems = [name for name in results.systems if any((metric, *group, name) in cells for metric in metrics)]
+        columns = [[cells.get((metric, *group, system)) for system in systems] for metric in metrics]
+        best = [_best(metric, column) for metric, column in zip(metrics, columns, strict=True)]
+        for system, *row in zip(systems, *columns, strict=True):
+            lines.append([*map(_field_text, by, group), system, *map(_markdown_cell, row, best)])
+    return "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines) + "\n"
+
+
+def _markdown_cell(row: Summary | None, best: float) -> str:
+    if row is None:
+        return "–"
+    mean, low, high = (f"{value:#.3g}".rstrip(".") for value in (row.mean, row.low, row.high))
+    return f"{f'**{mean}**' if row.mean == best else mean} [{low}, {high}]"
+
+
+def _best(metric: str, column: Iterable[Summary | None]) -> float:
+    return (max if BETTER[metric] == "higher" else min)(row.mean for row in column if row)
+
+
+def _rank(name: str, value) -> tuple:
+    """What a field of a score is sorted by."""
+    return (class_rank(value), value) if name == "class_name" else (value,)
+
+
+def _field_title(name: str) -> str:
+    return {"class_name": "class", "cutoff_hz": "cutoff"}.get(name, name)
+
+
+def _field_text(name: str, value) -> str:
+    if name == "cutoff_hz":
+        return khz(value)
+    return class_title(value) if name == "class_name" else str(value)
+
+
+def khz(hz: float) -> str:
+    return f"{hz / 1000:g} kHz"
+
+
+def class_title(name: str) -> str:
+    return name or "no class"
+
+
+def arrow(metric: str) -> str:
+    return {"lower": " ↓", "higher": " ↑", "zero": " → 0"}[BETTER[metric]]
