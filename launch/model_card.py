@@ -16,6 +16,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -44,6 +45,7 @@ STAGES = ("vocoder", "vae", "regression", "teacher", "student", "vocoder_tuned")
 REQUIRED = {"lsd": (1.05,) * 3, "zimtohrli": (0.65, 1.00, 0.80), "visqol": (0.1, 0.05, 0.1)}
 AIM = {"lsd": (0.93,) * 3, "zimtohrli": (0.50, 0.68, 0.60), "visqol": (None,) * 3}
 PUBLISHED = {"lsd": (1.13, 1.15, 1.20), "zimtohrli": (0.59, 1.20, 0.78), "visqol": (0.26, -0.08, 0.09)}
+FLASHSR = Path(sys.executable).with_name("flashsr")
 PICTURES = Path("docs") / NAME
 KEPT = ("training", "teacher")  # parts that stay as they are where their source is not at hand
 
@@ -132,10 +134,25 @@ def by_class(results: Results, metric: str) -> dict[tuple[str, str], float]:
 
 
 def low_band(results: Results) -> str:
-    """What happens under the cutoff: sizes of the differences, whatever their sign."""
-    columns = [by_class(results, metric) for metric in ("lsd_lf", "low_band_gain_db", "time_offset")]
-    rows = [[name, *(f"{column[name, 'student']:.3f}" for column in columns)] for name in CLASSES]
-    return table(["", "LSD under the cutoff", "level, dB", "offset, samples"], rows)
+    """What happens under the cutoff. The level is compared with the input's, since the low-pass has a ripple of its
+    own; sizes of the differences, whatever their sign."""
+    distance, offset = by_class(results, "lsd_lf"), by_class(results, "time_offset")
+    input_db = {
+        (score.clip, score.cutoff_hz): score.metrics.get("low_band_gain_db")
+        for score in results.scores
+        if score.system == "unprocessed"
+    }
+    rows = []
+    for name in CLASSES:
+        changes_db = [
+            abs(score.metrics["low_band_gain_db"] - input_db[score.clip, score.cutoff_hz])
+            for score in results.scores
+            if score.class_name == name and score.system == "student" and "low_band_gain_db" in score.metrics
+        ]
+        columns = (distance[name, "unprocessed"], distance[name, "student"], np.mean(changes_db), max(changes_db))
+        rows.append([name, *(f"{value:.3f}" for value in columns), f"{offset[name, 'student']:.0f}"])
+    head = ["", "LSD under the cutoff, input", "output", "level against the input, dB", "at most", "offset, samples"]
+    return table(head, rows)
 
 
 def teacher_table(results: Results) -> str:
@@ -155,7 +172,7 @@ def speed_and_size(results: Results, evaluation: Path) -> str:
     rng = np.random.default_rng(0)
     source, target = evaluation / "minute.wav", evaluation / "minute_48khz.wav"
     soundfile.write(source, rng.uniform(-0.1, 0.1, size=(60 * 8000, 2)), 8000)
-    command = [Path(sys.executable).with_name("flashsr"), "upscale", source, "-o", target, "--overwrite"]
+    command = [FLASHSR, "upscale", source, "-o", target, "--overwrite"]
     subprocess.run(command, check=True)  # compiles
     subprocess.run(command, check=True)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
@@ -183,9 +200,21 @@ def signals(model: Model) -> str:
         "digital silence": f"peak {level_db(np.abs(silence).max()):.0f} dBFS",
         "a tone of 1 kHz": f"{tone_to_rest_db(tone, 1000):.1f} dB over everything else",
         "white noise": f"level of its seconds within {spread_db(noise[SAMPLE_RATE:-SAMPLE_RATE]):.2f} dB",
-        "white noise of the full band": f"LSD to itself {lsd(full, upscale(model, full, SAMPLE_RATE)):.2f}",
+        "white noise of the full band, upscaled all the same": (
+            f"LSD to itself {lsd(full, upscale(model, full, SAMPLE_RATE)):.2f}"
+        ),
+        "the same through `flashsr upscale`, which recognises it": f"LSD to itself {lsd(full, listened(full)):.2f}",
     }
     return table(["input", "output"], rows.items())
+
+
+def listened(x_N: np.ndarray) -> np.ndarray:
+    """A signal at 48 kHz as `flashsr upscale` returns it."""
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder, "in.wav"), Path(folder, "out.wav")
+        soundfile.write(source, x_N, SAMPLE_RATE, subtype="FLOAT")
+        subprocess.run([FLASHSR, "upscale", source, "-o", target], check=True)
+        return soundfile.read(target, dtype="float32")[0]
 
 
 def level_db(amplitude: float) -> float:
