@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from parity import VAE_TINY, assert_parity, golden, synthetic_params
 
-from flashsr_jax.models.layers import group_norm
 from flashsr_jax.models.vae import VAE, posterior_sample
 from flashsr_jax.weights.names import vae_names
 
@@ -72,8 +71,3 @@ def test_posterior_sample():
 def test_refuses_what_does_not_halve(variables, shape):
     with pytest.raises(ValueError, match=f"{shape[1]} frames x {shape[2]} bins; it needs a multiple of 2"):
         VAE(VAE_TINY).apply(variables, jnp.zeros(shape), method="encode")
-
-
-@pytest.mark.parametrize(("channels", "groups"), [(128, 32), (16, 16), (8, 8), (48, 24), (80, 20), (56, 28)])
-def test_group_norm_groups(channels, groups):
-    assert group_norm(channels, 1e-6, jnp.float32, None).num_groups == groups

@@ -1,0 +1,34 @@
+"""Layers that the VAE and the U-Net share."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flashsr_jax.models.layers import GroupNorm, group_norm
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("mean", [0.0, 100.0])
+def test_group_norm_is_that_of_flax_with_its_gradient(mean, dtype):
+    x = (mean + 3 * jax.random.normal(jax.random.key(0), (2, 6, 8, 12))).astype(dtype)
+    keys = jax.random.split(jax.random.key(1), 3)
+    params = {"scale": 1 + 0.3 * jax.random.normal(keys[0], (12,)), "bias": jax.random.normal(keys[1], (12,))}
+    direction = jax.random.normal(keys[2], x.shape)
+    settings = {"num_groups": 4, "epsilon": 1e-6, "dtype": dtype}
+    ours, flax = (
+        jax.value_and_grad(lambda p, x, m=module: jnp.vdot(direction, m.apply({"params": p}, x)), argnums=(0, 1))(
+            params, x
+        )
+        for module in (GroupNorm(**settings), nn.GroupNorm(**settings, use_fast_variance=False))
+    )
+    tolerance = 0.03 if dtype == jnp.bfloat16 else 1e-5 * max(1.0, mean / 3)
+    for got, expected in zip(jax.tree.leaves(ours), jax.tree.leaves(flax), strict=True):
+        expected = np.asarray(expected, np.float32)
+        np.testing.assert_allclose(np.asarray(got, np.float32), expected, atol=tolerance * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(128, 32), (16, 16), (8, 8), (48, 24), (80, 20), (56, 28)])
+def test_group_norm_groups(channels, groups):
+    assert group_norm(channels, 1e-6, jnp.float32, None).num_groups == groups
