@@ -5,7 +5,8 @@ python -m flashsr_jax.main --config configs/student.py:tiny --workdir runs/stude
 
 The paper's ablations: --config.losses.adversarial=0,0,0,0 --config.losses.dmd=0,0,0,0, or only the latter.
 
-tiny: 3 minutes on 2 CPU cores, validation mel_l1 1.37 nat, LSD 1.60 (demo data). small, base: not trained yet.
+tiny: 3 minutes on 2 CPU cores, validation mel_l1 1.37 nat, LSD 1.60 (demo data). small: 500 steps, no better
+than the regression, MODEL_CARD.md. base: not trained yet.
 """
 
 from flashsr_jax.diffusion import UNCONDITIONAL
