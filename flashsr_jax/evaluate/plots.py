@@ -24,6 +24,7 @@ Summaries = dict[tuple[str, str, float, str], Summary]  # by metric, class title
 
 
 def legend(results: Results) -> str:
+    """What the lines of the plots stand for, as items of a list (HTML)."""
     dashes = {"-": "", ":": "2 3", "--": "7 4", "-.": "8 3 2 3"}
     names = results.systems + (["original"] if results.spectra else [])
     items = []

@@ -107,11 +107,13 @@ class Results:
 
     @functools.cached_property
     def metrics(self) -> list[str]:
+        """Names of all that was measured, those that are shown first."""
         names = dict.fromkeys(name for score in self.scores for name in score.metrics)
         return [name for name in SHOWN_METRICS if name in names] + [name for name in names if name not in SHOWN_METRICS]
 
     @property
     def main_metrics(self) -> list[str]:
+        """Those that are shown where not all can be."""
         return [name for name in self.metrics if name in SHOWN_METRICS] or self.metrics[: len(SHOWN_METRICS)]
 
     @functools.cached_property
@@ -122,10 +124,12 @@ class Results:
 
     @property
     def classes(self) -> list[str]:
+        """Classes of the clips, ours first."""
         return sorted({score.class_name for score in self.scores}, key=lambda name: (class_rank(name), name))
 
     @property
     def cutoffs(self) -> list[float]:
+        """Cutoffs in Hz, the lowest first."""
         return sorted({score.cutoff_hz for score in self.scores})
 
     def check(self) -> None:

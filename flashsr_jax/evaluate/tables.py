@@ -113,12 +113,15 @@ def _field_text(name: str, value) -> str:
 
 
 def khz(hz: float) -> str:
+    """A frequency as tables and titles write it."""
     return f"{hz / 1000:g} kHz"
 
 
 def class_title(name: str) -> str:
+    """A class as tables and titles write it."""
     return name or "no class"
 
 
 def arrow(metric: str) -> str:
+    """Which way a metric gets better, to put after its name."""
     return {"lower": " ↓", "higher": " ↑", "zero": " → 0"}[BETTER[metric]]
