@@ -25,11 +25,12 @@ import soundfile
 from PIL import Image
 
 from flashsr_jax.audio import SAMPLE_RATE
+from flashsr_jax.data.build import CLASSES
 from flashsr_jax.evaluate.metrics import MAIN_METRICS, lsd
 from flashsr_jax.evaluate.pictures import spectrogram_figure
 from flashsr_jax.evaluate.protocol import low_resolution
 from flashsr_jax.evaluate.references import Reference, load_references
-from flashsr_jax.evaluate.results import CLASSES, Results
+from flashsr_jax.evaluate.results import Results
 from flashsr_jax.evaluate.statistics import Comparison, paired, summarise
 from flashsr_jax.evaluate.tables import markdown_table, read_scores
 from flashsr_jax.files import replacing

@@ -9,10 +9,10 @@ import math
 
 import numpy as np
 
+from flashsr_jax.data.build import CLASSES
 from flashsr_jax.errors import UserError
 from flashsr_jax.evaluate.metrics import BETTER
 
-CLASSES = ("speech", "music", "effects")
 BASELINES = ("unprocessed", "mirror", "noise")
 SHOWN_METRICS = ("lsd", "lsd_hf", "zimtohrli", "visqol")  # first, and alone where not all can be
 

@@ -18,7 +18,7 @@ def write_scores(results: Results, folder: str | os.PathLike) -> None:
     """Write `scores.csv` (a row per system, cutoff, clip and seed; a metric not measured is empty) and `scores.json`
     (also settings, problems and speeds; for `read_scores`) into `folder` (made where missing).
 
-    Raises as `write_report` does.
+    Raises as `Results.check` does.
     """
     results.check()
     folder = Path(folder)
@@ -60,7 +60,7 @@ def read_scores(path: str | os.PathLike) -> Results:
 def markdown_table(results: Results, metrics: Sequence[str], by: Sequence[str] = ("class_name", "cutoff_hz")) -> str:
     """A Markdown table of means with 95 % intervals: a row per value of the `by` fields of a score and system.
 
-    The best of each column among the rows of equal `by` is bold. Raises as `write_report` does, and ValueError for a
+    The best of each column among the rows of equal `by` is bold. Raises as `Results.check` does, and ValueError for a
     metric that no score has.
     """
     results.check()
