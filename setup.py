@@ -22,7 +22,8 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["flashsr_jax", "flashsr_jax.*"]),
     package_data={
-        "flashsr_jax.evaluate": ["noise_profiles.json", "page/report.*"],
+        "flashsr_jax.evaluate": ["noise_profiles.json"],
+        "flashsr_jax.evaluate.report": ["static/*"],
         "flashsr_jax.weights": ["*.safetensors"],
     },
     install_requires=[

@@ -9,7 +9,7 @@ tiny: 3 minutes on 2 CPU cores, validation mel_l1 1.37 nat, LSD 1.60 (demo data)
 than the regression, MODEL_CARD.md. base: not trained yet.
 """
 
-from flashsr_jax.diffusion import UNCONDITIONAL
+from flashsr_jax.models.diffusion import UNCONDITIONAL
 from flashsr_jax.train.defaults import common, optimizer
 
 

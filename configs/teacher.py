@@ -7,7 +7,7 @@ tiny: 3 minutes on 2 CPU cores, validation velocity_mse 0.47 (demo data). small:
 of 12 windows from the regression, MODEL_CARD.md. base: not trained yet.
 """
 
-from flashsr_jax.diffusion import UNCONDITIONAL
+from flashsr_jax.models.diffusion import UNCONDITIONAL
 from flashsr_jax.train.defaults import common, optimizer
 
 

@@ -10,10 +10,11 @@ import jax
 import numpy as np
 
 from flashsr_jax.audio import SAMPLE_RATE
+from flashsr_jax.devices.runtime import enable_compilation_cache
 from flashsr_jax.errors import UserError
-from flashsr_jax.runtime import enable_compilation_cache
-from flashsr_jax.upscale import Model, Settings, load_model, upscale, upscale_stream
-from flashsr_jax.windows import WINDOW_FRAMES, framing
+from flashsr_jax.upscale.model import Model, load_model
+from flashsr_jax.upscale.stream import Settings, upscale, upscale_stream
+from flashsr_jax.upscale.windows import WINDOW_FRAMES, framing
 
 RESAMPLER_SAMPLES = 1800  # of the input, that soxr's best quality holds back at most, measured from 4 to 96 kHz
 
@@ -25,8 +26,8 @@ class FlashSR:
         model = FlashSR.load("small")
         y = model(x, sample_rate)
 
-    Options of the methods are fields of `flashsr_jax.upscale.Settings`: seed, steps, batch, dtype, window_frames ...
-    Beneath lies a pure function of parameters and windows of one shape, `flashsr_jax.pipeline.super_resolve`.
+    Options of the methods are fields of `flashsr_jax.upscale.stream.Settings`: seed, steps, batch, dtype ...
+    Beneath lies a pure function of parameters and windows of one shape, `flashsr_jax.models.pipeline.super_resolve`.
     """
 
     sample_rate = SAMPLE_RATE  # of the output

@@ -25,9 +25,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _upscale(args: argparse.Namespace) -> int:
-    from flashsr_jax.runtime import choose_device, enable_compilation_cache, limit_heap
-    from flashsr_jax.upscale import Settings, load_model
-    from flashsr_jax.upscale_files import Options, upscale_files
+    from flashsr_jax.devices.runtime import choose_device, enable_compilation_cache, limit_heap
+    from flashsr_jax.upscale.files import Options, upscale_files
+    from flashsr_jax.upscale.model import load_model
+    from flashsr_jax.upscale.stream import Settings
 
     limit_heap()
     enable_compilation_cache()
@@ -53,21 +54,22 @@ def _upscale(args: argparse.Namespace) -> int:
 
 
 def _benchmark(args: argparse.Namespace) -> int:
-    from flashsr_jax import speed
+    from flashsr_jax.cost import upscaling
+    from flashsr_jax.devices.runtime import choose_device, limit_heap
     from flashsr_jax.models.presets import preset
-    from flashsr_jax.runtime import choose_device, limit_heap
-    from flashsr_jax.upscale import Settings, load_model
+    from flashsr_jax.upscale.model import load_model
+    from flashsr_jax.upscale.stream import Settings
 
     limit_heap()
     choose_device(args.device)
     settings = Settings(steps=args.steps, dtype=args.dtype, batch=args.batch)
     if args.preset:
         name, config = f"{args.preset} (random weights)", preset(args.preset)
-        report = speed.benchmark(lambda: speed.random_model(config), settings, args.repeats)
+        report = upscaling.benchmark(lambda: upscaling.random_model(config), settings, args.repeats)
     else:
         name = args.weights
-        report = speed.benchmark(lambda: load_model(name), settings, args.repeats)
-    print(speed.as_json(report, name) if args.json else speed.table(report, name))
+        report = upscaling.benchmark(lambda: load_model(name), settings, args.repeats)
+    print(upscaling.as_json(report, name) if args.json else upscaling.table(report, name))
     return 0
 
 
@@ -87,7 +89,7 @@ def _data_build(args: argparse.Namespace) -> int:
 
 
 def _weights_pack(args: argparse.Namespace) -> int:
-    from flashsr_jax.weights.pack import pack
+    from flashsr_jax.exchange.pack import pack
 
     named = {network: getattr(args, network) for network in ("vae", "unet", "vocoder")}
     pack({network: run for network, run in named.items() if run}, args.output, args.dtype)
@@ -95,15 +97,15 @@ def _weights_pack(args: argparse.Namespace) -> int:
 
 
 def _weights_import(args: argparse.Namespace) -> int:
-    from flashsr_jax.weights.exchange import import_published
+    from flashsr_jax.exchange.published import import_published
 
     import_published(args.files, args.output, args.dtype)
     return 0
 
 
 def _weights_export(args: argparse.Namespace) -> int:
-    from flashsr_jax.runtime import enable_compilation_cache
-    from flashsr_jax.weights.exchange import export
+    from flashsr_jax.devices.runtime import enable_compilation_cache
+    from flashsr_jax.exchange.published import export
 
     enable_compilation_cache()
     files, change = export(args.source, args.to, args.output, args.dtype, args.format, not args.last)
@@ -114,8 +116,8 @@ def _weights_export(args: argparse.Namespace) -> int:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    from flashsr_jax.evaluate.command import evaluate
-    from flashsr_jax.runtime import enable_compilation_cache
+    from flashsr_jax.commands.evaluate import evaluate
+    from flashsr_jax.devices.runtime import enable_compilation_cache
 
     enable_compilation_cache()
     print(
@@ -151,7 +153,7 @@ def _compare(args: argparse.Namespace) -> int:
 
 
 def _runs(args: argparse.Namespace) -> int:
-    from flashsr_jax.runs import as_json, listing
+    from flashsr_jax.runs.listing import as_json, listing
 
     print(as_json(args.folder) if args.json else listing(args.folder))
     return 0

@@ -1,7 +1,7 @@
 """Training from the command line: python -m flashsr_jax.main --config configs/STAGE.py:PRESET --workdir DIR.
 
 Single fields are changed by --config.optimizer.student.lr=2e-5 and the like. The same command again resumes.
---dry-run instead of --workdir prints what the run will need of every device; see `flashsr_jax.plan`.
+--dry-run instead of --workdir prints what the run will need of every device; see `flashsr_jax.cost.plan`.
 --config RUN/config.json, with another --workdir, makes a run again.
 
 Exit codes: 0, the run is complete; 1, a mistake that the last line names, or a run that diverged; 75, the run was told
@@ -16,10 +16,10 @@ import jax
 from absl import app, flags
 from ml_collections import config_flags
 
-from flashsr_jax import distributed
+from flashsr_jax.commands.plan import dry_run
+from flashsr_jax.devices import processes
+from flashsr_jax.devices.runtime import enable_compilation_cache
 from flashsr_jax.errors import UserError
-from flashsr_jax.plan.command import dry_run
-from flashsr_jax.runtime import enable_compilation_cache
 from flashsr_jax.train import finished
 from flashsr_jax.train.loop import train
 
@@ -48,13 +48,13 @@ def main(argv):
         if _DRY_RUN.value:
             dry_run(CONFIG.value, _DEVICES.value, _COMPILE_FOR.value)
             return
-        distributed.initialize(_COORDINATOR_ADDRESS.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+        processes.initialize(_COORDINATOR_ADDRESS.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
         if jax.process_index() > 0:
             LOGGER.setLevel(logging.WARNING)
         train(CONFIG.value, _WORKDIR.value)
-    except distributed.Preempted as stopped:
+    except processes.Preempted as stopped:
         print(f"flashsr_jax: {stopped}", file=sys.stderr)
-        sys.exit(distributed.RESUMABLE)
+        sys.exit(processes.RESUMABLE)
     except (UserError, FloatingPointError) as error:
         sys.exit(f"flashsr_jax: {error}")
     except OSError as error:
@@ -65,7 +65,7 @@ def main(argv):
             f"flashsr_jax: {where}: {error.strerror}. Make room; the same command goes on from the last checkpoint"
         )
     except jax.errors.JaxRuntimeError as error:
-        distributed.end_if_others_are_lost(error)
+        processes.end_if_others_are_lost(error)
         raise
 
 

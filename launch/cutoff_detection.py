@@ -12,10 +12,11 @@ import numpy as np
 import scipy.signal
 import soundfile as sf
 
-from flashsr_jax import degrade
-from flashsr_jax.audio_files import blocks
-from flashsr_jax.degrade import SAMPLE_RATE, LowpassFilter
-from flashsr_jax.sources import find
+from flashsr_jax.audio import SAMPLE_RATE
+from flashsr_jax.audio.bandwidth import bandwidth, published_cutoff
+from flashsr_jax.audio.files import blocks
+from flashsr_jax.audio.lowpass import LowpassFilter, apply_filter, simulate_low_resolution
+from flashsr_jax.upscale.sources import find
 
 CUTOFFS_HZ = (2000.0, 3000.0, 4000.0, 6000.0, 8000.0, 12_000.0, 16_000.0)
 FILTERS = {  # and the error that is allowed
@@ -49,7 +50,7 @@ def main() -> None:
             if audio.samplerate != SAMPLE_RATE:
                 parser.error(f"{source.path}: {audio.samplerate} Hz; the recordings have to be at {SAMPLE_RATE} Hz")
             recordings.append(np.concatenate([block[0] for block in blocks(audio)]))
-    ends = [degrade.bandwidth(x, SAMPLE_RATE) for x in recordings]
+    ends = [bandwidth(x, SAMPLE_RATE) for x in recordings]
     print(f"{len(recordings)} recordings; full band (17.6 kHz or more): {np.mean(np.array(ends) >= 17_600):.0%}\n")
     print("| filter | resampled | within | of readings | worst | median | published rule: within | median |")
     print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |")
@@ -61,8 +62,8 @@ def main() -> None:
                 end = truth(lowpass, resampled)
                 for x, own_end in zip(recordings, ends, strict=True):
                     if end < 0.9 * own_end:
-                        low = degrade.simulate_low_resolution(x, lowpass) if resampled else degrade.lowpass(x, lowpass)
-                        readings = (degrade.bandwidth(low, SAMPLE_RATE), degrade.published_cutoff(low))
+                        low = simulate_low_resolution(x, lowpass) if resampled else apply_filter(x, lowpass)
+                        readings = (bandwidth(low, SAMPLE_RATE), published_cutoff(low))
                         errors.append([abs(reading / end - 1) for reading in readings])
             ours, published = np.array(errors).T
             print(

@@ -13,10 +13,10 @@ import soundfile
 import soxr
 
 from flashsr_jax.audio import SAMPLE_RATE
-from flashsr_jax.degrade import LowpassFilter, lowpass
-from flashsr_jax.evaluate.pictures import spectrogram_figure
+from flashsr_jax.audio.lowpass import LowpassFilter, apply_filter
+from flashsr_jax.audio.pictures import spectrogram_figure
+from flashsr_jax.evaluate.report.tables import read_scores
 from flashsr_jax.evaluate.statistics import summarise
-from flashsr_jax.evaluate.tables import read_scores
 from flashsr_jax.files import replacing
 
 INPUT_RATE = 8000
@@ -29,7 +29,7 @@ def prepare(recordings: Path, out: Path) -> None:
     for row in rows:
         x, rate = soundfile.read(recordings.parent / row["path"], dtype="float32", always_2d=True)
         original = soxr.resample(x[:, 0], rate, SAMPLE_RATE, "VHQ")
-        low = lowpass(original, LowpassFilter("cheby1", 8, INPUT_RATE / 2))
+        low = apply_filter(original, LowpassFilter("cheby1", 8, INPUT_RATE / 2))
         _write(out / "original_48khz" / row["class"] / f"{row['group']}.wav", original, SAMPLE_RATE)
         _write(
             out / "input_8khz" / f"{row['class']}-{row['group']}.wav",

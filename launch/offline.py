@@ -14,8 +14,8 @@ import numpy as np
 import soundfile
 
 from flashsr_jax.audio import SAMPLE_RATE
-from flashsr_jax.data.build import CLASSES
-from flashsr_jax.data.pipeline import Recordings
+from flashsr_jax.data import CLASSES
+from flashsr_jax.data.dataset import Recordings
 from flashsr_jax.errors import UserError
 from flashsr_jax.files import replacing
 

@@ -16,7 +16,7 @@ export XLA_PYTHON_CLIENT_PREALLOCATE=${XLA_PYTHON_CLIENT_PREALLOCATE:-false} # s
 mkdir -p "$OUT"
 for stage in "${STAGES[@]}"; do
   for remat in ${REMAT:-none products}; do
-    python -m flashsr_jax.benchmark train --stage "$stage" --preset "$PRESET" --batch "${BATCH[$stage]}" --steps "$STEPS" \
+    python -m flashsr_jax.cost.training train --stage "$stage" --preset "$PRESET" --batch "${BATCH[$stage]}" --steps "$STEPS" \
       --remat "$remat" ${DATA:+--data "$DATA"} --json "$OUT/$stage-$remat.json" --profile "$OUT/trace-$stage-$remat" |
       tee "$OUT/$stage-$remat.md"
   done

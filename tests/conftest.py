@@ -5,15 +5,17 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+from helpers import ROOT
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "xla"))
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
-from training import train_all  # noqa: E402
 
-from flashsr_jax.runtime import enable_compilation_cache  # noqa: E402
+from flashsr_jax.devices.runtime import enable_compilation_cache  # noqa: E402
+
+from helpers.training import train_all  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 8)
 enable_compilation_cache()

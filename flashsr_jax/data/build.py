@@ -25,17 +25,15 @@ from pathlib import Path
 import numpy as np
 import soundfile as sf
 
+from flashsr_jax.audio import SAMPLE_RATE
+from flashsr_jax.data import CLASSES, INPUTS, LEFT_OUT, MANIFEST, SPLITS
 from flashsr_jax.data.recording import SUFFIXES, Decoded, Unusable, decode, segment_lengths
-from flashsr_jax.degrade import SAMPLE_RATE
 from flashsr_jax.errors import UserError
 
-CLASSES = ("speech", "music", "effects")
 FOLDER_NAMES = {"voice": "speech", "sfx": "effects", "fx": "effects"} | {name: name for name in CLASSES}
-SPLITS = ("train", "validation", "test")
 HELD_OUT = 0.05  # share of the groups in each of validation and test
 SHARD_RECORDS = 256  # at most 500 MB
 FORMAT = 1
-MANIFEST, LEFT_OUT, INPUTS = "manifest.csv", "left_out.csv", "build.json"
 HOW_TO_CLASSIFY = f"put it in a folder named {', '.join(CLASSES)}, or name its class in a CSV (--csv)"
 
 

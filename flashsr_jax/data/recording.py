@@ -13,7 +13,8 @@ import numpy as np
 import soundfile as sf
 import soxr
 
-from flashsr_jax.degrade import SAMPLE_RATE, BandwidthMeter
+from flashsr_jax.audio import SAMPLE_RATE
+from flashsr_jax.audio.bandwidth import BandwidthMeter
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3")
 MIN_RATE = 44_100

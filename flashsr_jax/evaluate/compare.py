@@ -4,8 +4,8 @@ import numpy as np
 import soundfile as sf
 import soxr
 
-from flashsr_jax import degrade
 from flashsr_jax.audio import SAMPLE_RATE
+from flashsr_jax.audio.bandwidth import bandwidth
 from flashsr_jax.errors import UserError
 from flashsr_jax.evaluate.metrics import BETTER, ReferenceSpectra, all_metrics
 from flashsr_jax.evaluate.perceptual import perceptual_metrics
@@ -57,7 +57,7 @@ def _mean_metrics(
 ) -> dict[str, float]:
     of_channels = []
     for original_N, x_N in zip(reference_CxN, x_CxN, strict=True):
-        wall_hz = wall(degrade.bandwidth(original_N.astype(np.float32), rate))
+        wall_hz = wall(bandwidth(original_N.astype(np.float32), rate))
         if rate != SAMPLE_RATE:
             original_N, x_N = (soxr.resample(signal, rate, SAMPLE_RATE, "VHQ") for signal in (original_N, x_N))
         try:

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from flashsr_jax.audio import WINDOW_SAMPLES
-from flashsr_jax.data.build import CLASSES
-from flashsr_jax.data.pipeline import Recordings, Windows
+from flashsr_jax.data import CLASSES
+from flashsr_jax.data.dataset import Recordings, Windows
 from flashsr_jax.errors import UserError
 from flashsr_jax.evaluate.baselines import NoiseProfile, measure_profile
 from flashsr_jax.files import replacing

@@ -19,11 +19,11 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from flashsr_jax import degrade
 from flashsr_jax.audio import SAMPLE_RATE
+from flashsr_jax.audio.lowpass import LowpassFilter, simulate_low_resolution
+from flashsr_jax.audio.pictures import N_FFT, spectrogram_db
 from flashsr_jax.evaluate.metrics import ReferenceSpectra, all_metrics
 from flashsr_jax.evaluate.perceptual import perceptual_metrics
-from flashsr_jax.evaluate.pictures import N_FFT, spectrogram_db
 from flashsr_jax.evaluate.references import Reference
 from flashsr_jax.evaluate.results import Problem, Results, Sample, Score, Spectrum, Speed
 from flashsr_jax.evaluate.systems import System
@@ -119,7 +119,7 @@ def measure(audio_N: np.ndarray, wall_hz: float, outputs: Sequence[Output], perc
 
 def low_resolution(reference: Reference, cutoff_hz: float) -> np.ndarray:
     """The band-limited input (N,) at 48 kHz."""
-    return degrade.simulate_low_resolution(reference.audio, degrade.LowpassFilter(FILTER, ORDER, cutoff_hz))
+    return simulate_low_resolution(reference.audio, LowpassFilter(FILTER, ORDER, cutoff_hz))
 
 
 def speed(name: str, system: System, reference: Reference, cutoff_hz: float = 4000.0) -> Speed:

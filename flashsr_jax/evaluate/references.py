@@ -12,10 +12,12 @@ import numpy as np
 import soundfile as sf
 import soxr
 
-from flashsr_jax import degrade
 from flashsr_jax.audio import SAMPLE_RATE
-from flashsr_jax.data.build import CLASSES, INPUTS, folder_class
-from flashsr_jax.data.pipeline import Recordings, fixed_clips
+from flashsr_jax.audio.bandwidth import bandwidth
+from flashsr_jax.data import CLASSES, INPUTS
+from flashsr_jax.data.build import folder_class
+from flashsr_jax.data.clips import fixed_clips
+from flashsr_jax.data.dataset import Recordings
 from flashsr_jax.data.recording import HIGH_BAND_HZ, MIN_RATE, SILENCE, SUFFIXES, best_channel
 from flashsr_jax.errors import UserError
 from flashsr_jax.evaluate.metrics import NYQUIST
@@ -127,7 +129,7 @@ def _read(path: Path, seconds: float) -> tuple[np.ndarray, float]:
     power_KxC = np.abs(np.fft.rfft(x_NxC, axis=0)) ** 2
     high_C = power_KxC[int(len(power_KxC) * HIGH_BAND_HZ * 2 / sample_rate) :].sum(axis=0)
     x_N = _loudest(x_NxC[:, best_channel(np.abs(x_NxC).max(axis=0), high_C)], round(seconds * sample_rate))
-    wall_hz = wall(degrade.bandwidth(x_N.astype(np.float32), sample_rate))
+    wall_hz = wall(bandwidth(x_N.astype(np.float32), sample_rate))
     audio = x_N if sample_rate == SAMPLE_RATE else soxr.resample(x_N, sample_rate, SAMPLE_RATE, "VHQ")
     return audio.astype(np.float32), wall_hz
 

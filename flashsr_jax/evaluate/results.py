@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from flashsr_jax.data.build import CLASSES
+from flashsr_jax.data import CLASSES
 from flashsr_jax.errors import UserError
 from flashsr_jax.evaluate.metrics import BETTER
 

@@ -13,15 +13,17 @@ import jax
 import numpy as np
 import soundfile as sf
 
-from flashsr_jax.audio import SAMPLE_RATE, denormalise, log_mel, normalisation, normalise
+from flashsr_jax.audio import SAMPLE_RATE
+from flashsr_jax.audio.front_end import denormalise, log_mel, normalisation, normalise
 from flashsr_jax.data.recording import SUFFIXES
 from flashsr_jax.errors import UserError
 from flashsr_jax.evaluate import baselines
 from flashsr_jax.evaluate.references import Reference
+from flashsr_jax.models.pipeline import decode, encode, latent_shape
 from flashsr_jax.models.vocoder import SRVocoder
-from flashsr_jax.pipeline import decode, encode, latent_shape
-from flashsr_jax.upscale import Model, upscale
-from flashsr_jax.windows import framing, process_windows
+from flashsr_jax.upscale.model import Model
+from flashsr_jax.upscale.stream import upscale
+from flashsr_jax.upscale.windows import framing, process_windows
 
 
 class System(NamedTuple):

@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from flashsr_jax import audio
+from flashsr_jax.audio import front_end
 
 
 class PeriodDiscriminator(nn.Module):
@@ -47,7 +47,7 @@ class ResolutionDiscriminator(nn.Module):
     def __call__(self, x_BxN: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
         pad = (self.n_fft - self.hop) // 2
         x = jnp.pad(x_BxN.astype(jnp.float32), ((0, 0), (pad, pad)), mode="reflect")
-        h = audio.magnitude(audio.stft(x, self.n_fft, self.hop))[..., None].astype(self.dtype)
+        h = front_end.magnitude(front_end.stft(x, self.n_fft, self.hop))[..., None].astype(self.dtype)
         features = []
         for kernel, stride in (((3, 9), 1), ((3, 9), 2), ((3, 9), 2), ((3, 9), 2), ((3, 3), 1)):
             h = _conv(self.channels, kernel, (1, stride), self.dtype)(h)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from flashsr_jax.audio import istft, stft
+from flashsr_jax.audio.front_end import istft, stft
 from flashsr_jax.models.antialias import antialiased_snake_beta
 from flashsr_jax.models.layers import Dtype, rematerialised
 from flashsr_jax.models.presets import VocoderConfig

@@ -8,8 +8,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from flashsr_jax import degrade_jax, losses
-from flashsr_jax.audio import Normalisation, normalisation, normalise
+from flashsr_jax.audio import lowpass_device
+from flashsr_jax.audio.front_end import Normalisation, normalisation, normalise
+from flashsr_jax.train import losses
 
 HEADROOM = 0.99  # of the vocoder's tanh
 SILENCE_PEAK = 1e-4  # -80 dBFS: below it normalisation would amplify noise
@@ -33,7 +34,7 @@ def prepare(batch: dict) -> tuple[Windows, dict[str, jax.Array]]:
     many there were of each beside the windows.
     """
     hr = batch["hr"]
-    lr = batch["lr"] if "lr" in batch else degrade_jax.simulate_low_resolution(hr, batch["filter"])
+    lr = batch["lr"] if "lr" in batch else lowpass_device.simulate_low_resolution(hr, batch["filter"])
     stats = normalisation(lr)
     silent_B = stats.peak[:, 0] < SILENCE_PEAK
     excess_Bx1 = jnp.max(jnp.abs(normalise(hr, stats)), axis=-1, keepdims=True) / HEADROOM

@@ -11,14 +11,16 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding
 
-from flashsr_jax import losses, sharding
-from flashsr_jax.audio import HOP, denormalise, log_mel
-from flashsr_jax.data.pipeline import Clip, fixed_clips
+from flashsr_jax.audio import HOP
+from flashsr_jax.audio.front_end import denormalise, log_mel
+from flashsr_jax.audio.pictures import mel_image, spectrogram_image
+from flashsr_jax.data.clips import Clip, fixed_clips
+from flashsr_jax.devices import sharding
 from flashsr_jax.evaluate.metrics import MAIN_METRICS
-from flashsr_jax.evaluate.pictures import mel_image, spectrogram_image
 from flashsr_jax.evaluate.protocol import Output, measure
 from flashsr_jax.evaluate.references import wall
-from flashsr_jax.pipeline import vocode
+from flashsr_jax.models.pipeline import vocode
+from flashsr_jax.train import losses
 from flashsr_jax.train.batch import Windows
 from flashsr_jax.train.frozen import dtype_of, model_of
 

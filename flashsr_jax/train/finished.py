@@ -7,7 +7,7 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from flashsr_jax.errors import UserError
-from flashsr_jax.runs import PROVENANCE_FILE
+from flashsr_jax.runs.folder import PROVENANCE_FILE
 from flashsr_jax.train.defaults import common
 
 

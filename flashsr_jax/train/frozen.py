@@ -12,15 +12,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flashsr_jax.audio import log_mel
+from flashsr_jax.audio.front_end import log_mel
 from flashsr_jax.errors import UserError
+from flashsr_jax.models.pipeline import encode, latent_shape
 from flashsr_jax.models.presets import ModelConfig, model_config
 from flashsr_jax.models.unet import UNet
 from flashsr_jax.models.vae import VAE
 from flashsr_jax.models.vocoder import SRVocoder
-from flashsr_jax.pipeline import encode, latent_shape
+from flashsr_jax.runs.networks import load_network
 from flashsr_jax.train.batch import Windows
-from flashsr_jax.weights.runs import load_network
 
 _SHAPES_ONLY = ContextVar("shapes only", default=False)
 

@@ -24,16 +24,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flashsr_jax.audio import HOP, log_mel
-from flashsr_jax.data.build import CLASSES, MANIFEST
-from flashsr_jax.data.pipeline import BatchIterator, make_iterator
+from flashsr_jax.audio import HOP
+from flashsr_jax.audio.front_end import log_mel
+from flashsr_jax.data import CLASSES, MANIFEST
+from flashsr_jax.data.batches import BatchIterator, make_iterator
+from flashsr_jax.data.latents import ABOUT, CACHED, LatentCache
 from flashsr_jax.errors import UserError
 from flashsr_jax.train.batch import prepare
 from flashsr_jax.train.frozen import encode_pair, fingerprint, load
 
 LOGGER = logging.getLogger(__name__)
-ABOUT = "latents.json"
-CACHED = ("z_hr", "z_lr", "mel", "weight", "cutoff_hz", "bandwidth_hz", "class_id")
 
 
 class Latents(NamedTuple):
@@ -54,34 +54,6 @@ def latents(config, frozen: dict, batch: dict, key: jax.Array) -> tuple[Latents,
     return Latents(z_hr, z_lr, log_mel(windows.hr, config.model.vae.mel_bins), windows.weight), counts
 
 
-class LatentCache:
-    """Windows that `write_cache` encoded: random access to dicts of arrays, read from memory-mapped files."""
-
-    def __init__(self, folder: str | Path):
-        self.folder = Path(folder)
-        if not (self.folder / ABOUT).is_file():
-            raise UserError(f"data.latents={folder}: no latents there; python -m flashsr_jax.cache_latents writes them")
-        self.about = json.loads((self.folder / ABOUT).read_text())
-        self._arrays = {name: np.load(self.folder / f"{name}.npy", mmap_mode="r") for name in CACHED}
-
-    def __len__(self) -> int:
-        return len(self._arrays["weight"])
-
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        return {name: np.array(array[index]) for name, array in self._arrays.items()}
-
-    def check(self, config, frozen: dict) -> None:
-        """Raises UserError where the windows are of another length, or another VAE encoded them."""
-        frames = config.data.window_frames
-        if self.about["window_frames"] != frames:
-            raise UserError(
-                f"data.latents={self.folder} has windows of {self.about['window_frames']} frames, the run of {frames}: "
-                "write them again, or change config.data.window_frames"
-            )
-        if self.about["vae"] != fingerprint(frozen["vae"]):
-            raise UserError(f"data.latents={self.folder}: another VAE than config.vae_from encoded it; write it again")
-
-
 def cached_batches(
     config, frozen: dict, batch_size: int, process_index: int = 0, process_count: int = 1
 ) -> BatchIterator:
@@ -91,7 +63,7 @@ def cached_batches(
     """
     caches = [LatentCache(folder) for folder in config.data.latents.split(",")]
     for cache in caches:
-        cache.check(config, frozen)
+        _check(cache, config, frozen)
     windows = grain.MapDataset.concatenate([grain.MapDataset.source(cache) for cache in caches])
     count = len(windows)
     if count < batch_size * process_count:
@@ -99,6 +71,18 @@ def cached_batches(
     batches = windows.seed(config.seed).shuffle().repeat().batch(batch_size)[process_index::process_count]
     classes = {name: count for cache in caches for name in cache.about["classes"]}
     return BatchIterator(batches, config.data.workers, classes)
+
+
+def _check(cache: LatentCache, config, frozen: dict) -> None:
+    """Raises UserError where the windows are of another length, or another VAE encoded them."""
+    frames = config.data.window_frames
+    if cache.about["window_frames"] != frames:
+        raise UserError(
+            f"data.latents={cache.folder} has windows of {cache.about['window_frames']} frames, the run of {frames}: "
+            "write them again, or change config.data.window_frames"
+        )
+    if cache.about["vae"] != fingerprint(frozen["vae"]):
+        raise UserError(f"data.latents={cache.folder}: another VAE than config.vae_from encoded it; write it again")
 
 
 def write_cache(config, folder: str | Path, windows: int) -> None:

@@ -12,7 +12,7 @@ from tensorboardX import SummaryWriter
 
 from flashsr_jax.audio import SAMPLE_RATE
 from flashsr_jax.files import replacing
-from flashsr_jax.runs import METRICS_FILE
+from flashsr_jax.runs.folder import METRICS_FILE
 
 LOGGER = logging.getLogger(__name__)
 COUNTS = ("data/", "skipped_steps")  # metrics that are added up between two lines, not averaged

@@ -14,20 +14,22 @@ from typing import NamedTuple
 
 import jax
 
-from flashsr_jax import flops, sharding
 from flashsr_jax.audio import HOP, SAMPLE_RATE
-from flashsr_jax.checkpoint import Checkpoints
-from flashsr_jax.data.pipeline import BatchIterator, make_iterator
-from flashsr_jax.distributed import Preempted, Preemption
+from flashsr_jax.data.batches import BatchIterator, make_iterator
+from flashsr_jax.devices import sharding
+from flashsr_jax.devices.processes import Preempted, Preemption
 from flashsr_jax.errors import UserError
 from flashsr_jax.files import replacing
+from flashsr_jax.models import flops
 from flashsr_jax.models.presets import model_config
-from flashsr_jax.runs import CONFIG_FILE
-from flashsr_jax.train import provenance, regression, student, teacher, vae, vocoder
+from flashsr_jax.runs import provenance
+from flashsr_jax.runs.checkpoint import Checkpoints
+from flashsr_jax.runs.folder import CONFIG_FILE
 from flashsr_jax.train.evaluation import ClipSet, evaluate
 from flashsr_jax.train.frozen import fingerprint
 from flashsr_jax.train.latents import cached_batches
 from flashsr_jax.train.logs import Logs
+from flashsr_jax.train.stages import regression, student, teacher, vae, vocoder
 from flashsr_jax.train.state import TrainState, if_finite
 
 LOGGER = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from flashsr_jax.train.optim import learning_rate, make_optimizer, update_ema
+from flashsr_jax.train.optimisers import learning_rate, make_optimizer, update_ema
 
 
 @flax.struct.dataclass

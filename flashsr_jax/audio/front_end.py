@@ -1,0 +1,105 @@
+"""The front end every network shares: normalisation, STFT and log-mel spectrogram, in JAX.
+
+Letters: B batch, N samples, T mel frames (N / 480), F mel bins, K = N_FFT / 2 + 1 STFT bins.
+Source: FlashSR (Im & Nam, ICASSP 2025, arXiv:2501.10807), section III, and its published inference code's constants.
+"""
+
+import functools
+import warnings
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import librosa
+import numpy as np
+
+from flashsr_jax.audio import HOP, SAMPLE_RATE, fft
+
+N_FFT = 2048
+MEL_FMIN, MEL_FMAX = 20.0, 24_000.0
+MEL_FLOOR = 1e-5
+
+
+class Normalisation(NamedTuple):
+    """Mean and peak of a low-resolution waveform, each (B, 1)."""
+
+    mean: jax.Array
+    peak: jax.Array
+
+
+def normalisation(lr_BxN: jax.Array) -> Normalisation:
+    """Statistics m = mean(lr), p = max|lr - m| of each low-resolution waveform (B, N)."""
+    mean = jnp.mean(lr_BxN, axis=-1, keepdims=True)
+    return Normalisation(mean, jnp.max(jnp.abs(lr_BxN - mean), axis=-1, keepdims=True))
+
+
+def normalise(x_BxN: jax.Array, stats: Normalisation) -> jax.Array:
+    """0.5 (x - m) / (p + 1e-8): low- and high-resolution waveforms alike use the low-resolution statistics."""
+    return 0.5 * (x_BxN - stats.mean) / (stats.peak + 1e-8)
+
+
+def denormalise(x_BxN: jax.Array, stats: Normalisation) -> jax.Array:
+    """Inverse of `normalise`: 2 (p + 1e-8) x + m."""
+    return 2.0 * (stats.peak + 1e-8) * x_BxN + stats.mean
+
+
+def stft(x_BxN: jax.Array, n_fft: int, hop: int) -> jax.Array:
+    """Complex STFT (B, frames, n_fft // 2 + 1), periodic Hann window of length n_fft, no centring, no padding."""
+    frames = 1 + (x_BxN.shape[-1] - n_fft) // hop
+    index_TxW = np.arange(frames)[:, None] * hop + np.arange(n_fft)[None, :]
+    return fft.rfft(x_BxN[:, index_TxW] * _hann(n_fft), n_fft)
+
+
+def istft(spectrum_BxMxK: jax.Array) -> jax.Array:
+    """Waveform (B, M n_fft / 4) whose frames have these spectra, (B, M, n_fft // 2 + 1), n_fft a multiple of 8.
+
+    Hann analysis and synthesis windows, hop n_fft / 4, frame m centred on sample (m + 1/2) hop, as `log_mel` places its
+    frames. The least-squares inverse of a modified STFT (Griffin & Lim 1984, eq. 6).
+    """
+    batch, frames, bins = spectrum_BxMxK.shape
+    n_fft = 2 * (bins - 1)
+    window_W, hop = _hann(n_fft), n_fft // 4
+
+    def overlap_add(x_BxMxW):
+        quarters = jnp.split(x_BxMxW, 4, axis=-1)
+        padded = (jnp.pad(q, ((0, 0), (i, 3 - i), (0, 0))) for i, q in enumerate(quarters))
+        return sum(padded).reshape(x_BxMxW.shape[0], -1)[:, 3 * hop // 2 : -3 * hop // 2]
+
+    weight = overlap_add(jnp.broadcast_to(window_W**2, (1, frames, n_fft)))
+    return overlap_add(fft.irfft(spectrum_BxMxK, n_fft) * window_W) / weight
+
+
+def _hann(size: int) -> np.ndarray:
+    """Periodic Hann window."""
+    return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size)).astype(np.float32)
+
+
+def magnitude(spectrum: jax.Array) -> jax.Array:
+    """|spectrum| with a finite gradient where the spectrum is 0, as in digital silence (|.|'s own is NaN there)."""
+    power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
+    silent = power == 0.0
+    return jnp.where(silent, 0.0, jnp.sqrt(jnp.where(silent, 1.0, power)))
+
+
+@functools.cache
+def mel_filterbank(mel_bins: int = 256, n_fft: int = N_FFT, fmin: float = MEL_FMIN) -> np.ndarray:
+    """librosa's Slaney filterbank for 48 kHz, (mel_bins, n_fft // 2 + 1), from fmin to 24000 Hz."""
+    with warnings.catch_warnings():  # the finest scales have more mel bins than FFT bins in their lowest octaves
+        warnings.simplefilter("ignore", UserWarning)
+        return librosa.filters.mel(sr=SAMPLE_RATE, n_fft=n_fft, n_mels=mel_bins, fmin=fmin, fmax=MEL_FMAX)
+
+
+def log_mel(x_BxN: jax.Array, mel_bins: int = 256) -> jax.Array:
+    """Natural-log mel magnitude spectrogram (B, N / 480, mel_bins) of waveforms (B, N) at 48 kHz.
+
+    Reflect-pads 784 samples each side, so that there are exactly N / 480 frames. Raises ValueError unless N is a
+    positive multiple of 480 and longer than the padding.
+    """
+    samples = x_BxN.shape[-1]
+    pad = (N_FFT - HOP) // 2
+    if samples % HOP or samples <= pad:
+        raise ValueError(f"log_mel needs a multiple of {HOP} samples, more than {pad}; got {samples}")
+    padded = jnp.pad(x_BxN.astype(jnp.float32), ((0, 0), (pad, pad)), mode="reflect")
+    magnitude_BxTxK = magnitude(stft(padded, N_FFT, HOP))
+    mel_BxTxF = jnp.matmul(magnitude_BxTxK, mel_filterbank(mel_bins).T, precision=jax.lax.Precision.HIGHEST)
+    return jnp.log(jnp.maximum(mel_BxTxF, MEL_FLOOR))

@@ -1,0 +1,1 @@
+"""The words of the `flashsr` command, one file each: flags and body."""

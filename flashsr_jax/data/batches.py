@@ -1,0 +1,140 @@
+"""Endless training batches over worker processes, from a position that can be saved.
+
+Letters: B batch, N samples of a window. Everything random about an example follows from (seed, its position in the
+stream), so batches do not depend on the number of worker processes, and a position alone resumes the stream. That goes
+for examples that had to be drawn again because a record cannot be read, too.
+"""
+
+import logging
+import signal
+import weakref
+from collections.abc import Iterator
+
+import grain
+import jax
+import numpy as np
+from absl import flags
+from grain.multiprocessing import MultiprocessingOptions
+
+from flashsr_jax.data.dataset import Recordings, windows_by_class
+from flashsr_jax.data.examples import LR_SIMULATIONS, Examples
+from flashsr_jax.errors import UserError
+
+LOGGER = logging.getLogger(__name__)
+PREFETCHED_BATCHES = 2  # per worker process
+
+
+class BatchIterator(Iterator[dict]):
+    """Endless training batches. `get_state` is a small dict that JSON can hold; `set_state` takes it on any number of
+    workers and, with the same total batch, of processes.
+
+    Records that cannot be read are named once each, also over resumed runs, and counted; raises UserError at the one
+    after `max_corrupt`. Each process counts those that it has met.
+    """
+
+    def __init__(
+        self,
+        batches: grain.MapDataset,
+        workers: int,
+        pass_examples: dict[str, float],
+        recordings: Recordings | None = None,
+        max_corrupt: int = 0,
+    ):
+        self.pass_examples = pass_examples  # of the whole stream, in which each class is seen once
+        self.new_corrupt = 0  # records first met in the batch that was taken last
+        self._batches, self._workers = batches, workers
+        self._recordings, self._max_corrupt, self._corrupt = recordings, max_corrupt, set()
+        self._taken, self._iterator, self._close = 0, None, lambda: None
+
+    def __next__(self) -> dict:
+        if self._iterator is None:
+            self._iterator = iter(self._dataset())
+            self._close = weakref.finalize(self, self._iterator.close)  # also when the program ends
+        batch = next(self._iterator)
+        self._count(batch.pop("corrupt", np.zeros(0, np.int32)))
+        self._taken += 1
+        if self._workers:  # out of the workers' shared memory, which would last as long as the arrays
+            batch = jax.tree.map(np.array, batch)
+        return batch
+
+    def get_state(self) -> dict:
+        """Position in the stream: the number of batches taken; and the records that could not be read so far."""
+        return {"batches": self._taken, "corrupt": sorted(self._corrupt)}
+
+    def set_state(self, state: dict) -> None:
+        """Go on after the batches that were taken when `state` was got."""
+        self.close()
+        self._taken = int(state["batches"])
+        self._corrupt = set(state.get("corrupt", ()))
+
+    def close(self) -> None:
+        """Stop the worker processes and the prefetching; the next batch starts them again."""
+        self._close()
+        self._iterator = None
+
+    def _count(self, corrupt: np.ndarray) -> None:
+        met = {int(index) for index in corrupt.flat if index >= 0} - self._corrupt
+        self.new_corrupt = len(met)
+        for index in sorted(met):
+            self._corrupt.add(index)
+            fault = self._recordings.fault(index)
+            if len(self._corrupt) > self._max_corrupt:
+                raise UserError(
+                    f"{fault}; records that cannot be read: {len(self._corrupt)}, "
+                    f"config.data.max_corrupt_records={self._max_corrupt}: build the dataset again, or raise the limit"
+                )
+            LOGGER.warning("%s; left out (%d, limit %d)", fault, len(self._corrupt), self._max_corrupt)
+
+    def _dataset(self) -> grain.IterDataset:
+        rest = self._batches[self._taken :]
+        dataset = rest.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=PREFETCHED_BATCHES))
+        if self._workers:
+            if not flags.FLAGS.is_parsed():  # Grain reads its flags, also in programs that do not use absl's
+                flags.FLAGS.mark_as_parsed()
+            options = MultiprocessingOptions(num_workers=self._workers, per_worker_buffer_size=PREFETCHED_BATCHES)
+            dataset = dataset.mp_prefetch(options, worker_init_fn=_ignore_sigterm)
+        return dataset
+
+
+def _ignore_sigterm(worker: int, workers: int) -> None:
+    """Schedulers signal all processes of a job; the one that trains still needs data until it has saved."""
+    del worker, workers
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def make_iterator(
+    data,
+    split: str,
+    *,
+    batch_size: int,
+    window_samples: int,
+    seed: int,
+    process_index: int = 0,
+    process_count: int = 1,
+    workers: int = 0,
+) -> BatchIterator:
+    """Endless batches of `batch_size` examples (of this process) from one split of the dataset `data.dir`.
+
+    Classes come in the proportions `data.class_weights`; within a class every window of its duration once an epoch, in
+    an order that the seed draws anew for each; every process gets its own part of each total batch. With probability
+    `data.mix_probability` another class is mixed in; a gain is uniform in `data.gain_db`; the low-pass is drawn by
+    `degrade.draw_filter` within `data.cutoff_hz` and `data.order`, with `data.log_cutoff`. A batch holds `hr` (B, N)
+    float32; `lr` (B, N) if `data.lr_simulation` is "exact", else `filter`: arrays for
+    `degrade_jax.simulate_low_resolution`; `cutoff_hz`, `bandwidth_hz` (B,) float32, `class_id` (B,) int32. `workers`
+    processes prepare batches (0: this one). Up to `data.max_corrupt_records` records that cannot be read are left out.
+    Raises UserError for a dataset without one of the weighted classes.
+    """
+    if data.lr_simulation not in LR_SIMULATIONS:
+        raise UserError(f"data.lr_simulation={data.lr_simulation!r} is not one of {', '.join(LR_SIMULATIONS)}")
+    recordings = Recordings(data.dir, split)
+    windows = windows_by_class(data, recordings, window_samples)
+    streams = [
+        grain.MapDataset.source([(name, i) for i in range(len(of_class))]).seed(seed + n).shuffle().repeat()
+        for n, (name, of_class) in enumerate(windows.items())
+    ]
+    mixed = grain.MapDataset.mix(streams, [data.class_weights[name] for name in windows])
+    examples = mixed.seed(seed).random_map(Examples(windows, data))
+    total_weight = sum(data.class_weights[name] for name in windows)
+    pass_examples = {name: len(of) * total_weight / data.class_weights[name] for name, of in windows.items()}
+    batches = examples.batch(batch_size)[process_index::process_count]
+    return BatchIterator(batches, workers, pass_examples, recordings, data.max_corrupt_records)

@@ -1,0 +1,152 @@
+"""A dataset of `flashsr data build`, read: its segments, and windows of a class that are cut from them.
+
+Letters: N samples of a window.
+"""
+
+import csv
+import itertools
+import math
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+
+from flashsr_jax.data import CLASSES, MANIFEST
+from flashsr_jax.data.recording import segment_lengths
+from flashsr_jax.errors import UserError
+
+CROSSFADE = 480  # 10 ms between joined recordings
+
+
+class CorruptRecord(UserError):
+    """A record of a dataset that cannot be read: names it and says why. `index` is its segment's."""
+
+    def __init__(self, index: int, text: str):
+        super().__init__(text)
+        self.index = index
+
+    def __reduce__(self):  # from a worker process
+        return CorruptRecord, (self.index, str(self))
+
+
+class Recordings:
+    """One split of a dataset: random access to its segments as float32 waveforms, and what is known about each."""
+
+    def __init__(self, folder: str | Path, split: str):
+        import tensorflow_datasets as tfds  # slow to import
+
+        folder = Path(folder)
+        if not (folder / MANIFEST).is_file():
+            raise UserError(f"data.dir={folder}: no dataset there; build one with `flashsr data build DIR... --out`")
+        with (folder / MANIFEST).open(newline="", encoding="utf-8") as lines:
+            rows = [row for row in csv.DictReader(lines) if row["split"] == split]
+        if not rows:
+            raise UserError(
+                f"data.dir={folder}: no {split} recordings; build with more groups or a CSV with a split column"
+            )
+        segments = [(row, i, length) for row in rows for i, length in enumerate(segment_lengths(int(row["samples"])))]
+        self.folder, self.split = folder, split
+        self.fingerprint = [(row["fingerprint"], i) for row, i, _ in segments]
+        self.length = np.array([length for _, _, length in segments], np.int64)
+        self.class_id = np.array([CLASSES.index(row["class"]) for row, _, _ in segments], np.int32)
+        self.bandwidth_hz = np.array([float(row["bandwidth_hz"]) for row, _, _ in segments], np.float32)
+        self.group = [row["group"] for row, _, _ in segments]
+        self._name = [f"{row['path']}, segment {i}" for row, i, _ in segments]
+        self._source = tfds.builder_from_directory(folder).as_data_source(split)
+        if len(self._source) != len(segments):
+            raise UserError(f"{folder}: {MANIFEST} does not belong to the records of {split}; build the dataset again")
+
+    def read(self, index: int, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Samples start ... stop of a segment. Raises CorruptRecord where they cannot be read."""
+        where = f"{self.folder}, {self.split} record {index} ({self._name[index]})"
+        try:
+            record = self._source[int(index)]
+            fingerprint = record["fingerprint"].decode(), record["segment"]
+            audio_N, gain = record["audio"], float(record["gain"])
+        except Exception as error:  # of ArrayRecord, TFDS or protocol buffers, which have no class in common
+            raise CorruptRecord(index, f"{where}: {' '.join(str(error).split())}") from error
+        if fingerprint != self.fingerprint[index]:
+            raise UserError(f"{self.folder}: {MANIFEST} does not belong to the records; build the dataset again")
+        if len(audio_N) != self.length[index] or not math.isfinite(gain):
+            raise CorruptRecord(
+                index, f"{where}: {len(audio_N)} samples of gain {gain}, {MANIFEST} says {self.length[index]} samples"
+            )
+        return audio_N[start:stop] * np.float32(gain)
+
+    def fault(self, index: int) -> str:
+        """What is wrong with a segment that could not be read."""
+        try:
+            self.read(index)
+        except CorruptRecord as error:
+            return str(error)
+        return f"{self.folder}, {self.split} record {index} ({self._name[index]}): could not be read, but can be now"
+
+
+class Windows:
+    """Windows of one class, about as many as its duration holds: random crops of segments that are long enough,
+    joined segments of one group (a speaker, a kit) where they are shorter."""
+
+    def __init__(self, recordings: Recordings, class_name: str, samples: int):
+        self.recordings, self.samples = recordings, samples
+        of_class = np.flatnonzero(recordings.class_id == CLASSES.index(class_name))
+        self._mates = defaultdict(list)  # the short segments of each group
+        self._starts = []  # segments that each window begins with
+        for index in of_class:
+            if recordings.length[index] >= samples:
+                self._starts += [[index]] * max(1, round(recordings.length[index] / samples))
+            else:
+                self._mates[recordings.group[index]].append(index)
+        for mates in self._mates.values():
+            count = max(1, round(recordings.length[mates].sum() / samples))
+            self._starts += [mates[i::count] for i in range(count)]
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def group(self, index: int) -> str:
+        """Group of a window."""
+        return self.recordings.group[self._starts[index][0]]
+
+    def cut(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, float]:
+        """(waveform (N,), bandwidth in Hz) of a window; a joined one has the least bandwidth of its parts."""
+        used = starts = self._starts[index]
+        if (length := self.recordings.length[starts[0]]) >= self.samples:
+            offset = int(rng.integers(length - self.samples + 1))
+            x = self.recordings.read(starts[0], offset, offset + self.samples)
+        else:
+            used, x = self._join(starts, rng)
+            offset = int(rng.integers(len(x) - self.samples + 1))
+            x = x[offset : offset + self.samples]
+        return x, float(self.recordings.bandwidth_hz[used].min())
+
+    def _join(self, starts: list[int], rng: np.random.Generator) -> tuple[list[int], np.ndarray]:
+        """At least a window of a group's segments, those in `starts` first, again from the first when all are used."""
+        mates = self._mates[self.recordings.group[starts[0]]]
+        others = rng.permutation([index for index in mates if index not in starts])
+        order = itertools.cycle([*rng.permutation(starts), *others])
+        used, x = [], np.zeros(0, np.float32)
+        while len(x) < self.samples:
+            used.append(int(next(order)))
+            x = _crossfaded(x, self.recordings.read(used[-1]))
+        return used, x
+
+
+def _crossfaded(x_N: np.ndarray, y_N: np.ndarray) -> np.ndarray:
+    overlap = min(CROSSFADE, len(x_N) // 2, len(y_N) // 2)
+    fade = np.linspace(0, 1, overlap + 2, dtype=np.float32)[1:-1]
+    middle = x_N[len(x_N) - overlap :] * (1 - fade) + y_N[:overlap] * fade
+    return np.concatenate([x_N[: len(x_N) - overlap], middle, y_N[overlap:]])
+
+
+def windows_by_class(data, recordings: Recordings, samples: int) -> dict[str, Windows]:
+    """Windows of each class that has a weight."""
+    windows = {name: Windows(recordings, name, samples) for name in CLASSES if data.class_weights.get(name, 0)}
+    for name, of_class in windows.items():
+        if not len(of_class):
+            raise UserError(
+                f"data.dir={data.dir}: no {recordings.split} recordings of {name}: "
+                f"add some, or set data.class_weights.{name}=0"
+            )
+    if not windows:
+        raise UserError(f"data.class_weights: all are 0; give one of {', '.join(CLASSES)} a weight")
+    return windows

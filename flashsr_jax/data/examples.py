@@ -1,0 +1,76 @@
+"""Training examples: a window of a class, mixed, at some gain, and what simulates its low resolution.
+
+Letters: N samples of a window.
+"""
+
+import numpy as np
+
+from flashsr_jax.audio.lowpass import draw_filter, filter_arrays, simulate_low_resolution
+from flashsr_jax.data import CLASSES
+from flashsr_jax.data.dataset import CorruptRecord, Windows
+from flashsr_jax.errors import UserError
+
+MIXUP_BETA = 5.0
+LR_SIMULATIONS = ("device", "exact")
+DRAWS = 8  # of one example, until every record it is made of can be read
+
+
+class Examples:
+    """Turns a position in a class into a training example; `data` as for `make_iterator`.
+
+    Where a record cannot be read, a window of the class is drawn instead. `corrupt` (DRAWS,) of an example holds the
+    segments that failed, and else -1.
+    """
+
+    def __init__(self, windows: dict[str, Windows], data):
+        self._windows = windows
+        self._weights = {name: float(data.class_weights[name]) for name in windows}
+        self._gain_db = tuple(data.gain_db)
+        self._mix_probability = float(data.mix_probability) if len(windows) > 1 else 0.0
+        self._filters = {
+            "cutoff_hz": tuple(data.cutoff_hz),
+            "order": tuple(data.order),
+            "log_cutoff": bool(data.log_cutoff),
+        }
+        self._exact = data.lr_simulation == "exact"
+
+    def __call__(self, position: tuple[str, int], rng: np.random.Generator) -> dict[str, np.ndarray]:
+        class_name, index = position
+        corrupt = np.full(DRAWS, -1, np.int32)
+        for draw in range(DRAWS):
+            try:
+                return self._example(class_name, index, rng) | {"corrupt": corrupt}
+            except CorruptRecord as error:
+                corrupt[draw], last = error.index, error
+                index = int(rng.integers(len(self._windows[class_name])))
+        raise UserError(f"{DRAWS} records in a row cannot be read, the last: {last}")
+
+    def _example(self, class_name: str, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        hr, bandwidth_hz = self._windows[class_name].cut(index, rng)
+        if rng.random() < self._mix_probability:
+            other, other_bandwidth_hz = self._other_class(class_name, rng)
+            hr, bandwidth_hz = _mixed(hr, other, rng), min(bandwidth_hz, other_bandwidth_hz)
+        hr = hr * np.float32(10 ** (rng.uniform(*self._gain_db) / 20))
+        lowpass = draw_filter(rng, bandwidth_hz, **self._filters)
+        example = {
+            "hr": hr,
+            "cutoff_hz": np.float32(lowpass.cutoff_hz),
+            "bandwidth_hz": np.float32(bandwidth_hz),
+            "class_id": np.int32(CLASSES.index(class_name)),
+        }
+        if self._exact:
+            return example | {"lr": simulate_low_resolution(hr, lowpass)}
+        return example | {"filter": filter_arrays(lowpass)}
+
+    def _other_class(self, class_name: str, rng: np.random.Generator) -> tuple[np.ndarray, float]:
+        names = [name for name in self._windows if name != class_name]
+        weights = np.array([self._weights[name] for name in names])
+        windows = self._windows[names[rng.choice(len(names), p=weights / weights.sum())]]
+        return windows.cut(int(rng.integers(len(windows))), rng)
+
+
+def _mixed(x_N: np.ndarray, y_N: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """AudioSR's mixup (arXiv:2309.07314): y at the level of x, then a convex combination with Beta(5, 5) weights."""
+    level = np.sqrt(np.mean(x_N**2) / max(np.mean(y_N**2), 1e-12))
+    share = np.float32(rng.beta(MIXUP_BETA, MIXUP_BETA))
+    return share * x_N + (1 - share) * np.float32(min(level, 100.0)) * y_N

@@ -1,0 +1,28 @@
+"""Windows that were encoded once and for all: latents of both waveforms, and the mel, on disk."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from flashsr_jax.errors import UserError
+
+ABOUT = "latents.json"
+CACHED = ("z_hr", "z_lr", "mel", "weight", "cutoff_hz", "bandwidth_hz", "class_id")
+
+
+class LatentCache:
+    """Windows of `train.latents.write_cache`: random access to dicts of arrays, read from memory-mapped files."""
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        if not (self.folder / ABOUT).is_file():
+            raise UserError(f"data.latents={folder}: no latents there; python -m flashsr_jax.cache_latents writes them")
+        self.about = json.loads((self.folder / ABOUT).read_text())
+        self._arrays = {name: np.load(self.folder / f"{name}.npy", mmap_mode="r") for name in CACHED}
+
+    def __len__(self) -> int:
+        return len(self._arrays["weight"])
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        return {name: np.array(array[index]) for name, array in self._arrays.items()}

@@ -1,0 +1,48 @@
+"""From the runs of the stages to one weights file that `flashsr upscale` takes."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import jax
+import numpy as np
+
+from flashsr_jax.errors import UserError
+from flashsr_jax.runs.networks import Network, load_network
+from flashsr_jax.weights.store import NETWORKS, save_weights
+
+
+def pack(runs: Mapping[str, Sequence[str]], out: str, dtype: str = "float32") -> None:
+    """Write the EMA weights of `runs`, {network: folders of runs, or weights files}, to `out`, a .safetensors file.
+
+    The networks are any of `vae`, `unet` (a regression's, teacher's or student's run) and `vocoder`; upscaling takes
+    all three. Of several runs of a network the mean is taken: where one goes on from another, it is often better than
+    either (Wortsman et al. 2022, arXiv:2203.05482). Raises UserError where a run has no checkpoint, learned on another
+    VAE's sizes, or trains something else.
+    """
+    networks = {name: _mean([load_network(path, name, f"--{name}") for path in paths]) for name, paths in runs.items()}
+    if not networks:
+        raise UserError(f"nothing to pack: give any of {', '.join(f'--{name}' for name in NETWORKS)}")
+    first = next(iter(networks.values()))
+    config = dataclasses.replace(
+        first.config, **{name: getattr(network.config, name) for name, network in networks.items()}
+    )
+    params = {name: network.params for name, network in networks.items()}
+    if "unet" in networks and networks["unet"].config.vae != config.vae:
+        raise UserError(
+            f"--unet {runs['unet'][0]} learned on a VAE of other sizes than --vae {runs['vae'][0]}: give its own"
+        )
+    if "vae" in networks:
+        params["scale_factor"] = networks["vae"].scale_factor
+    save_weights(out, config, params, {name: network.origin for name, network in networks.items()}, dtype)
+
+
+def _mean(networks: Sequence[Network]) -> Network:
+    first = networks[0]
+    if len(networks) == 1:
+        return first
+    origins = ", ".join(network.origin for network in networks)
+    scales = {float(network.scale_factor) for network in networks if network.scale_factor is not None}
+    if len({network.config for network in networks}) > 1 or len(scales) > 1:
+        raise UserError(f"{origins} differ in size or in their latents' scale: they have no mean")
+    params = jax.tree.map(lambda *leaves: np.mean(leaves, axis=0), *(network.params for network in networks))
+    return first._replace(params=params, origin=f"mean of {origins}")

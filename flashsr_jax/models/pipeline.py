@@ -1,0 +1,107 @@
+"""One window through the three networks: log-mel, VAE encoder, U-Net, VAE decoder, SR Vocoder. Pure functions.
+
+Letters: B batch, N samples, T mel frames (N / 480), F mel bins; latents are (B, T / s, F / s, C), s the VAE's stride.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from flashsr_jax.audio import HOP
+from flashsr_jax.audio.front_end import log_mel
+from flashsr_jax.errors import UserError
+from flashsr_jax.models.diffusion import UNCONDITIONAL, guided_v, solve, solver_grid
+from flashsr_jax.models.presets import ModelConfig
+from flashsr_jax.models.unet import UNet
+from flashsr_jax.models.vae import VAE, posterior_sample
+from flashsr_jax.models.vocoder import SRVocoder
+
+
+def latent_shape(config: ModelConfig, samples: int) -> tuple[int, int, int]:
+    """(T / s, F / s, C) of the latents of a window. Raises UserError where the window does not divide evenly."""
+    multiple = HOP * config.frame_multiple
+    if samples <= 0 or samples % multiple:
+        raise UserError(f"a window must be a positive multiple of {multiple} samples for this model, got {samples}")
+    stride = config.vae.stride
+    return samples // HOP // stride, config.vae.mel_bins // stride, config.vae.latent_channels
+
+
+def encode(
+    params: dict, config: ModelConfig, mel_BxTxF: jax.Array, eps: jax.Array, scale: jax.Array, dtype=jnp.float32
+) -> jax.Array:
+    """A sample of the VAE's posterior as the U-Net sees it: scale x (mean + std x eps)."""
+    mean, logvar = VAE(config.vae, dtype).apply({"params": params}, mel_BxTxF, method=VAE.encode)
+    return scale * posterior_sample(mean, logvar, eps)
+
+
+def decode(
+    params: dict, config: ModelConfig, z: jax.Array, scale: jax.Array, dtype=jnp.float32, remat: str = "none"
+) -> jax.Array:
+    """Log-mel (B, T, F) of scaled latents; `remat` (`layers.rematerialised`) where a gradient goes through."""
+    return VAE(config.vae, dtype, remat).apply({"params": params}, z / scale, method=VAE.decode)
+
+
+def sample_latent(
+    params: dict,
+    config: ModelConfig,
+    z_lr: jax.Array,
+    initial_noise: jax.Array,
+    steps: int = 1,
+    guidance: float = 1.0,
+    dtype=jnp.float32,
+) -> jax.Array:
+    """Clean high-resolution latents from noise at t = 999, `steps` evaluations of the U-Net (1: the student's way).
+
+    `guidance` is the scale of classifier-free guidance, for a teacher; 1 is none, at half the cost.
+    """
+    unet = UNet(config.unet, dtype)
+
+    def apply(z, cond, t_B):
+        return unet.apply({"params": params}, z, cond, t_B)
+
+    def predict_v(z, t_B):
+        return apply(z, z_lr, t_B) if guidance == 1 else guided_v(apply, z, z_lr, t_B, guidance, UNCONDITIONAL)
+
+    return solve(predict_v, initial_noise, solver_grid(steps))
+
+
+def predict_latent(
+    params: dict,
+    config: ModelConfig,
+    lr_BxN: jax.Array,
+    posterior_noise: jax.Array,
+    initial_noise: jax.Array,
+    steps: int = 1,
+    guidance: float = 1.0,
+    dtype=jnp.float32,
+) -> jax.Array:
+    """Clean high-resolution latents of normalised low-resolution windows (B, N): the first half of `super_resolve`."""
+    latent_shape(config, lr_BxN.shape[-1])
+    mel_lr = log_mel(lr_BxN, config.vae.mel_bins)
+    z_lr = encode(params["vae"], config, mel_lr, posterior_noise, params["scale_factor"], dtype)
+    return sample_latent(params["unet"], config, z_lr, initial_noise, steps, guidance, dtype)
+
+
+def vocode(params: dict, config: ModelConfig, mel_BxTxF: jax.Array, lr_BxN: jax.Array, dtype=jnp.float32) -> jax.Array:
+    """Waveforms (B, N) of log-mels and low-resolution waveforms; `params` are the vocoder's."""
+    return SRVocoder(config.vocoder, dtype).apply({"params": params}, mel_BxTxF, lr_BxN)
+
+
+def super_resolve(
+    params: dict,
+    config: ModelConfig,
+    lr_BxN: jax.Array,
+    posterior_noise: jax.Array,
+    initial_noise: jax.Array,
+    steps: int = 1,
+    guidance: float = 1.0,
+    dtype=jnp.float32,
+) -> jax.Array:
+    """High-resolution waveforms (B, N) of normalised low-resolution windows (B, N) at 48 kHz.
+
+    `params` holds `vae`, `unet`, `vocoder` and the scalar `scale_factor`; both noises are standard normal,
+    (B, *latent_shape(config, N)). FlashSR (Im & Nam 2025, arXiv:2501.10807), figure 1.
+    Raises UserError where N does not suit the model (see `latent_shape`).
+    """
+    z0 = predict_latent(params, config, lr_BxN, posterior_noise, initial_noise, steps, guidance, dtype)
+    mel_hr = decode(params["vae"], config, z0, params["scale_factor"], dtype)
+    return vocode(params["vocoder"], config, mel_hr, lr_BxN, dtype)

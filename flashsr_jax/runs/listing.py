@@ -1,0 +1,143 @@
+"""`flashsr runs`: the training runs below a folder, how well each does, and in what their configurations differ."""
+
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from flashsr_jax.errors import UserError
+from flashsr_jax.runs.folder import CONFIG_FILE, METRICS_FILE, PROVENANCE_FILE
+
+SOURCES = ("code", "packages", "devices", "manifests", "networks")  # of the provenance: what else results depend on
+COLUMNS = ("mel_l1", "lsd", "lsd_hf", "zimtohrli", "visqol")  # scores shown beside the best metric
+
+
+class Run(NamedTuple):
+    """One run: its folder below the one that was searched, its stage, steps done and planned; the metric that its best
+    checkpoint is chosen by, the evaluation where that was lowest (with its `step`; {} before the first one), and what
+    its results depend on, {dotted name: value}."""
+
+    name: str
+    stage: str
+    step: int
+    steps: int
+    metric: str
+    best: dict[str, float]
+    settings: dict[str, object]
+
+
+def find_runs(folder: str | os.PathLike) -> list[Run]:
+    """The runs in a folder and below it, by stage and name. Raises UserError where there is none."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder")
+    runs = []
+    for path, folders, files in os.walk(folder):
+        if CONFIG_FILE in files and (run := _read(Path(path), folder)):
+            runs.append(run)
+            folders.clear()
+    if not runs:
+        raise UserError(f"{folder}: no training run there or below (a run's folder has a {CONFIG_FILE})")
+    return sorted(runs, key=lambda run: (run.stage, run.name))
+
+
+def differences(runs: list[Run]) -> list[dict[str, object]]:
+    """For each run, the settings in which it is unlike most of `runs` (where none prevails, unlike the first)."""
+    names = dict.fromkeys(name for run in runs for name in run.settings)
+    usual = {name: Counter(repr(run.settings.get(name)) for run in runs).most_common(1)[0][0] for name in names}
+    return [
+        {name: run.settings.get(name) for name in names if repr(run.settings.get(name)) != usual[name]} for run in runs
+    ]
+
+
+def listing(folder: str | os.PathLike) -> str:
+    """Text of a table for each stage."""
+    by_stage = {}
+    for run in find_runs(folder):
+        by_stage.setdefault(run.stage, []).append(run)
+    return "\n\n".join(_table(stage, runs) for stage, runs in by_stage.items())
+
+
+def as_json(folder: str | os.PathLike) -> str:
+    """The same for programs: a list of objects."""
+    runs = find_runs(folder)
+    stages = dict.fromkeys(run.stage for run in runs)
+    unlike = [unlike for stage in stages for unlike in differences([run for run in runs if run.stage == stage])]
+    objects = [
+        {name: value for name, value in run._asdict().items() if name != "settings"} | {"differs_in": differs_in}
+        for run, differs_in in zip(runs, unlike, strict=True)
+    ]
+    return json.dumps(objects, indent=2)
+
+
+def _table(stage: str, runs: list[Run]) -> str:
+    shown = [name for name in COLUMNS if any(name in run.best for run in runs)]
+    metrics = list(dict.fromkeys([run.metric for run in runs] + shown))
+    rows = [[stage, "steps", *metrics, "at step", "unlike the others"]]
+    for run, unlike in zip(runs, differences(runs), strict=True):
+        scores = [_marked(run, name) for name in metrics]
+        changes = " ".join(f"{name}={_short(value)}" for name, value in unlike.items())
+        rows.append([run.name, f"{run.step}/{run.steps}", *scores, str(run.best.get("step", "-")), changes])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        middle = [text.rjust(width) for text, width in zip(row[1:-1], widths[1:-1], strict=True)]
+        lines.append("  ".join([row[0].ljust(widths[0]), *middle, row[-1]]).rstrip())
+    return "\n".join(lines)
+
+
+def _marked(run: Run, name: str) -> str:
+    """A score, with a star if the best checkpoint is chosen by it."""
+    return f"{run.best[name]:.4g}{'*' if name == run.metric else ' '}" if name in run.best else "- "
+
+
+def _short(value: object) -> str:
+    """As one types it on the command line; of hashes the beginning."""
+    if isinstance(value, list):
+        return ",".join(map(_short, value))
+    return str(value)[:10] if re.fullmatch("[0-9a-f]{40,64}", str(value)) else str(value)
+
+
+def _read(path: Path, root: Path) -> Run | None:
+    """The run in a folder; None where its configuration is that of something else."""
+    try:
+        config = json.loads((path / CONFIG_FILE).read_text())
+        stage, steps, metric = config["stage"], config["steps"], config["best_metric"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    lines = list(_lines(path / METRICS_FILE))
+    scored = [line for line in lines if line.get("kind") == "eval" and metric in line]
+    best = min(scored, key=lambda line: line[metric], default={})
+    settings = dict(_flat(config))
+    for start in _lines(path / PROVENANCE_FILE):  # the last one counts
+        settings |= dict(_flat({name: start[name] for name in SOURCES}))
+    return Run(
+        path.relative_to(root).as_posix(),
+        stage,
+        max((line["step"] for line in lines), default=0),
+        steps,
+        metric,
+        {name: value for name, value in best.items() if name != "kind"},
+        settings,
+    )
+
+
+def _lines(path: Path) -> Iterator[dict]:
+    """Objects of a file with one a line; a line that is still being written is passed over."""
+    if path.exists():
+        for line in path.read_text().splitlines():
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError:
+                continue
+
+
+def _flat(tree: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

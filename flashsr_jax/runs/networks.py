@@ -1,0 +1,75 @@
+"""Trained networks by where they lie: the folder of a training run, or a weights file."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from flashsr_jax.errors import UserError
+from flashsr_jax.models.presets import ModelConfig, model_config
+from flashsr_jax.runs.checkpoint import load_parameters
+from flashsr_jax.runs.checkpoint import load_weights as load_checkpoint
+from flashsr_jax.runs.folder import CONFIG_FILE
+from flashsr_jax.weights.shipped import weights_path
+from flashsr_jax.weights.store import Weights
+from flashsr_jax.weights.store import load_weights as load_file
+
+NETWORK_OF_STAGE = {"vae": "vae", "regression": "unet", "teacher": "unet", "student": "unet", "vocoder": "vocoder"}
+
+
+class Network(NamedTuple):
+    """One trained network: its parameters (EMA) as numpy arrays, its model's sizes, and what it was trained for."""
+
+    params: dict
+    config: ModelConfig
+    scale_factor: np.ndarray | None  # of a VAE: latents as the U-Net sees them = scale_factor x the VAE's
+    origin: str  # for the metadata of exported weights: "student, step 20000"
+
+
+def load_network(path: str, network: str, option: str) -> Network:
+    """Load `network` (`vae`, `unet` or `vocoder`) from a run's folder, a .safetensors file, or a shipped model by name.
+
+    A run gives its best checkpoint, or its last where it was never evaluated. `option` is what the user typed the path
+    after, for the error. Raises UserError where there is nothing, or something else, at the path.
+    """
+    if not path:
+        raise UserError(f"{option} is not set: give the folder of a finished run, or a .safetensors file")
+    if Path(path).is_dir():
+        return _from_run(Path(path), network, option)
+    file = weights_path(path)
+    if not file.exists():
+        raise UserError(f"{option}={path} does not exist: give the folder of a finished run, or a .safetensors file")
+    weights = load_file(file, required=(network,))
+    return Network(weights.params[network], weights.config, weights.params.get("scale_factor"), file.name)
+
+
+def load_run(run: str, ema: bool = True) -> Weights:
+    """What a run trains, from its best checkpoint (see `load_network`); without `ema` its parameters as they were."""
+    folder = Path(run)
+    stage = _config(folder, "run")["stage"]
+    network = NETWORK_OF_STAGE[stage]
+    trained = _from_run(folder, network, "run", ema)
+    scale_factor = {} if trained.scale_factor is None else {"scale_factor": trained.scale_factor}
+    return Weights(trained.config, {network: trained.params, **scale_factor}, {network: trained.origin})
+
+
+def _config(run: Path, option: str) -> dict:
+    if not (run / CONFIG_FILE).is_file():
+        raise UserError(f"{option}={run} is not the folder of a training run (it has no {CONFIG_FILE})")
+    return json.loads((run / CONFIG_FILE).read_text())
+
+
+def _from_run(run: Path, network: str, option: str, ema: bool = True) -> Network:
+    config = _config(run, option)
+    stage = config["stage"]
+    if NETWORK_OF_STAGE[stage] != network:
+        raise UserError(f"{option}={run} is a run of stage {stage}, which trains no {network}: give another run")
+    weights, step = load_checkpoint(run, option)
+    scale_factor = None
+    if stage == "vae":
+        std = np.sqrt(weights["latent_square"] - np.square(weights["latent_mean"]))
+        scale_factor = np.float32(1.0 / std)
+    if not ema:
+        weights, step = load_parameters(run, option)
+    return Network(weights[stage], model_config(config["model"]), scale_factor, f"{stage}, step {step}")

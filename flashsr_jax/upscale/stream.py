@@ -1,0 +1,167 @@
+"""Super-resolution of audio of any length, rate and channel count, in memory that does not grow with the length.
+
+The signal is resampled to 48 kHz and cut into windows of one shape (see `windows`), so that one compiled program serves
+everything. The noise of a latent frame depends on the seed and its absolute time alone: the network meets the same
+noise wherever a window begins, and in every channel.
+
+Letters: G windows, C channels, B = items of a batch (windows x channels), N samples; latents (T, F, Z).
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flashsr_jax.audio.bands import Bands
+from flashsr_jax.audio.front_end import Normalisation, denormalise, normalise
+from flashsr_jax.audio.resampling import check_rate, resample_stream
+from flashsr_jax.errors import UserError
+from flashsr_jax.models.pipeline import decode, latent_shape, predict_latent, vocode
+from flashsr_jax.models.presets import ModelConfig
+from flashsr_jax.upscale.model import Model
+from flashsr_jax.upscale.windows import WINDOW_FRAMES, framing, process_windows
+
+BLOCK = 1 << 18  # samples handed on at a time by `upscale`
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How to upscale.
+
+    seed: same seed, same output. steps: evaluations of the U-Net (1: the student's way). guidance: scale of a teacher's
+    classifier-free guidance (1: none). dtype: of the networks' computation. batch: windows (of one channel) computed at
+    once; None: 1 on a CPU, 4 on an accelerator. window_frames: a window in mel frames of 10 ms. bands: what to do to
+    the bands on either side of the input's cutoff, if anything.
+    """
+
+    seed: int = 0
+    steps: int = 1
+    guidance: float = 1.0
+    dtype: str = "float32"
+    batch: int | None = None
+    window_frames: int = WINDOW_FRAMES
+    bands: Bands | None = None
+
+
+class Sampling(NamedTuple):
+    """The part of the settings that a compiled program is of."""
+
+    steps: int
+    guidance: float
+    dtype: str
+
+
+def upscale(model: Model, x: np.ndarray, sample_rate: int, **options) -> np.ndarray:
+    """Super-resolve a signal (N,) or (C, N) in memory to 48 kHz: float32, the last axis round(N x 48000 / sample_rate).
+
+    `options` are fields of `Settings`; the rest is as in `upscale_stream`.
+    """
+    x = np.asarray(x, np.float32)
+    if x.ndim not in (1, 2):
+        raise UserError(f"expected audio of shape (samples,) or (channels, samples), got {x.shape}")
+    x_CxN = np.atleast_2d(x)
+    blocks = (x_CxN[:, start : start + BLOCK] for start in range(0, x_CxN.shape[1], BLOCK))
+    output = list(upscale_stream(model, blocks, sample_rate, channels=len(x_CxN), settings=Settings(**options)))
+    y_CxN = np.concatenate([np.zeros((len(x_CxN), 0), np.float32), *output], axis=1)
+    return y_CxN.reshape(*x.shape[:-1], -1)
+
+
+def upscale_stream(
+    model: Model, blocks: Iterable[np.ndarray], sample_rate: int, *, channels: int, settings: Settings = Settings()
+) -> Iterator[np.ndarray]:
+    """Super-resolve a stream of blocks (C, n), float32 around [-1, 1], into a stream of blocks (C, m) at 48 kHz.
+
+    The output has round(n x 48000 / sample_rate) samples of all n, without offset, and does not depend on how the
+    input is cut into blocks.
+
+    Each window is normalised as in training, by its channels' means and their joint peak, which the output undoes: a
+    level shared between windows would show the networks quiet passages as they never saw them.
+    Raises UserError for rates under 4 kHz, samples that are not finite, and windows that do not suit the model.
+    """
+    check_rate(sample_rate)
+    frames = framing(model.config, settings.window_frames)
+    (device,) = jax.tree.leaves(model.params)[0].devices()
+    batch = settings.batch or (1 if device.platform == "cpu" else 4)
+    process = functools.partial(_super_resolve_windows, model, settings, batch, frames.hop)
+    resampled = resample_stream(blocks, sample_rate, channels)
+    return process_windows(process, resampled, frames, channels=channels, group=max(1, batch // channels))
+
+
+def _super_resolve_windows(
+    model: Model, settings: Settings, batch: int, hop: int, input_GxCxN: np.ndarray, start_G: np.ndarray
+) -> np.ndarray:
+    """`process` of `process_windows`: the networks on every channel of every window, `batch` items at a time."""
+    x_GxCxN = settings.bands.before(input_GxCxN) if settings.bands else input_GxCxN
+    key, sampling = jax.random.key(settings.seed), Sampling(settings.steps, settings.guidance, settings.dtype)
+    groups, channels, samples = x_GxCxN.shape
+    mean_GxCx1 = x_GxCxN.mean(axis=-1, keepdims=True)
+    level_GxCx1 = np.abs(x_GxCxN - mean_GxCx1).max(axis=-1, keepdims=True)
+    peak_GxCx1 = np.broadcast_to(level_GxCx1.max(axis=1, keepdims=True), level_GxCx1.shape)
+    frame_GxC = np.broadcast_to(start_G[:, None] // hop, (groups, channels))
+
+    items = groups * channels
+    fill = -items % batch  # the program has one shape: the last batch is filled up with silence
+    lr_BxN, mean_Bx1, peak_Bx1, frame_B = (
+        np.concatenate([a.reshape(items, *a.shape[2:]), np.zeros((fill, *a.shape[2:]), a.dtype)])
+        for a in (x_GxCxN, mean_GxCx1, peak_GxCx1, frame_GxC.astype(np.int32))
+    )
+    output = [
+        _super_resolve_batch(model.params, model.config, lr_BxN[b], mean_Bx1[b], peak_Bx1[b], frame_B[b], key, sampling)
+        for b in (slice(first, first + batch) for first in range(0, items, batch))
+    ]
+    y_GxCxN = np.concatenate(output)[:items].reshape(groups, channels, samples)
+    if settings.bands:
+        y_GxCxN = settings.bands.after(input_GxCxN, y_GxCxN)
+    return np.where(level_GxCx1 > 0, y_GxCxN, mean_GxCx1)  # a silent channel stays silent
+
+
+def _super_resolve_batch(
+    params: dict,
+    config: ModelConfig,
+    lr_BxN: np.ndarray,
+    mean_Bx1: np.ndarray,
+    peak_Bx1: np.ndarray,
+    frame_B: np.ndarray,
+    key: jax.Array,
+    sampling: Sampling,
+) -> jax.Array:
+    """Waveforms (B, N) at the level of the input windows; `frame_B` is the absolute latent frame each begins at.
+
+    `pipeline.super_resolve` in three programs: the memory that one needs beside the parameters is free for the next.
+    """
+    stats = Normalisation(mean_Bx1, peak_Bx1)
+    scale = params["scale_factor"]
+    z0 = _predict_latent(params, config, lr_BxN, stats, frame_B, key, sampling)
+    mel = _decode(params["vae"], config, z0, scale, sampling.dtype)
+    return _vocode(params["vocoder"], config, mel, lr_BxN, stats, sampling.dtype)
+
+
+@functools.partial(jax.jit, static_argnames=("config", "sampling"))
+def _predict_latent(params, config, lr_BxN, stats, frame_B, key, sampling):
+    shape = latent_shape(config, lr_BxN.shape[-1])
+    noises = (anchored_noise(k, frame_B, shape) for k in jax.random.split(key))
+    x_BxN, dtype = normalise(lr_BxN, stats), jnp.dtype(sampling.dtype)
+    return predict_latent(params, config, x_BxN, *noises, sampling.steps, sampling.guidance, dtype)
+
+
+@functools.partial(jax.jit, static_argnames=("config", "dtype"))
+def _decode(params, config, z0, scale, dtype):
+    return decode(params, config, z0, scale, jnp.dtype(dtype))
+
+
+@functools.partial(jax.jit, static_argnames=("config", "dtype"))
+def _vocode(params, config, mel_BxTxF, lr_BxN, stats, dtype):
+    output_BxN = vocode(params, config, mel_BxTxF, normalise(lr_BxN, stats), jnp.dtype(dtype))
+    return denormalise(output_BxN, stats)
+
+
+def anchored_noise(key: jax.Array, frame_B: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
+    """Standard normal noise (B, T, F, Z) in which latent frame j of absolute time is the same in every window."""
+    frames, *features = shape
+    index_BxT = (frame_B[:, None] + jnp.arange(frames)).astype(jnp.uint32)
+    draw = jax.vmap(jax.vmap(lambda j: jax.random.normal(jax.random.fold_in(key, j), features)))
+    return draw(index_BxT)

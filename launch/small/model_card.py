@@ -1,0 +1,330 @@
+"""Writes the measured parts of MODEL_CARD.md and README.md, and the pictures, of the model that comes along.
+
+python launch/model_card.py EVALUATION CORPUS [RUNS]
+
+EVALUATION is the folder of launch/model_card.sh, CORPUS that of launch/data.sh, RUNS that of launch/train_small.sh.
+Each part stands between <!-- NAME --> and <!-- /NAME --> and is replaced as a whole; the text around it is by hand.
+Without RUNS what is said about training stays as it is, and without EVALUATION/teacher what is said about the teacher.
+"""
+
+import csv
+import gzip
+import hashlib
+import json
+import re
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from PIL import Image
+
+from flashsr_jax.audio import SAMPLE_RATE
+from flashsr_jax.audio.pictures import spectrogram_figure
+from flashsr_jax.data import CLASSES
+from flashsr_jax.evaluate.metrics import MAIN_METRICS, lsd
+from flashsr_jax.evaluate.protocol import low_resolution
+from flashsr_jax.evaluate.references import Reference, load_references
+from flashsr_jax.evaluate.report.tables import markdown_table, read_scores
+from flashsr_jax.evaluate.results import Results
+from flashsr_jax.evaluate.statistics import Comparison, paired, summarise
+from flashsr_jax.files import replacing
+from flashsr_jax.models.flops import preset_costs
+from flashsr_jax.models.presets import preset
+from flashsr_jax.runs.folder import CONFIG_FILE, METRICS_FILE
+from flashsr_jax.upscale.model import Model, load_model
+from flashsr_jax.upscale.stream import upscale
+from flashsr_jax.weights.shipped import SHIPPED
+
+NAME = "small"
+STAGES = ("vocoder", "vae", "regression", "teacher", "student", "vocoder_tuned")
+# Relative to the noise baseline: what the model has to reach, what it aims at, and the published FlashSR on its demos.
+REQUIRED = {"lsd": (1.05,) * 3, "zimtohrli": (0.65, 1.00, 0.80), "visqol": (0.1, 0.05, 0.1)}
+AIM = {"lsd": (0.93,) * 3, "zimtohrli": (0.50, 0.68, 0.60), "visqol": (None,) * 3}
+PUBLISHED = {"lsd": (1.13, 1.15, 1.20), "zimtohrli": (0.59, 1.20, 0.78), "visqol": (0.26, -0.08, 0.09)}
+FLASHSR = Path(sys.executable).with_name("flashsr")
+PICTURES = Path("docs") / NAME
+KEPT = ("training", "teacher")  # parts that stay as they are where their source is not at hand
+
+
+def main(evaluation: Path, corpus: Path, runs: Path | None = None) -> None:
+    main_scores = read_scores(evaluation / "4khz" / "scores.json")
+    others = read_scores(evaluation / "cutoffs" / "scores.json")
+    model = load_model(NAME)
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    for name in ("manifest.csv.gz", "licences.md"):
+        shutil.copyfile(corpus / name, PICTURES / name)
+    parts = {
+        "figures": relative_table(main_scores),
+        "scores": markdown_table(main_scores, MAIN_METRICS),
+        "cutoffs": markdown_table(others, ("lsd", "zimtohrli", "visqol")),
+        "low-band": low_band(main_scores),
+        "speed": speed_and_size(main_scores, evaluation),
+        "signals": signals(model),
+        "pictures": pictures(main_scores, model, corpus / "test"),
+        "data": data_table(corpus),
+        "settings": "\n".join(f"- {name}: {text}" for name, text in main_scores.settings.items()),
+    }
+    if (evaluation / "teacher").exists():
+        parts["teacher"] = teacher_table(read_scores(evaluation / "teacher" / "scores.json"))
+    if runs:
+        keep_configurations(runs)
+        parts["training"] = training_table(runs, corpus)
+    for path in (Path("MODEL_CARD.md"), Path("README.md")):
+        fill(path, parts)
+
+
+def fill(path: Path, parts: Mapping[str, str]) -> None:
+    """Replace the parts that `path` has and `parts` has too. Raises ValueError for a marker of no part at all."""
+
+    def part(match: re.Match) -> str:
+        name = match.group(1)
+        if name in KEPT and name not in parts:
+            return match.group(0)
+        if name not in parts:
+            raise ValueError(f"{path}: <!-- {name} -->: there is no such part; there are {', '.join(parts)}")
+        return f"<!-- {name} -->\n{parts[name].strip()}\n<!-- /{name} -->"
+
+    text = re.sub(r"<!-- ([\w-]+) -->\n.*?<!-- /\1 -->", part, path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table, all but the first column to the right."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def relative_table(results: Results) -> str:
+    """The student against the noise baseline, a row a metric and class."""
+    rows = []
+    for metric in REQUIRED:
+        higher = metric == "visqol"
+        means = by_class(results, metric)
+        difference = against_noise(results, metric)
+        for index, name in enumerate(CLASSES):
+            noise, student = means[name, "noise"], means[name, "student"]
+            relative, required = student - noise if higher else student / noise, REQUIRED[metric][index]
+            reached = relative >= required if higher else relative <= required
+            shown = [
+                "–" if figure is None else f"{figure:+.2f}" if higher else f"{figure:.2f}"
+                for figure in (relative, required, AIM[metric][index], PUBLISHED[metric][index])
+            ]
+            shown[0] = f"**{shown[0]}**" if reached else f"{shown[0]}, not reached"
+            interval = f"{difference[name].low:+.3g} to {difference[name].high:+.3g}"
+            rows.append([f"{name}, {metric}", f"{noise:.3g}", f"{student:.3g}", *shown, interval])
+    head = ["", "noise", "student", "relative", "required", "aim", "published FlashSR", "95 % of the difference"]
+    return table(head, rows)
+
+
+def against_noise(results: Results, metric: str) -> dict[str, Comparison]:
+    """{class: the student minus the noise baseline}."""
+    rows = paired(results.scores, "student", "noise", metric, ("class_name",))
+    return {row.group["class_name"]: row for row in rows}
+
+
+def by_class(results: Results, metric: str) -> dict[tuple[str, str], float]:
+    """{(class, system): mean over clips, median over seeds}."""
+    rows = summarise(results.scores, metric, ("class_name", "system"))
+    return {(row.group["class_name"], row.group["system"]): row.mean for row in rows if row.count}
+
+
+def low_band(results: Results) -> str:
+    """What happens under the cutoff. The level is compared with the input's, since the low-pass has a ripple of its
+    own; sizes of the differences, whatever their sign."""
+    distance, offset = by_class(results, "lsd_lf"), by_class(results, "time_offset")
+    input_db = {
+        (score.clip, score.cutoff_hz): score.metrics.get("low_band_gain_db")
+        for score in results.scores
+        if score.system == "unprocessed"
+    }
+    rows = []
+    for name in CLASSES:
+        changes_db = [
+            abs(score.metrics["low_band_gain_db"] - input_db[score.clip, score.cutoff_hz])
+            for score in results.scores
+            if score.class_name == name and score.system == "student" and "low_band_gain_db" in score.metrics
+        ]
+        columns = (distance[name, "unprocessed"], distance[name, "student"], np.mean(changes_db), max(changes_db))
+        rows.append([name, *(f"{value:.3f}" for value in columns), f"{offset[name, 'student']:.0f}"])
+    head = ["", "LSD under the cutoff, input", "output", "level against the input, dB", "at most", "offset, samples"]
+    return table(head, rows)
+
+
+def teacher_table(results: Results) -> str:
+    """One evaluation of the student against the teacher's many."""
+    means = by_class(results, "lsd")
+    rows = []
+    for name in CLASSES:
+        student, teacher = means[name, "student"], means[name, "teacher"]
+        rows.append([name, f"{student:.3f}", f"{teacher:.3f}", f"{student / teacher:.2f}"])
+    times = {row.system: row.rtf for row in results.speeds}
+    note = f"The teacher ({results.settings['teacher']}) takes {times['teacher'] / times['student']:.1f} times as long."
+    return table(["LSD", "student", "teacher", "ratio"], rows) + "\n\n" + note
+
+
+def speed_and_size(results: Results, evaluation: Path) -> str:
+    """Sizes, and time and memory of `flashsr upscale` on a minute of stereo, in a process of its own."""
+    rng = np.random.default_rng(0)
+    source, target = evaluation / "minute.wav", evaluation / "minute_48khz.wav"
+    soundfile.write(source, rng.uniform(-0.1, 0.1, size=(60 * 8000, 2)), 8000)
+    command = [FLASHSR, "upscale", source, "-o", target, "--overwrite"]
+    subprocess.run(command, check=True)  # compiles
+    subprocess.run(command, check=True)
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+    costs = preset_costs(preset(NAME)).values()
+    rtf = next(row.rtf for row in results.speeds if row.system == "student")
+    rows = {
+        "parameters": f"{sum(cost.parameters for cost in costs) / 1e6:.2f} M",
+        "weights file": f"{SHIPPED[NAME].stat().st_size / 1e6:.1f} MB",
+        "work for a second of audio": f"{sum(cost.flops for cost in costs) / 1e9:.2f} GFLOP",
+        "processing time / audio time": f"{rtf:.3f}",
+        "peak memory of `flashsr upscale` (a minute of stereo)": f"{peak:.2f} GiB",
+    }
+    return table(["", ""], rows.items())
+
+
+def signals(model: Model) -> str:
+    """Signals whose right output is known, at 8 kHz but for the last."""
+    t = np.arange(8 * 8000) / 8000
+    rng = np.random.default_rng(0)
+    silence = upscale(model, np.zeros(len(t)), 8000)
+    tone = upscale(model, 0.3 * np.sin(2 * np.pi * 1000 * t), 8000)
+    noise = upscale(model, 0.1 * rng.standard_normal(len(t)), 8000)
+    full = 0.1 * rng.standard_normal(8 * SAMPLE_RATE).astype(np.float32)
+    rows = {
+        "digital silence": f"peak {level_db(np.abs(silence).max()):.0f} dBFS",
+        "a tone of 1 kHz": f"{tone_to_rest_db(tone, 1000):.1f} dB over everything else",
+        "white noise": f"level of its seconds within {spread_db(noise[SAMPLE_RATE:-SAMPLE_RATE]):.2f} dB",
+        "white noise of the full band, upscaled all the same": (
+            f"LSD to itself {lsd(full, upscale(model, full, SAMPLE_RATE)):.2f}"
+        ),
+        "the same through `flashsr upscale`, which recognises it": f"LSD to itself {lsd(full, listened(full)):.2f}",
+    }
+    return table(["input", "output"], rows.items())
+
+
+def listened(x_N: np.ndarray) -> np.ndarray:
+    """A signal at 48 kHz as `flashsr upscale` returns it."""
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder, "in.wav"), Path(folder, "out.wav")
+        soundfile.write(source, x_N, SAMPLE_RATE, subtype="FLOAT")
+        subprocess.run([FLASHSR, "upscale", source, "-o", target], check=True)
+        return soundfile.read(target, dtype="float32")[0]
+
+
+def level_db(amplitude: float) -> float:
+    """Decibels of an amplitude, -200 at least."""
+    return 20 * np.log10(max(amplitude, 1e-10))
+
+
+def tone_to_rest_db(y_N: np.ndarray, hz: float) -> float:
+    """Power of a tone over that of all that is 50 Hz and more away, without the first and last second."""
+    y_N = y_N[SAMPLE_RATE:-SAMPLE_RATE]
+    power_K = np.abs(np.fft.rfft(y_N * np.hanning(len(y_N)))) ** 2
+    near_K = np.abs(np.fft.rfftfreq(len(y_N), 1 / SAMPLE_RATE) - hz) < 50
+    return 10 * np.log10(power_K[near_K].sum() / power_K[~near_K].sum())
+
+
+def spread_db(y_N: np.ndarray) -> float:
+    """Largest less smallest level of whole seconds."""
+    seconds_SxN = y_N[: len(y_N) // SAMPLE_RATE * SAMPLE_RATE].reshape(-1, SAMPLE_RATE)
+    return float(np.ptp(10 * np.log10(np.mean(seconds_SxN**2, axis=1))))
+
+
+def pictures(results: Results, model: Model, clips: Path) -> str:
+    """Before, after, original of three clips a class: by Zimtohrli less the noise baseline's, the best, the median and
+    the worst. Nobody chose them."""
+    references = {reference.name: reference for reference in load_references(clips)[0]}
+    lines = []
+    for name, row in against_noise(results, "zimtohrli").items():
+        difference = clip_differences(results, name)
+        order = sorted(difference, key=difference.get)
+        for place, clip in (("best", order[0]), ("median", order[len(order) // 2]), ("worst", order[-1])):
+            path = PICTURES / f"{name}-{place}.png"
+            draw(references[clip], model, path)
+            lines.append(f"![{name}, {place}]({path.as_posix()})\n\n*{place}: `{clip}`, {difference[clip]:+.4f}*\n")
+        lines.append(f"{name}: nearer than noise on {row.better} of {row.better + row.worse + row.equal} clips.\n")
+    return "\n".join(lines)
+
+
+def clip_differences(results: Results, class_name: str) -> dict[str, float]:
+    """{clip: the student's Zimtohrli less noise's}, each its median over seeds."""
+    values = {}
+    for score in results.scores:
+        if score.class_name == class_name and score.system in ("student", "noise"):
+            values.setdefault(score.clip, {}).setdefault(score.system, []).append(score.metrics["zimtohrli"])
+    return {clip: float(np.median(of["student"]) - np.median(of["noise"])) for clip, of in values.items()}
+
+
+def draw(reference: Reference, model: Model, path: Path) -> None:
+    low_N = low_resolution(reference, 4000.0)
+    after_N = upscale(model, low_N, SAMPLE_RATE)
+    spectrogram_figure({"before (4 kHz)": low_N, "after": after_N, "original": reference.audio}, path)
+    with Image.open(path) as image:  # 256 colours: a third of the bytes, which every clone carries
+        image.convert("RGB").quantize(256).save(path, optimize=True)
+
+
+def training_table(runs: Path, corpus: Path) -> str:
+    """What each stage saw, how long it took, and its last scores on the validation clips."""
+    hours, rows = train_hours(corpus), []
+    for run in STAGES:
+        if not (runs / run / METRICS_FILE).exists():
+            continue
+        config = json.loads((runs / run / CONFIG_FILE).read_text())
+        logged = [json.loads(line) for line in (runs / run / METRICS_FILE).read_text().splitlines()]
+        steps = [line for line in logged if line["kind"] == "train"]
+        seconds = config.get("crop_frames", config["data"]["window_frames"]) / 100
+        heard = steps[-1]["step"] * config["batch_size"] * seconds / 3600
+        took = sum(
+            (line["step"] - before) * config["batch_size"] * seconds / line["audio_seconds_per_second"] / 3600
+            for before, line in zip([0, *(line["step"] for line in steps)], steps, strict=False)
+        )
+        times = ", ".join(f"{heard / 3 / hours[name]:.1f}" for name in CLASSES)
+        scores = next(line for line in reversed(logged) if line["kind"] == "eval")
+        shown = ", ".join(
+            f"{name} {scores[name]:.3g}" for name in dict.fromkeys([config["best_metric"], "lsd"]) if name in scores
+        )
+        window = f"{config['batch_size']} x {seconds:.2f} s"
+        rows.append([run, str(steps[-1]["step"]), window, f"{heard:.1f}", times, f"{took:.1f}", shown])
+    return table(
+        ["stage", "steps", "windows", "hours heard", "passes (speech, music, effects)", "hours", "scores"], rows
+    )
+
+
+def train_hours(corpus: Path) -> dict[str, float]:
+    """Hours of each class in the training split."""
+    with gzip.open(corpus / "manifest.csv.gz", "rt", newline="", encoding="utf-8") as lines:
+        rows = [row for row in csv.DictReader(lines) if row["split"] == "train"]
+    return {name: sum(float(row["seconds"]) for row in rows if row["class"] == name) / 3600 for name in CLASSES}
+
+
+def data_table(corpus: Path) -> str:
+    """Hours by class and split, and the manifest's hash."""
+    text = (corpus / "licences.md").read_text(encoding="utf-8")
+    table = "\n".join(line for line in text.split("\n\n")[1].splitlines() if line.startswith("|"))
+    digest = hashlib.sha256(gzip.decompress((corpus / "manifest.csv.gz").read_bytes())).hexdigest()
+    return f"{table}\n\nSHA-256 of the manifest (unpacked): `{digest}`"
+
+
+def keep_configurations(runs: Path) -> None:
+    """Copy the configuration of each stage that made the model."""
+    for run in STAGES:
+        if (runs / run / CONFIG_FILE).exists():
+            shutil.copyfile(runs / run / CONFIG_FILE, PICTURES / f"{run}.json")
+
+
+def _arguments(argv: Sequence[str]) -> list[Path]:
+    if len(argv) not in (2, 3):
+        sys.exit(__doc__)
+    return [Path(argument) for argument in argv]
+
+
+if __name__ == "__main__":
+    main(*_arguments(sys.argv[1:]))

@@ -1,0 +1,59 @@
+"""Low-pass, splice and gain about a cutoff, measured on sines and noise."""
+
+import numpy as np
+import pytest
+
+from flashsr_jax.audio.bands import Bands, low_mask
+
+RATE = 48_000
+TIME = np.arange(4 * RATE) / RATE
+MIDDLE = slice(RATE, 3 * RATE)
+
+
+def sine(hz: float, level: float = 0.1) -> np.ndarray:
+    return (level * np.sin(2 * np.pi * hz * TIME)).astype(np.float32)
+
+
+def level_db(y_N: np.ndarray, hz: float) -> float:
+    """Of a sine in the middle of a signal, in dB of an amplitude of 0.1."""
+    return 20 * np.log10(2 * np.abs(np.mean(y_N[MIDDLE] * np.exp(-2j * np.pi * hz * TIME[MIDDLE]))) / 0.1 + 1e-9)
+
+
+def test_the_mask_is_one_below_zero_above_and_a_half_in_between():
+    mask = low_mask(96_000, 4000.0, (0.9, 1.1))  # bins of 0.5 Hz
+    assert mask[: 2 * 3600 + 1].min() == 1 and mask[2 * 4400 :].max() == 0
+    assert mask[2 * 4000] == pytest.approx(0.5) and np.all(np.diff(mask) <= 0)
+
+
+def test_the_low_pass_takes_away_what_a_codec_left():
+    bands = Bands(4000.0, lowpass=True)
+    y = bands.before(sine(3700) + sine(5000) + sine(1000))
+    assert level_db(y, 1000) == pytest.approx(0, abs=0.01) and level_db(y, 3700) == pytest.approx(0, abs=0.01)
+    assert level_db(y, 5000) < -100
+    x = sine(1000)
+    assert bands.after(x, y) is y and Bands(4000.0, keep_low_band=True).before(x) is x
+
+
+def test_the_kept_low_band_is_the_inputs_and_the_high_band_the_networks():
+    x = sine(1000) + sine(3000)
+    y = 0.5 * sine(1000) + 2 * sine(3000) + sine(6000)
+    kept = Bands(4000.0, keep_low_band=True).after(np.stack([x, 0 * x]), np.stack([y, y]))
+    assert level_db(kept[0], 1000) == pytest.approx(0, abs=0.01) and level_db(kept[0], 3000) == pytest.approx(
+        0, abs=0.01
+    )
+    assert level_db(kept[1], 1000) < -90
+    for channel in kept:
+        assert level_db(channel, 6000) == pytest.approx(0, abs=0.01)
+
+
+@pytest.mark.parametrize("gain", [-6.0, 3.0])
+def test_the_gain_is_of_the_high_band_alone(gain):
+    y = sine(1000) + sine(6000)
+    changed = Bands(4000.0, high_band_gain_db=gain).after(0 * y, y)
+    assert level_db(changed, 1000) == pytest.approx(0, abs=0.01)
+    assert level_db(changed, 6000) == pytest.approx(gain, abs=0.01)
+
+
+def test_noise_through_the_splice_with_itself_is_unchanged():
+    y = np.random.default_rng(0).normal(size=RATE).astype(np.float32)
+    np.testing.assert_allclose(Bands(4000.0, keep_low_band=True).after(y, y), y, atol=1e-5)

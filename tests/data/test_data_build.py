@@ -1,0 +1,374 @@
+"""`flashsr data build`: folders of recordings on disk in, a TFDS dataset and its lists out."""
+
+import csv
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import tracemalloc
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile as sf
+import tensorflow_datasets as tfds
+
+from flashsr_jax.audio.lowpass import LowpassFilter, simulate_low_resolution
+from flashsr_jax.cli import main
+from flashsr_jax.data import build
+from flashsr_jax.data.build import build_dataset, hashed_split
+from flashsr_jax.data.recording import SEGMENT_SAMPLES, Unusable, decode, segment_lengths
+from flashsr_jax.errors import UserError
+
+from helpers import RECORDINGS
+
+
+def noise(seconds: float, rate: int = 48_000, seed: int = 0, level: float = 0.1) -> np.ndarray:
+    return level * np.random.default_rng(seed).standard_normal(int(seconds * rate)).astype(np.float32)
+
+
+def write(path: Path, x: np.ndarray, rate: int = 48_000, **options) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sf.write(path, x, rate, **options)
+    return path
+
+
+def rows(out: Path, name: str) -> list[dict]:
+    return list(csv.DictReader((out / name).read_text().splitlines()))
+
+
+def reasons(out: Path) -> dict[str, str]:
+    return {Path(row["path"]).name: row["reason"] for row in rows(out, "left_out.csv")}
+
+
+def records(out: Path, split: str) -> list[dict]:
+    builder = tfds.builder_from_directory(out)
+    return list(builder.as_data_source(split)) if split in builder.info.splits else []
+
+
+def test_committed_recordings(dataset):
+    """Built once for all tests, by the command."""
+    listed = {row["path"]: row for row in csv.DictReader((RECORDINGS / "recordings.csv").read_text().splitlines())}
+    built = {row["path"]: row for row in rows(dataset, "manifest.csv")}
+    assert set(built) == set(listed) and not reasons(dataset)
+    for path, row in built.items():
+        assert {k: row[k] for k in ("class", "group", "split")} == {
+            k: listed[path][k] for k in ("class", "group", "split")
+        }
+        assert float(row["seconds"]) == pytest.approx(float(listed[path]["seconds"]), abs=0.01)
+        assert float(row["bandwidth_hz"]) >= 16_000
+    for split in build.SPLITS:
+        found = records(dataset, split)
+        assert [r["source"].decode() for r in found] == [p for p, row in built.items() if row["split"] == split]
+        for record in found:
+            row = built[record["source"].decode()]
+            assert build.CLASSES[record["class"]] == row["class"] and record["group"].decode() == row["group"]
+            assert np.abs(record["audio"]).max() == 32_767
+
+
+def test_audio_comes_through(tmp_path):
+    """A tone keeps frequency, level and phase from 96 kHz, a lossless 48 kHz recording every sample."""
+    time_ = np.arange(96_000 * 2) / 96_000
+    hiss = noise(2, 96_000, level=1e-3)
+    write(tmp_path / "music" / "tone.wav", 0.02 * np.sin(2 * np.pi * 1000 * time_) + hiss, 96_000, subtype="FLOAT")
+    x = noise(1.5, seed=3)
+    write(tmp_path / "effects" / "noise.flac", x, subtype="PCM_24")
+    build_dataset([tmp_path], tmp_path / "out", min_bandwidth_hz=0, workers=0)
+    found = {r["source"].decode(): r for split in build.SPLITS for r in records(tmp_path / "out", split)}
+    stored = {name: r["audio"] * np.float64(r["gain"]) for name, r in found.items()}
+    flac = stored["effects/noise.flac"]
+    np.testing.assert_allclose(flac, x, atol=1.1 * found["effects/noise.flac"]["gain"])
+    tone = stored["music/tone.wav"]
+    assert abs(len(tone) - 96_000) <= 1
+    expected = 0.02 * np.sin(2 * np.pi * 1000 * np.arange(len(tone)) / 48_000)
+    assert np.sqrt(np.mean((tone - expected)[1000:-1000] ** 2)) < 1.2e-3  # the hiss, and no more
+
+
+@pytest.mark.parametrize(
+    "name, options",
+    [
+        ("a.wav", {}),
+        ("a.WAV", {"format": "WAV", "subtype": "PCM_24"}),
+        ("a.flac", {}),
+        ("a.ogg", {"format": "OGG", "subtype": "VORBIS"}),
+        ("a.opus", {"format": "OGG", "subtype": "OPUS"}),
+        ("a.mp3", {"format": "MP3"}),
+    ],
+)
+def test_formats(tmp_path, name, options):
+    write(tmp_path / "Music" / name, np.stack([noise(2), noise(2, seed=1)], axis=1), **options)
+    summary = build_dataset([tmp_path / "Music"], tmp_path / "out", workers=0)
+    (row,) = summary.recordings
+    assert row["class"] == "music" and float(row["seconds"]) == pytest.approx(2, abs=0.06)
+    assert len(records(tmp_path / "out", row["split"])) == 1
+
+
+def test_every_unusable_recording_is_listed_with_its_reason(tmp_path, capsys):
+    data = tmp_path / "data"
+    good = noise(1)
+    write(data / "speech" / "anna" / "good.wav", good)
+    write(data / "speech" / "berta" / "copy.flac", good, subtype="PCM_16")
+    write(data / "speech" / "berta" / "other.wav", noise(1, seed=9))
+    write(data / "speech" / "anna" / "same again.wav", good)
+    write(data / "music" / "silent.wav", np.zeros(48_000))
+    write(data / "music" / "empty.wav", np.zeros(0))
+    write(data / "music" / "short.wav", noise(0.09))
+    write(data / "music" / "22k.wav", noise(1, 22_050), 22_050)
+    write(data / "music" / "nan.wav", np.full(48_000, np.nan, np.float32), subtype="FLOAT")
+    dull = simulate_low_resolution(noise(2), LowpassFilter("cheby1", 8, 9000.0))
+    write(data / "music" / "dull.wav", dull)
+    write(data / "stuff" / "unknown.wav", noise(1, seed=4))
+    (data / "music" / "text.wav").write_text("this is no audio")
+    (data / "music" / "half.flac").write_bytes(write(tmp_path / "x.flac", noise(3)).read_bytes()[:20])
+    (data / "music" / "notes.txt").write_text("not a recording, not listed")
+    write(data / "music" / "._hidden.wav", noise(1))
+
+    assert main(["data", "build", str(data), "--out", str(tmp_path / "out"), "--workers", "2"]) == 0
+    out = tmp_path / "out"
+    assert reasons(out) == {
+        "same again.wav": "duplicate",
+        "silent.wav": "silent",
+        "empty.wav": "empty",
+        "short.wav": "too short",
+        "22k.wav": "sample rate too low",
+        "nan.wav": "not finite",
+        "dull.wav": "bandwidth too low",
+        "unknown.wav": "no class",
+        "text.wav": "unreadable",
+        "half.flac": "unreadable",
+    }
+    assert [Path(row["path"]).name for row in rows(out, "manifest.csv")] == ["good.wav", "copy.flac", "other.wav"]
+    printed = capsys.readouterr().out
+    assert "1 no class: put it in a folder named speech, music, effects, or name its class in a CSV" in printed
+    assert "1 bandwidth too low" in printed and "no validation recordings of speech" in printed
+    (dull_row,) = [row for row in rows(out, "left_out.csv") if row["reason"] == "bandwidth too low"]
+    assert "under 16000 Hz" in dull_row["detail"]
+
+
+def test_lower_bandwidth_on_request(tmp_path):
+    dull = simulate_low_resolution(noise(2), LowpassFilter("cheby1", 8, 9000.0))
+    write(tmp_path / "music" / "dull.wav", dull)
+    (row,) = build_dataset([tmp_path], tmp_path / "out", min_bandwidth_hz=8000, workers=0).recordings
+    assert float(row["bandwidth_hz"]) == pytest.approx(9000, rel=0.1)
+    (record,) = records(tmp_path / "out", row["split"])
+    assert record["bandwidth_hz"] == pytest.approx(float(row["bandwidth_hz"]), abs=1)
+
+
+def test_a_channel_is_picked_not_mixed(tmp_path):
+    """Of channels in opposite phase a downmix would be silence; dead and dull channels are passed over."""
+    x = noise(1)
+    dull = simulate_low_resolution(x, LowpassFilter("cheby1", 8, 9000.0))
+    for number, channels in enumerate(([x, -x], [0 * x, x], [2 * dull, x], [dull, 1e-6 * x, 0.5 * x])):
+        file = write(tmp_path / f"{number}.wav", np.stack(channels, axis=1), subtype="FLOAT")
+        decoded = decode(file, tmp_path / "samples", 16_000)
+        expected = channels[decoded.channel]
+        assert decoded.channel == (0, 1, 1, 2)[number]
+        stored = np.fromfile(decoded.file, np.int16) * decoded.gains[0]
+        np.testing.assert_allclose(stored, expected, atol=1e-4)
+
+
+def test_long_recordings_are_cut_into_equal_segments(tmp_path):
+    x = noise(50, 44_100)
+    x[: 44_100 * 20] *= 1e-3
+    write(tmp_path / "effects" / "long.wav", x, 44_100, subtype="FLOAT")
+    (row,) = build_dataset([tmp_path], tmp_path / "out", workers=0).recordings
+    found = records(tmp_path / "out", row["split"])
+    lengths = [len(record["audio"]) for record in found]
+    assert lengths == segment_lengths(row["samples"]) and len(lengths) == 3
+    assert max(lengths) <= SEGMENT_SAMPLES and max(lengths) - min(lengths) <= 3
+    assert [record["segment"] for record in found] == [0, 1, 2]
+    assert found[0]["gain"] < 0.01 * found[2]["gain"]  # each at full scale: quiet ones keep their resolution
+
+
+def test_memory_does_not_grow_with_the_recording(tmp_path):
+    minute = np.stack([noise(60), noise(60, seed=1)], axis=1)
+    peaks = []
+    for minutes in (1, 3):
+        with sf.SoundFile(tmp_path / "long.wav", "w", 48_000, 2) as sound:
+            for _ in range(minutes):
+                sound.write(minute)
+        tracemalloc.start()
+        decoded = decode(tmp_path / "long.wav", tmp_path / "samples", 16_000)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert decoded.samples == minutes * 60 * 48_000
+    assert peaks[1] < 1.1 * peaks[0]
+
+
+def test_csv_names_class_group_and_split(tmp_path):
+    for number in range(4):
+        write(tmp_path / "data" / f"{number}.wav", noise(0.5, seed=number))
+    table = tmp_path / "table.csv"
+    table.write_text(
+        "path,class,group,split\n"
+        "data/0.wav,speech,anna,test\n"
+        "data/1.wav,music,,\n"
+        "data/2.wav,effects,kit,validation\n"
+        "data/gone.wav,effects,kit,\n"
+    )
+    build_dataset([tmp_path / "data"], tmp_path / "out", csv=table, workers=0)
+    built = {row["path"]: (row["class"], row["group"], row["split"]) for row in rows(tmp_path / "out", "manifest.csv")}
+    assert built == {
+        "0.wav": ("speech", "anna", "test"),
+        "1.wav": ("music", ".", hashed_split(".")),
+        "2.wav": ("effects", "kit", "validation"),
+    }
+    assert reasons(tmp_path / "out") == {"3.wav": "no class", "gone.wav": "unreadable"}
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("file,class\na.wav,music\n", "no column path"),
+        ("path,class\na.wav,song\n", "line 2: class 'song' is not one of speech, music, effects"),
+        ("path,class,split\na.wav,music,dev\n", "line 2: split 'dev'"),
+        (None, "cannot be read"),
+    ],
+)
+def test_bad_csv(tmp_path, text, message):
+    table = tmp_path / "table.csv"
+    if text:
+        table.write_text(text)
+    with pytest.raises(UserError, match=message):
+        build_dataset([tmp_path], tmp_path / "out", csv=table, workers=0)
+
+
+def test_groups_are_folders_and_are_never_divided(tmp_path):
+    for group in range(40):
+        for number in range(2):
+            write(tmp_path / "speech" / f"s{group}" / f"{number}.wav", noise(0.2, seed=2 * group + number))
+    build_dataset([tmp_path], tmp_path / "out", workers=0)
+    splits = {}
+    for row in rows(tmp_path / "out", "manifest.csv"):
+        assert row["group"] == Path(row["path"]).parent.as_posix()
+        assert splits.setdefault(row["group"], row["split"]) == row["split"]
+    assert {"train", "test"} <= set(splits.values())  # 40 groups; a function of their names
+
+
+def test_split_shares():
+    splits = [hashed_split(f"speaker {number}") for number in range(10_000)]
+    assert 400 < splits.count("validation") < 600 and 400 < splits.count("test") < 600
+
+
+def test_same_inputs_are_recognised_and_others_refused(tmp_path, capsys):
+    write(tmp_path / "data" / "music" / "a.wav", noise(0.5))
+    arguments = ["data", "build", str(tmp_path / "data"), "--out", str(tmp_path / "out"), "--workers", "1"]
+    assert main(arguments) == 0
+    before = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "out").iterdir()}
+    assert main(arguments) == 0
+    assert "up to date" in capsys.readouterr().out
+    assert {p.name: p.stat().st_mtime_ns for p in (tmp_path / "out").iterdir()} == before
+    write(tmp_path / "data" / "music" / "b.wav", noise(0.5, seed=1))
+    assert main(arguments) == 1
+    error = capsys.readouterr().err
+    assert "holds a dataset of other recordings or options" in error and len(error.splitlines()) == 1
+    assert main([*arguments, "--overwrite"]) == 0
+    assert len(rows(tmp_path / "out", "manifest.csv")) == 2
+
+
+def test_overwrite_spares_what_is_no_dataset(tmp_path):
+    write(tmp_path / "data" / "music" / "a.wav", noise(0.5))
+    precious = tmp_path / "home" / "thesis.txt"
+    precious.parent.mkdir()
+    precious.write_text("years")
+    with pytest.raises(UserError, match="no dataset of this program"):
+        build_dataset([tmp_path / "data"], tmp_path / "home", workers=0, overwrite=True)
+    assert precious.read_text() == "years"
+
+
+@pytest.mark.parametrize(
+    "sources, message",
+    [
+        ([], "no recordings in the call"),
+        (["nowhere"], "nowhere: no such file"),
+        (["empty"], "no recordings in .*empty"),
+    ],
+)
+def test_nothing_to_build_from(tmp_path, monkeypatch, sources, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=message):
+        build_dataset(sources, tmp_path / "out", workers=0)
+
+
+def test_nothing_usable_leaves_nothing_behind(tmp_path):
+    write(tmp_path / "data" / "stuff" / "a.wav", noise(1))
+    with pytest.raises(UserError, match="1 no class.*put it in a folder named"):
+        build_dataset([tmp_path / "data"], tmp_path / "out", workers=0)
+    assert [p.name for p in tmp_path.iterdir()] == ["data"]
+
+
+def test_a_killed_build_leaves_no_dataset_and_the_next_one_is_whole(tmp_path):
+    for number in range(30):
+        write(tmp_path / "data" / "music" / str(number) / "a.wav", noise(5, seed=number))
+    arguments = [str(tmp_path / "data"), "--out", str(tmp_path / "out"), "--workers", "1"]
+    script = "import sys; from flashsr_jax.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", script, "data", "build", *arguments]
+    process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
+    partial = tmp_path / ".out.partial"
+    while not any(partial.glob("recordings-*")):
+        assert process.poll() is None
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert partial.exists() and not (tmp_path / "out").exists()
+    assert main(["data", "build", *arguments]) == 0
+    assert sum(len(records(tmp_path / "out", split)) for split in build.SPLITS) == 30
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["data", "out"]
+
+
+def test_workers_change_nothing(tmp_path):
+    for number in range(5):
+        write(tmp_path / "data" / "music" / f"{number}.wav", noise(0.5, seed=number))
+    for workers in (0, 2):
+        build_dataset([tmp_path / "data"], tmp_path / f"out{workers}", workers=workers)
+    for file in sorted((tmp_path / "out0").iterdir()):
+        assert file.read_bytes() == (tmp_path / "out2" / file.name).read_bytes(), file.name
+    assert not multiprocessing.active_children()
+
+
+def test_decoding_says_why_not(tmp_path):
+    with pytest.raises(Unusable) as caught:
+        decode(tmp_path / "nothing.wav", tmp_path / "samples", 16_000)
+    assert caught.value.reason == "unreadable" and "nothing.wav" in caught.value.detail
+
+
+class FakeCatalogueDataset:
+    """What the TFDS catalogue's vctk gives, without TensorFlow: two speakers, integers of 16 bit."""
+
+    info = SimpleNamespace(features={"audio": SimpleNamespace(sample_rate=48_000)}, splits=["train"])
+
+    def as_data_source(self, split):
+        for number in range(4):
+            audio = np.rint(noise(0.5, seed=number) * 32_767).astype(np.int64)
+            yield {"audio": audio, "speaker": number // 2}
+
+
+def test_catalogue_datasets(tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "_catalogue_builder", lambda name: FakeCatalogueDataset())
+    summary = build_dataset([], tmp_path / "out", tfds=["vctk=speech"], workers=0)
+    assert [(row["path"], row["class"], row["group"]) for row in summary.recordings] == [
+        (f"vctk/train/{number}", "speech", f"vctk/{number // 2}") for number in range(4)
+    ]
+    by_name = {r["source"].decode(): r for split in build.SPLITS for r in records(tmp_path / "out", split)}
+    stored = by_name["vctk/train/3"]
+    np.testing.assert_allclose(stored["audio"] * stored["gain"], noise(0.5, seed=3), atol=4e-5)
+
+
+def test_catalogue_datasets_need_tensorflow(tmp_path, capsys):
+    if shutil.which("python") and build.importlib.util.find_spec("tensorflow"):
+        pytest.skip("TensorFlow is installed")
+    assert main(["data", "build", "--tfds", "vctk=speech", "--out", str(tmp_path / "out")]) == 1
+    error = capsys.readouterr().err
+    assert "pip install 'flashsr_jax[tf]'" in error and len(error.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("text", ["vctk", "vctk=song", "=speech"])
+def test_catalogue_names(tmp_path, text):
+    with pytest.raises(UserError, match="NAME=CLASS"):
+        build_dataset([], tmp_path / "out", tfds=[text])

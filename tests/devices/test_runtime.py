@@ -1,0 +1,74 @@
+"""Where compiled programs are kept, and what memory is."""
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, "home/.cache/flashsr_jax/xla"),
+        ({"FLASHSR_CACHE": "mine"}, "mine/xla"),
+        ({"FLASHSR_CACHE": "mine", "JAX_COMPILATION_CACHE_DIR": "jax"}, "jax"),
+    ],
+)
+def test_compiled_programs_are_kept_where_the_user_says(tmp_path, environment, expected):
+    inherited = {k: v for k, v in os.environ.items() if k not in ("FLASHSR_CACHE", "JAX_COMPILATION_CACHE_DIR")}
+    paths = {name: str(tmp_path / value) for name, value in (environment | {"HOME": "home"}).items()}
+    program = (
+        "from flashsr_jax.devices.runtime import enable_compilation_cache as enable; print(enable())\n"
+        "import jax; jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)\n"
+        "jax.jit(lambda x: x + 1)(1.0)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], env=inherited | paths, capture_output=True, text=True, check=True
+    )
+    assert Path(result.stdout.strip()) == tmp_path / expected
+    assert any((tmp_path / expected).iterdir())
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc's malloc")
+def test_freed_blocks_go_back_to_the_system():
+    """Of 240 MB in blocks with small ones between them. Without the limit they stay."""
+    program = (
+        "import sys, numpy as np\n"
+        "from flashsr_jax.devices.runtime import limit_heap\n"
+        "if sys.argv[1] == 'limited': limit_heap()\n"
+        "np.ones(31 << 20, np.uint8)\n"  # the first free block of that size is the lesson
+        "blocks, small = [], []\n"
+        "for _ in range(30):\n"
+        "    blocks.append(np.ones(8 << 20, np.uint8)); small.append(np.ones(1 << 16, np.uint8))\n"
+        "def resident(): return int(open('/proc/self/statm').read().split()[1]) * 4096\n"
+        "before = resident(); blocks.clear(); print(before - resident())"
+    )
+    freed = {
+        heap: int(subprocess.run([sys.executable, "-c", program, heap], capture_output=True, text=True).stdout)
+        for heap in ("limited", "as it is")
+    }
+    assert freed["limited"] > 200e6
+    assert freed["as it is"] < 40e6
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc's malloc")
+def test_what_a_compilation_leaves_between_small_blocks_goes_back_to_the_system():
+    """Of 200 MB in small blocks, every other one freed. Without the limit they stay."""
+    program = (
+        "import sys, jax, numpy as np\n"
+        "from flashsr_jax.devices.runtime import limit_heap\n"
+        "if sys.argv[1] == 'limited': limit_heap()\n"
+        "x = jax.numpy.ones(3)\n"
+        "blocks = [np.ones(1 << 16, np.uint8) for _ in range(3200)]\n"
+        "def resident(): return int(open('/proc/self/statm').read().split()[1]) * 4096\n"
+        "del blocks[::2]; before = resident(); jax.jit(lambda x: x * 2 + 1)(x); print(before - resident())"
+    )
+    freed = {
+        heap: int(subprocess.run([sys.executable, "-c", program, heap], capture_output=True, text=True).stdout)
+        for heap in ("limited", "as it is")
+    }
+    assert freed["limited"] > 80e6
+    assert freed["as it is"] < 20e6

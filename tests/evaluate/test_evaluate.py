@@ -1,0 +1,231 @@
+"""`flashsr evaluate` and `flashsr compare` on real recordings, through the command line."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+
+from flashsr_jax.audio.lowpass import LowpassFilter, simulate_low_resolution
+from flashsr_jax.cli import main
+from flashsr_jax.evaluate.metrics import lsd, lsd_hf
+from flashsr_jax.evaluate.profiles import load_profiles, measure_dataset
+from flashsr_jax.evaluate.references import load_references
+from flashsr_jax.evaluate.report.tables import read_scores
+from flashsr_jax.weights.store import save_weights
+
+from helpers import RECORDINGS
+from helpers.tiny_model import TINY, tiny_params
+
+RATE = 48_000
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_weights(path, TINY, tiny_params())
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory) -> Path:
+    """One recording of each class, and four that cannot be used."""
+    root = tmp_path_factory.mktemp("originals")
+    with (RECORDINGS / "recordings.csv").open() as lines:
+        rows = [row for row in csv.DictReader(lines) if row["split"] == "test"]
+    for name in ("speech", "music", "effects"):
+        row = next(row for row in rows if row["class"] == name)
+        folder = root / name / row["group"]
+        folder.mkdir(parents=True)
+        shutil.copy(RECORDINGS / row["path"], folder)
+    rng = np.random.default_rng(0)
+    sf.write(root / "music" / "dull.wav", rng.normal(size=RATE) * 0.1, 22_050)
+    sf.write(root / "music" / "short.wav", rng.normal(size=RATE // 2) * 0.1, RATE)
+    sf.write(root / "music" / "silent.wav", np.zeros(2 * RATE), RATE)
+    (root / "music" / "broken.wav").write_bytes(b"RIFF nothing")
+    return root
+
+
+@pytest.fixture(scope="module")
+def report(originals, weights, tmp_path_factory) -> Path:
+    """A whole evaluation: a model, its ceiling and another system's files at two cutoffs, two seeds, 2 s of each."""
+    out, other = tmp_path_factory.mktemp("report"), tmp_path_factory.mktemp("other")
+    references, _ = load_references(originals, seconds=2)
+    for number, reference in enumerate(references):
+        for cutoff in (4000, 8000):
+            path = other / str(cutoff) / f"{reference.name}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            audio = reference.audio if number else reference.audio[:-1]  # the first of another length
+            if (number, cutoff) != (1, 8000):  # and one missing
+                sf.write(path, audio, RATE, subtype="FLOAT")
+    arguments = ["--data", str(originals), "--weights", weights, "-o", str(out), "--cutoffs", "4000,8000"]
+    arguments += ["--seconds", "2", "--seeds", "2", "--outputs", f"other={other}", "--workers", "1", "--save-audio"]
+    assert main(["evaluate", *arguments, "--regression", weights]) == 0
+    return out
+
+
+def test_every_system_is_scored_on_every_clip(report):
+    results = read_scores(report / "scores.json")
+    systems = ["unprocessed", "mirror", "noise", "student", "regression", "ceiling", "other"]
+    assert list(dict.fromkeys(score.system for score in results.scores)) == systems
+    for system in systems[:-1]:
+        seeds = 1 if system in ("unprocessed", "mirror") else 2
+        assert len([s for s in results.scores if s.system == system]) == 3 * 2 * seeds
+    names = {"lsd", "lsd_hf", "lsd_lf", "lsd_universr", "zimtohrli", "visqol", "low_band_si_sdr", "time_offset"}
+    assert all(names <= score.metrics.keys() for score in results.scores)
+    assert {score.class_name for score in results.scores} == {"speech", "music", "effects"}
+    assert [speed.system for speed in results.speeds] == ["student", "regression"]
+    assert all(speed.rtf > 0 for speed in results.speeds)
+    assert "3 clips (1 effects, 1 music, 1 speech)" in results.settings["data"]
+
+
+def test_figures_are_those_of_the_saved_files(report):
+    """What the tables say can be computed again from the audio that was kept."""
+    results = read_scores(report / "scores.json")
+    for score in results.scores:
+        if score.seed or score.wall_hz or score.system == "other":
+            continue
+        original, _ = sf.read(report / "audio" / "original" / f"{score.clip}.wav")
+        made, rate = sf.read(report / "audio" / score.system / f"{score.cutoff_hz:g}" / f"{score.clip}.wav")
+        assert rate == RATE
+        assert score.metrics["lsd"] == pytest.approx(lsd(original, made), rel=1e-5)
+        assert score.metrics["lsd_hf"] == pytest.approx(lsd_hf(original, made, score.cutoff_hz), rel=1e-5)
+        if score.system == "unprocessed":
+            lowpass = LowpassFilter("cheby1", 8, score.cutoff_hz)
+            low = simulate_low_resolution(original.astype(np.float32), lowpass)
+            np.testing.assert_allclose(made, low, atol=1e-6)
+
+
+def test_a_perfect_system_is_perfect_and_the_baselines_beat_the_input(report):
+    results = read_scores(report / "scores.json")
+    for score in (s for s in results.scores if s.system == "other"):
+        assert score.metrics["lsd"] == 0 and score.metrics["zimtohrli"] == 0 and score.metrics["time_offset"] == 0
+        assert score.metrics["visqol"] > 4.7
+    means = {
+        system: np.mean([s.metrics["lsd"] for s in results.scores if s.system == system])
+        for system in ("unprocessed", "mirror", "noise")
+    }
+    assert means["noise"] < 0.8 * means["unprocessed"] and means["mirror"] < 0.8 * means["unprocessed"]
+
+
+def test_what_was_left_out_is_named_and_counted(report, originals):
+    problems = {(p.clip, p.system, p.cutoff_hz): p.reason for p in read_scores(report / "scores.json").problems}
+    references, _ = load_references(originals, seconds=2)
+    first, second = references[0].name, references[1].name
+    assert "under 44100 Hz" in problems["music/dull", "", 0]
+    assert "lasts 0.50 s" in problems["music/short", "", 0]
+    assert "silent" in problems["music/silent", "", 0]
+    assert ("music/broken", "", 0) in problems
+    assert "95999 samples x 1 channels, not 96000 x 1" in problems[first, "other", 4000]
+    assert "no file" in problems[second, "other", 8000]
+    assert len(problems) == 7
+
+
+def test_report_and_tables_are_written(report):
+    page = (report / "index.html").read_text()
+    assert "<html" in page and "regression" in page
+    tables = (report / "tables.md").read_text()
+    assert "| student |" in tables and "Left out of the figures: 7" in tables
+    with (report / "scores.csv").open() as lines:
+        assert len(list(csv.DictReader(lines))) == len(json.loads((report / "scores.json").read_text())["scores"])
+
+
+def test_a_cutoff_over_the_originals_own_wall_is_not_scored(tmp_path, originals):
+    walled = tmp_path / "music"
+    walled.mkdir()
+    x = np.random.default_rng(0).normal(size=3 * RATE).astype(np.float32) * 0.1
+    sf.write(walled / "walled.wav", simulate_low_resolution(x, LowpassFilter("cheby1", 10, 8000.0)), RATE)
+    out = tmp_path / "report"
+    arguments = ["--data", str(walled), "-o", str(out), "--cutoffs", "4000,7900", "--no-perceptual", "--workers", "1"]
+    assert main(["evaluate", *arguments]) == 0
+    results = read_scores(out / "scores.json")
+    assert {score.cutoff_hz for score in results.scores} == {4000.0}
+    assert all(7600 < score.wall_hz < 8400 and "zimtohrli" not in score.metrics for score in results.scores)
+    (problem,) = results.problems
+    assert problem.cutoff_hz == 7900 and "own band ends at" in problem.reason
+
+
+def test_a_built_dataset_can_be_evaluated(dataset, tmp_path):
+    arguments = ["--data", str(dataset), "-o", str(tmp_path), "--cutoffs", "4000", "--no-perceptual", "--clips", "1"]
+    assert main(["evaluate", *arguments, "--workers", "1"]) == 0
+    results = read_scores(tmp_path / "scores.json")
+    assert {score.clip for score in results.scores} == {"speech-0", "music-0", "effects-0"}
+    assert all(score.group for score in results.scores)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "nowhere"], "--data nowhere: no such folder"),
+        (["--data", "EMPTY"], "no recordings in it"),
+        (["--data", "DATA", "--teacher", "x"], "--teacher and --regression need --weights"),
+        (["--data", "DATA", "--outputs", "noise=."], "a system of that name is there already"),
+        (["--data", "DATA", "--outputs", "mine=nowhere"], "--outputs mine=nowhere: no such folder"),
+        (["--data", "DATA", "--noise-profiles", "setup.py"], "is not a file of noise profiles"),
+        (["--data", "DATA", "--weights", "nowhere.safetensors"], "nowhere.safetensors"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, message, originals, tmp_path, capsys):
+    arguments = [{"DATA": str(originals), "EMPTY": str(tmp_path)}.get(a, a) for a in arguments]
+    assert main(["evaluate", *arguments, "-o", str(tmp_path / "report"), "--no-perceptual"]) == 1
+    stderr = capsys.readouterr().err
+    assert message in stderr and len(stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("cutoffs", ["4000,x", "", "50", "24000"])
+def test_cutoffs_that_are_none_are_usage_errors(cutoffs, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["evaluate", "--data", ".", "-o", "x", "--cutoffs", cutoffs])
+
+
+def test_noise_profiles_of_the_package_cover_the_classes(dataset):
+    shipped, measured = load_profiles(), measure_dataset(dataset)
+    assert shipped.keys() == measured.keys() == {"speech", "music", "effects"}
+    hz = np.fft.rfftfreq(2048, 1 / RATE)
+    for profile in (*shipped.values(), *measured.values()):
+        power = np.array(profile.log10_power)
+        assert power.shape == hz.shape and profile.cutoff_hz == 4000
+        assert power[(hz > 2100) & (hz < 3600)].mean() == pytest.approx(0, abs=0.02)
+        assert -6 < power[hz > 12_000].mean() < -0.3
+
+
+@pytest.fixture
+def three_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    reference = rng.normal(size=(2 * RATE, 2)) * 0.1
+    sf.write("r.wav", reference, RATE, subtype="FLOAT")
+    sf.write("a.wav", reference * 10**0.05, RATE, subtype="FLOAT")
+    sf.write("b.wav", reference + 0.1 * rng.normal(size=reference.shape), RATE, subtype="FLOAT")
+    return tmp_path
+
+
+def test_compare_says_which_is_better(three_files, capsys):
+    assert main(["compare", "a.wav", "b.wav", "--reference", "r.wav", "--cutoff", "4000"]) == 0
+    rows = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines()[2:]}
+    assert rows["lsd"][0] == "0.100" and rows["lsd"][2] == "A"
+    assert rows["low_band_gain_db"][0] == "1.000" and rows["time_offset"] == ["0.000", "0.000", "equal"]
+    assert rows["zimtohrli"][2] == rows["visqol"][2] == "A"
+    assert main(["compare", "a.wav", "b.wav", "--reference", "r.wav", "--no-perceptual"]) == 0
+    names = {line.split()[0] for line in capsys.readouterr().out.splitlines()[2:]}
+    assert "lsd" in names and not names & {"lsd_hf", "low_band_gain_db", "zimtohrli"}
+
+
+def test_compare_refuses_what_cannot_be_compared(three_files, capsys):
+    x, _ = sf.read("r.wav")
+    sf.write("short.wav", x[:-1], RATE)
+    sf.write("other_rate.wav", x, 44_100)
+    sf.write("mono.wav", x[:, 0], RATE)
+    Path("text.wav").write_text("no audio")
+    for file, message in {
+        "short.wav": "short.wav has 95999 samples x 2 channels and r.wav 96000 x 2",
+        "other_rate.wav": "other_rate.wav has 44100 Hz and r.wav 48000 Hz",
+        "mono.wav": "96000 samples x 1 channels",
+        "text.wav": "text.wav cannot be read as audio",
+        "nowhere.wav": "nowhere.wav cannot be read as audio",
+    }.items():
+        assert main(["compare", "a.wav", file, "--reference", "r.wav"]) == 1
+        assert message in capsys.readouterr().err

@@ -1,0 +1,44 @@
+"""Training configurations small enough to compile and step in seconds: every structural element, hardly any width.
+
+Used as a configuration file by tests that train through the command line: --config tests/helpers/micro.py:STAGE, or
+finetune:STAGE for that of configs/finetune.py.
+"""
+
+import runpy
+from pathlib import Path
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+def get_config(name):
+    file, _, stage = name.rpartition(":")
+    get = runpy.run_path(str(CONFIGS / f"{file or stage}.py"))["get_config"]
+    config = get(stage if file else "tiny")
+    config.dtype, config.data.workers = "float32", 0
+    config.model.vae.update(channels=4, multipliers=(1, 2), mel_bins=32, latent_channels=2, blocks=1)
+    config.model.unet.update(channels=8, multipliers=(1, 2), head_channels=4, latent_channels=2, blocks=1)
+    config.model.unet.attention_downsamplings = ()  # the middle still attends
+    config.model.vocoder.update(mel_bins=32, channels=8, rates=(10, 6, 8), kernels=(3,), dilations=(1, 3))
+    config.data.window_frames = 32
+    config.sharding.min_size = 64
+    config.batch_size = 8
+    config.steps = 12
+    config.log_every = 2
+    config.checkpoint.every = 3
+    config.eval.update(every=6, clips_per_class=1)
+    if stage == "vae":
+        config.losses.adversarial_from = 0
+        config.discriminator.channels = 8
+    if stage == "teacher":
+        config.eval.steps = 2
+    if stage == "student":
+        config.phases = (3, 6, 9)
+        config.losses.mel = (0.0, 0.5, 0.5, 0.5)
+        config.head.channels = 8
+        config.fake_score_updates = 2
+    if stage == "vocoder":
+        config.crop_frames = 16
+        config.discriminator.update(
+            periods=(2, 3), resolutions=((512, 120),), channels=2, max_channels=8, spectrogram_channels=2
+        )
+    return config

@@ -1,0 +1,201 @@
+"""The corpus of the shipped model: its table is sound, and its held-out clips are what they say. Nothing is fetched."""
+
+import csv
+import zipfile
+from collections import defaultdict
+
+import numpy as np
+import pytest
+import soundfile as sf
+
+from flashsr_jax.data import CLASSES, SPLITS
+
+import corpus
+from helpers import ROOT
+
+RATE = corpus.SAMPLE_RATE
+TABLE = corpus.read_table()
+RULES = [rule for rules in TABLE.values() for rule in rules]
+TAKING = [rule for rule in RULES if rule.class_name]
+
+
+def test_every_row_has_what_it_needs():
+    for rule in RULES:
+        assert rule.package and rule.version and rule.pattern, rule
+        assert not rule.class_name or (rule.class_name in CLASSES and rule.split in SPLITS), rule
+        assert not rule.class_name or (rule.group and rule.license and rule.author), rule
+        assert rule.class_name or rule.note, f"left out without a reason: {rule}"
+
+
+def test_a_package_has_one_version():
+    versions = {package: {rule.version for rule in rules} for package, rules in TABLE.items()}
+    assert {package: found for package, found in versions.items() if len(found) > 1} == {}
+    assert len({rule.package for rule in TAKING}) >= 20
+
+
+def test_no_group_is_in_two_splits_or_classes():
+    homes = defaultdict(set)
+    for rule in TAKING:
+        homes[rule.group].add((rule.class_name, rule.split))
+    assert {group: found for group, found in homes.items() if len(found) > 1} == {}
+    for class_name in CLASSES:
+        assert {rule.split for rule in TAKING if rule.class_name == class_name} == set(SPLITS)
+
+
+def test_no_row_is_hidden_behind_an_earlier_one():
+    for package, rules in TABLE.items():
+        patterns = [rule.pattern for rule in rules]
+        assert len(set(patterns)) == len(patterns), package
+        assert "*" not in patterns[:-1], package
+
+
+@pytest.mark.parametrize("word", ["NC", "ND", "non-commercial", "non-free"])
+def test_no_licence_forbids_the_use(word):
+    assert [rule for rule in TAKING if word.lower() in rule.license.lower().replace(",", "-").split("-")] == []
+
+
+def test_the_repositorys_own_test_recordings_are_not_trained_on():
+    """Recordings of tests/recordings with the split `test` come from groups that the table keeps out of training."""
+    with (ROOT / "tests" / "recordings" / "recordings.csv").open(newline="") as lines:
+        rows = [row for row in csv.DictReader(lines) if row["split"] == "test"]
+    assert rows
+    for row in rows:
+        for source in row["original_path"].split("; "):
+            for rule in TABLE.get(row["package"], []):
+                if corpus.fnmatchcase(source, rule.pattern):
+                    assert rule.split != "train", (source, rule)
+                    break
+
+
+def tone(seconds, rate=RATE, seed=0, pause=0.0):
+    """White noise, with a pause at the end."""
+    x_N = 0.2 * np.random.default_rng(seed).standard_normal(int(seconds * rate))
+    return np.concatenate([x_N, np.zeros(int(pause * rate))]).astype(np.float32)
+
+
+def made(folder, name, x_N, group, class_name, split="test", rate=RATE, bandwidth_hz=None):
+    """A sound file and its row of a dataset's manifest."""
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    sf.write(folder / name, x_N, rate, subtype="FLOAT")
+    return {
+        "path": name,
+        "class": class_name,
+        "group": group,
+        "split": split,
+        "seconds": f"{len(x_N) / rate:.3f}",
+        "sample_rate": str(rate),
+        "channel": "0",
+        "bandwidth_hz": f"{bandwidth_hz or rate / 2:.0f}",
+    }
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory):
+    """Two speakers of short words with long pauses, a composer, a kit with a wall, and things to stay out."""
+    folder = tmp_path_factory.mktemp("recordings")
+    rows = [
+        made(folder, f"unpacked/words/{name}-{i:02d}.wav", tone(0.8, seed=i, pause=1.0), name, "speech")
+        for name in ("anna", "bert")
+        for i in range(14)
+    ]
+    rows += [
+        made(folder, f"unpacked/album/{i}.wav", 2 * tone(30, 44_100, seed=50 + i), "carl", "music", rate=44_100)
+        for i in range(2)
+    ]
+    rows += [
+        made(folder, f"unpacked/kit/{i}.wav", tone(3, seed=70 + i), "kit", "effects", "test", RATE, 19_000)
+        for i in range(4)
+    ]
+    rows += [
+        made(folder, "unpacked/album/other.wav", tone(12, seed=80), "dora", "music", "train"),
+        made(folder, "unpacked/album/dull.wav", tone(12, seed=81), "emil", "music", "test", RATE, 17_000),
+        made(folder, "unpacked/album/quiet.wav", 1e-4 * tone(12, seed=82), "fritz", "music"),
+        made(folder, "unpacked/album/sparse.wav", tone(2, seed=83, pause=18), "gerd", "music"),
+    ]
+    return folder, rows
+
+
+def test_clips_have_the_length_the_level_and_the_activity(manifest, tmp_path):
+    folder, rows = manifest
+    corpus.write_clips(rows, "test", 3, folder, tmp_path / "test")
+    with (tmp_path / "test" / "clips.csv").open(newline="") as lines:
+        clips = list(csv.DictReader(lines))
+    assert sorted(path.relative_to(tmp_path / "test").as_posix() for path in tmp_path.rglob("*.flac")) == sorted(
+        clip["clip"] for clip in clips
+    )
+    for clip in clips:
+        info = sf.info(tmp_path / "test" / clip["clip"])
+        assert (info.frames, info.samplerate, info.channels) == (245_760, 48_000, 1), clip
+        assert (info.format, info.subtype) == ("FLAC", "PCM_24")
+        x_N = sf.read(tmp_path / "test" / clip["clip"])[0]
+        assert np.abs(x_N).max() <= corpus.PEAK + 1e-6
+        assert corpus.active_share(x_N, corpus.ACTIVE_DB[clip["class"]]) >= 0.7
+        assert float(clip["active"]) >= 0.7
+    assert {clip["group"] for clip in clips} == {"anna", "bert", "carl", "kit"}
+
+
+def test_words_of_one_speaker_are_joined_without_their_pauses(manifest):
+    folder, rows = manifest
+    clips = corpus.held_out_clips(rows, "test", "speech", 8, folder)
+    assert [clip.group for clip in clips] == ["anna", "bert"] * 2
+    for clip in clips:
+        assert len(clip.parts) == 7 and all(f"/{clip.group}-" in part.path for part in clip.parts)
+    used = [part.path for clip in clips for part in clip.parts]
+    assert len(set(used)) == len(used)
+
+
+def test_long_recordings_are_cut_in_turn_and_never_twice(manifest):
+    folder, rows = manifest
+    clips = corpus.held_out_clips(rows, "test", "music", 8, folder)
+    assert [clip.parts[0].path[-5] for clip in clips] == ["0", "1"] * 4
+    for name in ("0", "1"):
+        starts = sorted(clip.start for clip in clips if clip.parts[0].path[-5] == name)
+        assert np.diff(starts).min() >= corpus.CLIP_SAMPLES
+        assert starts[0] >= 0 and starts[-1] + corpus.CLIP_SAMPLES <= 30 * RATE
+
+
+def test_the_wall_is_the_lowest_of_the_parts_and_0_without_one(manifest):
+    folder, rows = manifest
+    assert {clip.wall_hz for clip in corpus.held_out_clips(rows, "test", "effects", 8, folder)} == {19_000}
+    assert {clip.wall_hz for clip in corpus.held_out_clips(rows, "test", "music", 8, folder)} == {0}
+
+
+def test_clips_are_the_same_every_time(manifest, tmp_path):
+    folder, rows = manifest
+    for name in ("once", "again"):
+        corpus.write_clips(rows, "test", 1, folder, tmp_path / name)
+    files = sorted(path.relative_to(tmp_path / "once") for path in (tmp_path / "once").rglob("*.*"))
+    assert len(files) == 1 + 1 + 1 + 1
+    for file in files:
+        assert (tmp_path / "once" / file).read_bytes() == (tmp_path / "again" / file).read_bytes(), file
+
+
+def test_recordings_in_archives_are_found_and_the_first_matching_row_decides(tmp_path):
+    package = tmp_path / "unpacked" / "game"
+    sounds = package / "usr/share/game/sounds"
+    sounds.mkdir(parents=True)
+    (package / "usr/share/doc/game").mkdir(parents=True)
+    (package / "usr/share/doc/game/copyright").write_text("MIT")
+    (sounds / "picture.png").write_bytes(b"")
+    (sounds / "voice.wav").write_bytes(b"")
+    with zipfile.ZipFile(sounds / "pack.pk3", "w") as pack:
+        pack.writestr("music/tune.ogg", b"")
+        pack.writestr("maps/map.bsp", b"")
+    corpus.unpack_archives(package)
+    corpus.keep_recordings(package)
+    left = {path.relative_to(package).as_posix() for path in package.rglob("*") if path.is_file()}
+    tune = "usr/share/game/sounds/pack.pk3.x/music/tune.ogg"
+    assert left == {tune, "usr/share/game/sounds/voice.wav", "usr/share/doc/game/copyright"}
+
+    rules = [
+        corpus.Rule("game", "1", "*/music/*", "music", "composer", "train", "MIT", "somebody", ""),
+        corpus.Rule("game", "1", "*", "", "", "", "", "", "machine voice"),
+    ]
+    taken, left_out = corpus.select({"game": rules}, tmp_path)
+    assert taken == {f"unpacked/game/{tune}": rules[0]}
+    assert [(row["path"], row["detail"]) for row in left_out] == [
+        ("unpacked/game/usr/share/game/sounds/voice.wav", "machine voice")
+    ]
+    assert corpus.read_csv(tmp_path / "recordings.csv") == [
+        {"path": f"unpacked/game/{tune}", "class": "music", "group": "composer", "split": "train"}
+    ]

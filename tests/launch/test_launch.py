@@ -1,0 +1,170 @@
+"""The scripts that start training on clusters: linted, and run against stubs of the clusters' own commands, which write
+down what they are asked. No real cluster is ever asked: the stubs stand first in PATH."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+from helpers import ROOT
+
+LAUNCH = ROOT / "launch"
+STUBS = ("gcloud", "kubectl", "sbatch", "srun", "scontrol", "python", "sleep")
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """Runs a script among stubs; (exit code, output, what the stubs were asked, a line each). `bodies`: what they then
+    do."""
+
+    def run(*command, bodies=None, **variables):
+        log = tmp_path / "asked"
+        log.unlink(missing_ok=True)
+        for name in STUBS:
+            body = (bodies or {}).get(name, "")
+            stub = tmp_path / "bin" / name
+            stub.parent.mkdir(exist_ok=True)
+            stub.write_text(f'#!/bin/bash\necho "{name} $*" >>{log}\n{body}\n')
+            stub.chmod(0o755)
+        environment = os.environ | {"PATH": f"{tmp_path}/bin:/usr/bin:/bin"} | variables
+        done = subprocess.run(["bash", *command], cwd=ROOT, env=environment, capture_output=True, text=True)
+        asked = log.read_text().splitlines() if log.exists() else []
+        return done.returncode, done.stdout + done.stderr, asked
+
+    return run
+
+
+def test_scripts_pass_shellcheck():
+    scripts = [*LAUNCH.glob("*.sh"), *(ROOT / ".ci").iterdir()]
+    shellcheck = Path(sys.executable).with_name("shellcheck")
+    done = subprocess.run([shellcheck, "--exclude=SC1091", *scripts], capture_output=True, text=True)  # sourced files
+    assert done.returncode == 0, done.stdout
+
+
+def test_one_host_trains_a_stage_on_the_ones_before_it(cluster):
+    code, output, asked = cluster(LAUNCH / "train.sh", "student", "--config.steps=5", SHARED="/shared")
+    assert code == 0, output
+    assert asked == [
+        "python -m flashsr_jax.main --config configs/student.py:base --workdir /shared/runs/student "
+        "--config.data.dir=/shared/data --config.vae_from=/shared/runs/vae --config.vocoder_from=/shared/runs/vocoder "
+        "--config.teacher_from=/shared/runs/teacher --config.steps=5"
+    ]
+    assert cluster(LAUNCH / "train.sh", "painter", SHARED="/shared")[:2] == (
+        1,
+        "no stage painter: vocoder, vae, regression, teacher, student or vocoder_tuned\n",
+    )
+    assert "SHARED" in cluster(LAUNCH / "train.sh", "vae")[1]
+
+
+@pytest.mark.parametrize("stage", ["vocoder", "vae", "regression", "teacher", "student", "vocoder_tuned"])
+def test_every_option_that_a_stage_is_given_is_a_field_of_its_configuration(cluster, stage):
+    code, output, asked = cluster(LAUNCH / "train.sh", stage, SHARED="/shared", PRESET="small")
+    assert code == 0, output
+    options = asked[0].split()
+    path, preset = options[options.index("--config") + 1].split(":")
+    spec = importlib.util.spec_from_file_location("config", ROOT / path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config(preset)
+    for option in options:
+        if option.startswith("--config."):
+            field = config
+            for name in option.split("=")[0].split(".")[1:]:
+                field = field[name]
+            assert isinstance(field, str)
+
+
+@pytest.mark.parametrize(
+    ("ended", "restarts", "again"), [(0, 0, False), (1, 0, False), (75, 0, True), (137, 3, True), (75, 50, False)]
+)
+def test_a_slurm_job_is_queued_again_unless_it_is_done_or_mistaken(cluster, ended, restarts, again):
+    variables = {"SLURM_SUBMIT_DIR": str(ROOT), "SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": str(restarts)}
+    bodies = {"srun": f"exit {ended}"}
+    code, output, asked = cluster(LAUNCH / "slurm.sh", "teacher", bodies=bodies, SHARED="/shared", **variables)
+    assert code == ended
+    expected = ["srun --kill-on-bad-exit=1 bash launch/train.sh teacher"]
+    assert asked == expected + (["scontrol requeue 7"] if again else [])
+
+
+def test_what_the_slurm_script_asks_for_are_options_of_sbatch():
+    options = [line.split()[1] for line in (LAUNCH / "slurm.sh").read_text().splitlines() if line.startswith("#SBATCH")]
+    assert {"--requeue", "--signal=TERM@180", "--ntasks-per-node=8", "--gpus-per-node=8"} <= set(options)
+
+
+def test_a_tpu_slice_is_asked_for_and_every_host_runs_the_same(cluster):
+    active = {"gcloud": 'case "$*" in *describe*) echo ACTIVE ;; esac'}
+    code, output, asked = cluster(LAUNCH / "tpu_pod.sh", "create", bodies=active, NFS="10.0.0.2:/share")
+    assert code == 0, output
+    assert asked[0] == (
+        "gcloud compute tpus queued-resources create flashsr --node-id=flashsr --accelerator-type=v5p-64 "
+        "--runtime-version=v2-alpha-tpuv5 --spot --zone=us-east5-a"
+    )
+    assert [line.split()[3:5] for line in asked if line.startswith("gcloud")] == [
+        ["queued-resources", "create"],
+        ["queued-resources", "describe"],
+        ["tpu-vm", "scp"],
+        ["tpu-vm", "ssh"],
+    ]
+    arguments = ("train", "teacher", "--config.optimizer.teacher.lr=1e-4")
+    code, output, asked = cluster(LAUNCH / "tpu_pod.sh", *arguments, bodies=active)
+    assert code == 0 and len(asked) == 1, output
+    assert "tpu-vm ssh flashsr --worker=all" in asked[0]
+    assert "launch/train.sh 'teacher' '--config.optimizer.teacher.lr=1e-4'" in asked[0]
+
+
+def test_a_tpu_slice_that_is_taken_away_is_asked_for_again_and_a_failed_run_is_not(cluster, tmp_path):
+    gone = tmp_path / "gone"
+    taken = f"""case "$*" in
+      *launch/train.sh*) [ -e {gone} ] || {{ touch {gone}; exit 255; }} ;;
+      *describe*) [ -e {gone}2 ] && echo ACTIVE || {{ touch {gone}2; echo SUSPENDED; }} ;;
+    esac"""
+    code, output, asked = cluster(
+        LAUNCH / "tpu_pod.sh", "train", "vae", bodies={"gcloud": taken}, NFS="10.0.0.2:/share"
+    )
+    assert code == 0 and "taken away" in output
+    kinds = ["train" if "launch/train.sh" in line else line.split()[4] for line in asked if line.startswith("gcloud")]
+    assert kinds == ["train", "describe", "delete", "create", "describe", "scp", "ssh", "train"]
+    failed = {"gcloud": 'case "$*" in *ssh*) exit 1 ;; *describe*) echo ACTIVE ;; esac'}
+    code, output, asked = cluster(LAUNCH / "tpu_pod.sh", "train", "vae", bodies=failed)
+    assert code == 1 and "the same command resumes it" in output and len(asked) == 2
+
+
+def jobset(cluster, *arguments, **variables):
+    code, output, asked = cluster(LAUNCH / "jobset.sh", *arguments, IMAGE="images/flashsr:1", CLAIM="data", **variables)
+    assert code == 0 and asked == [], output
+    manifest = yaml.safe_load(output)
+    jsonschema.validate(manifest, json.loads((ROOT / "tests" / "jobset.schema.json").read_text()))
+    job = manifest["spec"]["replicatedJobs"][0]["template"]["spec"]
+    return job, job["template"]["spec"]["containers"][0]
+
+
+def test_the_jobset_of_gpus_tells_every_host_who_it_is(cluster):
+    job, container = jobset(cluster, "teacher", '--config.note=it\'s "one" argument', HOSTS="4")
+    assert job["parallelism"] == job["completions"] == 4
+    assert container["args"] == ["teacher", '--config.note=it\'s "one" argument']
+    variables = {variable["name"]: variable for variable in container["env"]}
+    assert variables["JAX_COORDINATOR_ADDRESS"]["value"] == "flashsr-host-0-0.flashsr:8476"
+    assert variables["JAX_NUM_PROCESSES"]["value"] == "4"
+    assert "job-completion-index" in variables["JAX_PROCESS_ID"]["valueFrom"]["fieldRef"]["fieldPath"]
+    assert container["resources"]["limits"] == {"nvidia.com/gpu": 8}
+
+
+def test_the_jobset_of_tpus_leaves_that_to_jax(cluster):
+    nodes = "cloud.google.com/gke-tpu-accelerator: tpu-v5p-slice\ncloud.google.com/gke-tpu-topology: 4x4x4"
+    job, container = jobset(cluster, "vae", RESOURCE="google.com/tpu", PER_HOST="4", HOSTS="16", NODES=nodes)
+    assert {variable["name"] for variable in container["env"]} == {"SHARED", "PRESET"}
+    assert container["resources"]["limits"] == {"google.com/tpu": 4}
+    assert job["template"]["spec"]["nodeSelector"]["cloud.google.com/gke-tpu-topology"] == "4x4x4"
+
+
+def test_the_schema_knows_a_misspelt_field(cluster):
+    code, output, _ = cluster(LAUNCH / "jobset.sh", "vae", IMAGE="i", CLAIM="c")
+    schema = json.loads((ROOT / "tests" / "jobset.schema.json").read_text())
+    with pytest.raises(jsonschema.ValidationError, match="backoffLimits"):
+        jsonschema.validate(yaml.safe_load(output.replace("backoffLimit", "backoffLimits")), schema)

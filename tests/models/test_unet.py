@@ -1,0 +1,66 @@
+"""The latent U-Net: golden parity, start at zero, features, shapes it refuses."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flashsr_jax.exchange.names import unet_names
+from flashsr_jax.models.presets import UNetConfig
+from flashsr_jax.models.unet import UNet, timestep_embedding
+
+from helpers.parity import UNET_TINY, assert_parity, golden, synthetic_params
+
+
+def test_parity():
+    arrays = golden("unet_tiny")
+    variables = {"params": synthetic_params(unet_names(UNET_TINY))}
+    out = jax.jit(UNet(UNET_TINY).apply)(variables, arrays["z"], arrays["cond"], arrays["t"])
+    assert_parity(out, arrays["out"])
+
+
+def test_timestep_embedding_has_cosines_first():
+    embedding = timestep_embedding(jnp.array([0, 1]), 8)
+    np.testing.assert_array_equal(embedding[0], [1, 1, 1, 1, 0, 0, 0, 0])
+    frequencies = 10_000.0 ** -np.array([0, 0.25, 0.5, 0.75])
+    np.testing.assert_allclose(embedding[1], np.concatenate([np.cos(frequencies), np.sin(frequencies)]), rtol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def micro():
+    """A network that compiles fast: (config, fresh variables, latents, timesteps)."""
+    config = UNetConfig(8, (1, 2), blocks=1, attention_downsamplings=(), head_channels=4, latent_channels=4)
+    z, t = jax.random.normal(jax.random.key(0), (1, 8, 4, 4)), jnp.array([999])
+    return config, jax.jit(UNet(config).init)(jax.random.key(1), z, z, t), z, t
+
+
+def test_fresh_network_predicts_zero_and_learns(micro):
+    config, variables, z, t = micro
+    loss, gradient = jax.jit(
+        jax.value_and_grad(lambda variables: jnp.sum((UNet(config).apply(variables, z, z, t) - 1) ** 2))
+    )(variables)
+    assert loss == z.size
+    assert np.abs(gradient["params"]["decoder"]["conv_out"]["kernel"]).max() > 0
+
+
+def test_features_are_the_middle_and_need_the_encoder_only(micro):
+    config, variables, z, t = micro
+    encoder = {"params": {"encoder": variables["params"]["encoder"]}}
+    features = UNet(config).apply(encoder, z, z, t, method="features")
+    assert features.shape == (1, 4, 2, 16)
+    assert np.abs(features).max() > 0
+
+
+def test_bfloat16_computes_close_and_returns_float32(micro):
+    config, variables, z, t = micro
+    awake = jax.tree.map(lambda leaf: leaf + 0.1, variables)  # nothing zero any more
+    exact, half = (jax.jit(UNet(config, dtype).apply)(awake, z, z, t) for dtype in (jnp.float32, jnp.bfloat16))
+    assert half.dtype == jnp.float32
+    assert 1e-4 < np.abs(half - exact).max() / np.abs(exact).max() < 0.1
+
+
+@pytest.mark.parametrize("shape", [(1, 9, 4, 4), (1, 8, 5, 4), (1, 8, 4, 3)])
+def test_refuses_what_does_not_halve(micro, shape):
+    config, variables, _, t = micro
+    with pytest.raises(ValueError, match="multiples of 2"):
+        UNet(config).apply(variables, jnp.zeros(shape), jnp.zeros(shape), t)

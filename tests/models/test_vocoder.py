@@ -1,0 +1,185 @@
+"""The SR Vocoder and its anti-aliased activation: golden parity, definitions, gradients, lengths it refuses."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.signal
+from jax import lax
+
+from flashsr_jax.audio import front_end
+from flashsr_jax.errors import UserError
+from flashsr_jax.exchange.names import vocoder_names
+from flashsr_jax.models.antialias import antialiased_snake_beta, lowpass_filter
+from flashsr_jax.models.presets import VocoderConfig
+from flashsr_jax.models.vocoder import SRVocoder, WeightNormConv, WeightNormUpsample, fold_weight_norm, missing
+
+from helpers.parity import VOCODER_TINY, assert_parity, golden, synthetic_params
+
+
+def test_parity():
+    arrays = golden("sr_vocoder_tiny")
+    variables = {"params": synthetic_params(vocoder_names(VOCODER_TINY))}
+    out = jax.jit(SRVocoder(VOCODER_TINY).apply)(variables, arrays["mel"], arrays["lr_audio"])
+    assert_parity(out, arrays["out"])
+
+
+@pytest.fixture(scope="module")
+def micro():
+    """A network that compiles fast: (config, fresh variables, mel, waveform)."""
+    config = VocoderConfig(mel_bins=8, channels=8, rates=(4, 2), kernels=(3,), dilations=(1,))
+    mel, lr = jax.random.normal(jax.random.key(0), (1, 8, 8)), jax.random.normal(jax.random.key(1), (1, 64))
+    return config, jax.jit(SRVocoder(config).init)(jax.random.key(2), mel, lr), mel, lr
+
+
+def test_mel_is_standardised_inside(micro):
+    config, variables, mel, lr = micro
+    shifted = dataclasses.replace(config, mel_mean=-5.0, mel_std=3.0)
+    expected = jax.jit(SRVocoder(config).apply)(variables, mel, lr)
+    assert_parity(jax.jit(SRVocoder(shifted).apply)(variables, 3 * mel - 5, lr), np.asarray(expected))
+
+
+def test_bfloat16_computes_close_and_returns_float32(micro):
+    config, variables, mel, lr = micro
+    exact, half = (jax.jit(SRVocoder(config, dtype).apply)(variables, mel, lr) for dtype in (jnp.float32, jnp.bfloat16))
+    assert half.dtype == jnp.float32
+    assert 1e-4 < np.abs(half - exact).max() / np.abs(exact).max() < 0.1
+
+
+@pytest.mark.parametrize(("frames", "samples"), [(8, 63), (7, 64)])
+def test_refuses_lengths_that_do_not_fit(micro, frames, samples):
+    config, variables, _, _ = micro
+    with pytest.raises(ValueError, match="8 samples a mel frame"):
+        SRVocoder(config).apply(variables, jnp.zeros((1, frames, 8)), jnp.zeros((1, samples)))
+
+
+def test_with_an_inverse_stft_the_low_resolution_passes_unchanged_and_the_rest_is_added():
+    config = VocoderConfig(mel_bins=8, channels=8, rates=(2,), kernels=(3,), dilations=(1,), istft_size=16)
+    assert config.hop == 8
+    mel, lr = jax.random.normal(jax.random.key(0), (2, 6, 8)), jax.random.normal(jax.random.key(1), (2, 48))
+    variables = SRVocoder(config).init(jax.random.key(2), mel, lr)
+    added_to = {level: SRVocoder(config).apply(variables, mel, level * lr) - level * lr for level in (1.0, 1e-3)}
+    assert added_to[1e-3].shape == lr.shape and np.abs(added_to[1e-3]).max() > 1e-3
+    assert np.abs(added_to[1.0]).max() < 0.1 * np.abs(added_to[1e-3]).max()  # it has all that the network would make
+    silent = jax.tree.map(jnp.zeros_like, variables)
+    silent["params"]["conv_post"]["bias"] = silent["params"]["conv_post"]["bias"].at[:9].set(-40.0)
+    silent["params"] = jax.tree.map(lambda x: x + 1e-9, silent["params"])  # no 0 / 0 in the weight norm
+    np.testing.assert_allclose(SRVocoder(config).apply(silent, mel, lr), lr, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [4, 12, 100])
+def test_refuses_sizes_of_the_inverse_stft_that_do_not_divide(size):
+    with pytest.raises(UserError, match=f"istft_size={size}"):
+        VocoderConfig(istft_size=size)
+
+
+def test_filter_is_scipys():
+    attenuation = 2.285 * 5 * np.pi * 1.2 + 7.95
+    expected = scipy.signal.firwin(12, 0.5, window=("kaiser", scipy.signal.kaiser_beta(attenuation)))
+    np.testing.assert_allclose(lowpass_filter(), expected, atol=1e-7)
+
+
+def direct_activation(x_BxNxC, alpha_C, beta_C):
+    """The definition, by zero stuffing and convolutions of all 12 taps, one channel as one example."""
+    taps = jnp.asarray(lowpass_filter())[:, None, None]
+
+    def convolve(x, stride):
+        return lax.conv_general_dilated(x, taps, (stride,), "VALID", dimension_numbers=("NWC", "WIO", "NWC"))
+
+    batch, samples, channels = x_BxNxC.shape
+    x = jnp.moveaxis(x_BxNxC, 2, 1).reshape(-1, samples, 1)
+    x = jnp.pad(x, ((0, 0), (5, 5), (0, 0)), mode="edge")
+    stuffed = jnp.pad(jnp.stack([x, jnp.zeros_like(x)], 2).reshape(len(x), -1, 1)[:, :-1], ((0, 0), (11, 11), (0, 0)))
+    up = 2 * convolve(stuffed, 1)[:, 15:-15].reshape(batch, channels, 2 * samples)
+    up += jnp.sin(up * jnp.exp(alpha_C)[:, None]) ** 2 / (jnp.exp(beta_C)[:, None] + 1e-9)
+    up = jnp.pad(up.reshape(-1, 2 * samples, 1), ((0, 0), (5, 6), (0, 0)), mode="edge")
+    return jnp.moveaxis(convolve(up, 2).reshape(batch, channels, samples), 1, 2)
+
+
+@pytest.mark.parametrize("samples", [3, 64, 1001])
+def test_activation_and_its_gradient_match_the_definition(samples):
+    rng = np.random.default_rng(0)
+    x, weight = (jnp.asarray(3 * rng.standard_normal((2, samples, 5)), jnp.float32) for _ in range(2))
+    alpha, beta = (jnp.asarray(0.5 * rng.standard_normal(5), jnp.float32) for _ in range(2))
+    for ours, expected in zip(
+        *(
+            jax.jit(jax.value_and_grad(lambda *args, f=f: jnp.sum(f(*args) * weight), (0, 1, 2)))(x, alpha, beta)[1]
+            for f in (antialiased_snake_beta, direct_activation)
+        ),
+        strict=True,
+    ):
+        assert_parity(ours, np.asarray(expected))
+    assert_parity(antialiased_snake_beta(x, alpha, beta), np.asarray(direct_activation(x, alpha, beta)))
+
+
+def test_activation_of_a_constant_is_constant():
+    """Replicated, not zero, edges: a constant stays one up to both ends."""
+    out = antialiased_snake_beta(jnp.full((1, 20, 1), 0.7), jnp.zeros(1), jnp.zeros(1))
+    np.testing.assert_allclose(out, 0.7 + np.sin(0.7) ** 2, rtol=1e-5)
+
+
+def test_activation_gradient_keeps_types():
+    x = jnp.ones((1, 8, 2), jnp.bfloat16)
+    grads = jax.grad(lambda *args: antialiased_snake_beta(*args).astype(jnp.float32).sum(), (0, 1, 2))(
+        x, jnp.zeros(2), jnp.zeros(2)
+    )
+    assert [grad.dtype for grad in grads] == [jnp.bfloat16, jnp.float32, jnp.float32]
+
+
+@pytest.mark.parametrize("module", [WeightNormConv(6, 3, dilation=2), WeightNormUpsample(6, 4)])
+def test_weight_norm_starts_as_its_own_norm_and_ignores_the_scale_of_v(module):
+    x = jax.random.normal(jax.random.key(0), (1, 16, 5))
+    params = module.init(jax.random.key(1), x)["params"]
+    scaled = {**params, "v": 3 * params["v"]}
+    out = module.apply({"params": params}, x)
+    np.testing.assert_allclose(module.apply({"params": scaled}, x), out, atol=1e-5)
+    axes = (0, 1) if isinstance(module, WeightNormConv) else (0, 2)
+    np.testing.assert_allclose(params["g"], np.sqrt(np.sum(np.square(params["v"]), axes)), rtol=1e-5)
+
+
+def test_upsampling_is_the_transposed_convolution():
+    module, rate = WeightNormUpsample(3, 4), 4
+    x = jax.random.normal(jax.random.key(0), (2, 10, 5))
+    params = module.init(jax.random.key(1), x)["params"]
+    expected = np.zeros((2, 10 * rate + rate, 3))
+    for n in range(10):
+        for k in range(2 * rate):
+            expected[:, n * rate + k] += np.asarray(x[:, n] @ params["v"][k])
+    assert_parity(module.apply({"params": params}, x), expected[:, rate // 2 : -rate // 2])
+
+
+@pytest.mark.parametrize("istft_size", [0, 16])
+def test_a_vocoder_of_the_mel_alone_does_not_hear_the_waveform(istft_size):
+    config = VocoderConfig(
+        mel_bins=8, channels=8, rates=(2,), kernels=(3,), dilations=(1,), istft_size=istft_size, lr_conditioned=False
+    )
+    rng = np.random.default_rng(0)
+    mel, lr = rng.normal(size=(1, 4, 8)), rng.normal(size=(2, 1, 4 * config.hop))
+    variables = SRVocoder(config).init(jax.random.key(0), mel, lr[0])
+    assert "lr_branch" not in variables["params"]
+    one, other = (SRVocoder(config).apply(variables, mel, waveform) for waveform in lr)
+    assert one.shape == lr[0].shape and np.abs(one).max() > 0
+    np.testing.assert_array_equal(one, other)
+
+
+def test_missing_is_what_the_low_resolution_waveform_lacks():
+    noise = np.random.default_rng(0).normal(size=48_000).astype(np.float32)
+    low = scipy.signal.sosfiltfilt(scipy.signal.cheby1(8, 0.1, 6000 / 24_000, output="sos"), noise).astype(np.float32)
+    edge = 360
+    full = np.abs(front_end.stft(jnp.pad(noise, (edge, edge))[None], 960, 240))
+    share = np.asarray(missing(jnp.log(jnp.sqrt(jnp.mean(full**2))) * jnp.ones_like(full), jnp.asarray(low)[None]))
+    hz = np.fft.rfftfreq(960, 1 / 48_000)
+    assert share.shape == (1, 200, 481)
+    assert share[0, 2:-2][:, hz < 5800].mean() < 0.02
+    assert share[0, :, hz > 7000].min() > 0.99
+    assert not np.any(np.isnan(missing(jnp.full_like(full, -200.0), jnp.zeros((1, 48_000)))))
+
+
+def test_folded_weight_norm_makes_the_same_output():
+    arrays, params = golden("sr_vocoder_tiny"), synthetic_params(vocoder_names(VOCODER_TINY))
+    folded = fold_weight_norm(params)
+    assert not {"v", "g"} & {key.key for path, _ in jax.tree.leaves_with_path(folded) for key in path}
+    out = jax.jit(SRVocoder(VOCODER_TINY).apply)({"params": folded}, arrays["mel"], arrays["lr_audio"])
+    assert_parity(out, arrays["out"])

@@ -1,0 +1,53 @@
+"""Every stage traces at the sizes that no other test trains: nothing is compiled, no parameter is held."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flashsr_jax.audio import HOP
+from flashsr_jax.audio.lowpass import LowpassFilter, filter_arrays
+from flashsr_jax.errors import UserError
+from flashsr_jax.train.loop import STAGES
+
+from helpers.configs import get_config
+
+
+@pytest.mark.parametrize("preset", ["small", "base"])
+def test_all_stages_trace(preset):
+    key = jax.random.key(0)
+    frozen = {"scale_factor": jax.ShapeDtypeStruct((), jnp.float32)}
+    for stage in ("vae", "regression", "teacher", "student", "vocoder"):
+        config = get_config(stage, preset)
+        if stage == "student":
+            config.fake_score = "separate"
+        if stage == "vocoder":
+            config.mel_source = "student"
+        samples = config.data.window_frames * HOP
+        one = {
+            "filter": filter_arrays(LowpassFilter("bessel", 10, 4000.0)),
+            "cutoff_hz": np.float32(4000),
+            "bandwidth_hz": np.float32(24000),
+        }
+        batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((2, *np.shape(x)), jnp.asarray(x).dtype), one)
+        batch["hr"] = jax.ShapeDtypeStruct((2, samples), jnp.float32)
+        state = jax.eval_shape(functools.partial(STAGES[stage].init, config), frozen, key)
+        after, metrics = jax.eval_shape(functools.partial(STAGES[stage].train_step, config), state, frozen, batch, key)
+        assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
+        assert all(value.shape == () for value in metrics.values())
+        assert all(leaf.dtype != jnp.bfloat16 for leaf in jax.tree.leaves(after.params))
+        frozen[stage] = state.weights[stage]
+
+
+def test_fine_tuning_starts_every_stage_from_published_or_shipped_weights():
+    for stage in STAGES:
+        for preset, weights in (("base", "official.safetensors"), ("small", "small")):
+            config, from_nothing = get_config("finetune", f"{stage},{preset}"), get_config(stage, preset)
+            assert config.stage == stage and config.model == from_nothing.model and config.init_from == weights
+            assert all(config.get(name, weights) == weights for name in ("vae_from", "vocoder_from"))
+            assert config.optimizer[stage].lr <= from_nothing.optimizer[stage].lr and config.steps <= from_nothing.steps
+    for mistake in ("", "decoder", "vae,tiny"):
+        with pytest.raises(UserError, match="choose a stage of vocoder, vae, .*, and after a comma base or small"):
+            get_config("finetune", mistake)

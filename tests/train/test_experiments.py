@@ -1,0 +1,198 @@
+"""Experiments by command line: fine-tuning imported weights, the paper's ablations, runs listed and repeated."""
+
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flashsr_jax.cli import main as flashsr
+from flashsr_jax.errors import UserError
+from flashsr_jax.exchange.names import checkpoint_names
+from flashsr_jax.exchange.published import FILES, import_published
+from flashsr_jax.exchange.torch_files import save_torch
+from flashsr_jax.runs.checkpoint import load_parameters, load_weights
+from flashsr_jax.train import finished
+from flashsr_jax.train.frozen import model_of
+from flashsr_jax.weights.store import load_weights as load_file
+
+from helpers import micro
+from helpers.training import ROOT, assert_same_checkpoint, finish, logged, run
+
+FINETUNED = ("vocoder", "vae", "regression", "teacher", "student")
+ABLATIONS = {  # as docs/training.md gives them
+    "distill": ("student", "--config.losses.adversarial=0,0,0,0 --config.losses.dmd=0,0,0,0"),
+    "adversarial": ("student", "--config.losses.dmd=0,0,0,0"),
+    "mel_only": ("vocoder", "--config.model.vocoder.lr_conditioned=False"),
+}
+
+
+@pytest.fixture(scope="module")
+def official(tmp_path_factory) -> Path:
+    """Published checkpoints of micro size, imported."""
+    folder, rng = tmp_path_factory.mktemp("official"), np.random.default_rng(0)
+    config = model_of(micro.get_config("finetune:vae"))
+    for network, names in checkpoint_names(config).items():
+        tensors = {
+            name.torch: rng.standard_normal(name.shape, np.float32) / np.sqrt(max(np.prod(name.shape[1:]), 1))
+            if len(name.shape) > 1 and not name.torch.endswith("weight_g")
+            else np.ones(name.shape, np.float32) / 2
+            for name in names
+        }
+        save_torch(folder / f"{FILES[network]}.pth", tensors)
+    import_published(sorted(folder.glob("*.pth")), folder / "official.safetensors", config=config)
+    return folder / "official.safetensors"
+
+
+@pytest.fixture(scope="module")
+def finetuned(official, dataset, tmp_path_factory) -> Path:
+    """Every stage, two steps from the imported weights."""
+    folder = tmp_path_factory.mktemp("finetuned")
+    for stage in FINETUNED:
+        config = micro.get_config(f"finetune:{stage}")
+        given = [name for name in ("init_from", "vae_from", "vocoder_from") if name in config]
+        options = [f"--config.{name}={official}" for name in given]
+        options += [f"--config.optimizer.{stage}.warmup_steps=0", "--config.steps=2"]
+        if stage == "student":
+            options.append(f"--config.teacher_from={folder / 'teacher'}")
+        code, stderr = run(f"finetune:{stage}", folder / stage, dataset, *options)
+        assert code == 0, stderr
+    return folder
+
+
+def leaves(tree, prefix=""):
+    for name, node in tree.items():
+        yield from leaves(node, f"{prefix}{name}/") if isinstance(node, dict) else [(prefix + name, np.asarray(node))]
+
+
+def test_every_stage_goes_on_from_imported_weights(official, finetuned):
+    for stage in FINETUNED:
+        network = stage if stage in ("vae", "vocoder") else "unet"
+        before = dict(leaves(load_file(official).params[network]))
+        after = dict(leaves(load_parameters(finetuned / stage, "run")[0][stage]))
+        assert before.keys() == after.keys()
+        changes = {name: np.abs(after[name] - before[name]).max() for name in before}
+        assert 0 < max(changes.values()) < 1e-3, "two steps at a small rate, from there"
+        assert logged(finetuned / stage)[-1]["kind"] == "eval"
+        if stage == "vae":
+            kept = [name.startswith(("encoder/", "quant_conv/")) for name in before]
+            assert any(kept) and not all(kept)
+            assert [change == 0 for change in changes.values()] == kept
+
+
+def test_fine_tuned_networks_fit_the_published_ones(official, finetuned, tmp_path):
+    """The decoder alone was trained: the latents' scale is the published one, and the U-Net goes on fitting."""
+    out = tmp_path / "model.safetensors"
+    parts = ["--vae", finetuned / "vae", "--unet", official, "--vocoder", finetuned / "vocoder"]
+    assert flashsr(["weights", "pack", *map(str, parts), "-o", str(out)]) == 0
+    assert load_file(out).params["scale_factor"] == pytest.approx(0.3342, rel=1e-6)
+    assert flashsr(["weights", "export", str(out), "--to", "torch", "-o", str(tmp_path / "torch")]) == 0
+
+
+def test_an_encoder_can_only_be_kept_where_there_is_one(dataset, tmp_path):
+    code, stderr = run("vae", tmp_path, dataset, "--config.train_encoder=False")
+    assert code == 1 and "set config.init_from" in stderr.strip().splitlines()[-1]
+    code, stderr = run("finetune:decoder", tmp_path, dataset)
+    assert code == 1 and "choose a stage of vocoder, vae" in stderr and "Traceback" not in stderr
+    code, stderr = finish([sys.executable, "-m", "flashsr_jax.main", "--config", "none.py", "--workdir", str(tmp_path)])
+    assert code == 1 and "No such file or directory: 'none.py'" in stderr and "Traceback" not in stderr
+
+
+@pytest.fixture(scope="module")
+def ablations(runs, dataset, tmp_path_factory) -> Path:
+    """A folder of runs: those of all stages, and the ablations."""
+    folder = tmp_path_factory.mktemp("ablations")
+    for stage, path in runs.items():
+        shutil.copytree(path, folder / stage, ignore=shutil.ignore_patterns("checkpoints", "tensorboard"))
+    sources = [f"--config.vae_from={runs['vae']}", f"--config.teacher_from={runs['teacher']}"]
+    for name, (stage, changes) in ABLATIONS.items():
+        options = [*changes.split(), "--config.steps=4", *(sources if stage == "student" else [])]
+        code, stderr = run(stage, folder / name, dataset, *options)
+        assert code == 0, stderr
+    return folder
+
+
+def test_the_papers_ablations_are_short_overrides(ablations):
+    terms = {name: set(logged(ablations / name)[-2]) for name in ("distill", "adversarial")}
+    assert "distill" in terms["distill"] and not {"adversarial", "dmd", "head"} & terms["distill"]
+    assert {"distill", "adversarial", "head"} <= terms["adversarial"] and "dmd" not in terms["adversarial"]
+    weights = load_weights(ablations / "mel_only", "run")[0]["vocoder"]
+    assert "lr_branch" not in weights and "conv_pre" in weights
+    manual = (ROOT / "docs" / "training.md").read_text()
+    assert all(changes in manual for _, changes in ABLATIONS.values())
+
+
+def test_runs_are_listed_with_their_scores_and_what_sets_them_apart(ablations, capsys):
+    assert flashsr(["runs", str(ablations), "--json"]) == 0
+    listed = {run["name"]: run for run in json.loads(capsys.readouterr().out)}
+    assert listed.keys() == {path.name for path in ablations.iterdir()}
+    for name, (stage, metric) in {
+        "mel_only": ("vocoder", "lsd"),
+        "vocoder": ("vocoder", "lsd"),
+        "distill": ("student", "mel_l1"),
+        "teacher": ("teacher", "velocity_mse"),
+    }.items():
+        scores = [line for line in logged(ablations / name) if line["kind"] == "eval"]
+        assert (listed[name]["stage"], listed[name]["metric"]) == (stage, metric)
+        assert listed[name]["best"][metric] == min(line[metric] for line in scores)
+        assert listed[name]["step"] == listed[name]["steps"] == scores[-1]["step"]
+    assert listed["adversarial"]["differs_in"] == {}  # between the other two
+    assert listed["distill"]["differs_in"] == {"losses.adversarial": [0, 0, 0, 0]}
+    assert flashsr(["runs", str(ablations)]) == 0
+    table = capsys.readouterr().out
+    assert re.search(r"^mel_only +4/4 +[0-9.]+\* ", table, re.MULTILINE)
+    assert re.search(r"^vocoder +12/12 .* model.vocoder.lr_conditioned=True", table, re.MULTILINE)
+    assert flashsr(["runs", str(ROOT / "configs")]) == 1
+    assert "no training run there or below" in capsys.readouterr().err
+
+
+def test_the_folder_of_a_run_alone_makes_it_again(runs, tmp_path):
+    """Bit for bit, on the same machine; the folder says with which code, packages, devices, data and networks."""
+    shutil.copy(runs["vae"] / "config.json", tmp_path / "config.json")
+    program = [sys.executable, "-m", "flashsr_jax.main", "--config", str(tmp_path / "config.json")]
+    code, stderr = finish([*program, "--workdir", str(tmp_path / "again")])
+    assert code == 0, stderr
+    assert_same_checkpoint(runs["vae"], tmp_path / "again", 12)
+    starts = [json.loads((folder / "provenance.jsonl").read_text()) for folder in (runs["vae"], tmp_path / "again")]
+    for start in starts:
+        assert start["step"] == 0 and start.pop("time") and start.pop("command")
+    assert starts[0] == starts[1]
+    assert starts[0]["seed"] == 0 and len(starts[0]["manifests"]["data"]) == 64
+    assert starts[0]["networks"].keys() == {"vocoder"} and starts[0]["packages"]["jax"]
+    if (ROOT / ".git").exists():
+        assert len(starts[0]["code"]["commit"]) == 40
+        patch = starts[0]["code"]["patch"]
+        assert patch is None or (runs["vae"] / patch).read_text() == (tmp_path / "again" / patch).read_text()
+
+
+def test_what_a_resumed_run_changes_is_kept_and_said(runs, dataset, tmp_path):
+    shutil.copytree(runs["vae"], tmp_path / "vae")
+    shutil.copytree(dataset, tmp_path / "other")
+    with (tmp_path / "other" / "manifest.csv").open("a") as manifest:
+        manifest.write("\n")
+    options = ["--config.steps=13", f"--config.vocoder_from={runs['vocoder']}"]
+    code, stderr = run("vae", tmp_path / "vae", tmp_path / "other", *options)
+    assert code == 0 and "goes on with another data than before" in stderr, stderr
+    first, second = map(json.loads, (tmp_path / "vae" / "provenance.jsonl").read_text().splitlines())
+    assert second["step"] == 12 and second["manifests"] != first["manifests"]
+    assert second["changes"]["steps"] == [12, 13] and second["changes"].keys() == {"steps", "data.dir"}
+
+
+def test_a_configuration_of_another_version_or_of_something_else_is_one_line(tmp_path):
+    fields = json.loads(micro.get_config("vae").to_json())
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(fields))
+    assert finished.get_config(path) == micro.get_config("vae")
+    del fields["max_skipped_steps"], fields["data"]["order"]
+    path.write_text(json.dumps(fields))
+    with pytest.raises(UserError, match="has no data.order, max_skipped_steps: another version wrote it; check out"):
+        finished.get_config(path)
+    for content in ("[]", "{", "{}"):
+        path.write_text(content)
+        with pytest.raises(UserError, match="is not the configuration of a run"):
+            finished.get_config(path)
+    with pytest.raises(UserError, match="No such file"):
+        finished.get_config(tmp_path / "none.json")

@@ -1,0 +1,210 @@
+"""Every loss against float64 numpy or closed forms, its gradient against finite differences or formulas."""
+
+import jax
+import jax.numpy as jnp
+import librosa
+import numpy as np
+import pytest
+
+from flashsr_jax.train import losses
+
+RNG = np.random.default_rng(0)
+SHAPE = (3, 4, 5, 2)
+A, B, C = (RNG.standard_normal(SHAPE).astype(np.float32) for _ in range(3))
+AXES = (1, 2, 3)
+
+
+def check_gradient(function, x, step=1e-3, directions=4):
+    """jax.grad of sum(function(x)) against central differences of the same function along random directions."""
+    gradient = np.asarray(jax.grad(lambda x: jnp.sum(function(x)))(x), np.float64)
+    for _ in range(directions):
+        direction = (step * (RNG.standard_normal(x.shape) + np.sign(gradient))).astype(np.float32)
+        above, below = (np.asarray(function(x + sign * direction), np.float64).sum() for sign in (1, -1))
+        assert np.sum(gradient * direction) == pytest.approx((above - below) / 2, rel=2e-2)
+
+
+def test_weighted_mean_ignores_rejected_examples():
+    assert losses.weighted_mean(jnp.array([1.0, 5.0, 3.0]), jnp.array([1.0, 0.0, 1.0])) == 2.0
+    assert losses.weighted_mean(jnp.array([1.0, 5.0]), jnp.zeros(2)) == 0.0
+
+
+def test_l1_and_l2():
+    difference = A.astype(np.float64) - B
+    np.testing.assert_allclose(losses.l1(A, B), np.abs(difference).mean(AXES), rtol=1e-6)
+    np.testing.assert_allclose(losses.l2(A, B), (difference**2).mean(AXES), rtol=1e-6)
+    gradient = jax.grad(lambda a: jnp.sum(losses.l2(a, B)))(A)
+    np.testing.assert_allclose(gradient, 2 * difference / np.prod(SHAPE[1:]), rtol=1e-5)
+    gradient = jax.grad(lambda a: jnp.sum(losses.l1(a, B)))(A)
+    np.testing.assert_allclose(gradient, np.sign(difference) / np.prod(SHAPE[1:]), rtol=1e-6)
+
+
+def test_losses_are_float32_whatever_the_compute_type():
+    assert losses.l2(A.astype(jnp.bfloat16), B.astype(jnp.bfloat16)).dtype == jnp.float32
+
+
+def test_kl_divergence():
+    mean, logvar = A.astype(np.float64), B.astype(np.float64)
+    expected = (0.5 * (mean**2 + np.exp(logvar) - 1 - logvar)).mean(AXES)
+    np.testing.assert_allclose(losses.kl_divergence(A, B), expected, rtol=1e-6)
+    np.testing.assert_array_equal(losses.kl_divergence(jnp.zeros(SHAPE), jnp.zeros(SHAPE)), np.zeros(3))
+    gradient = jax.grad(lambda logvar: jnp.sum(losses.kl_divergence(A, logvar)))(B)
+    np.testing.assert_allclose(gradient, 0.5 * (np.exp(logvar) - 1) / np.prod(SHAPE[1:]), rtol=1e-4, atol=1e-7)
+
+
+def test_distribution_matching_pushes_from_the_fake_score_to_the_real_one():
+    z_hat, z_real, z_fake = (x.astype(np.float64) for x in (A, B, C))
+    weight = 1 / np.abs(z_hat - z_real).mean(AXES, keepdims=True)
+    value, gradient = jax.value_and_grad(lambda z: jnp.sum(losses.distribution_matching(z, B, C)))(A)
+    # The value is half the mean square of the push; the gradient is minus the push: nothing flows into the target.
+    push = weight * (z_real - z_fake)
+    np.testing.assert_allclose(value, (0.5 * (push**2).mean(AXES)).sum(), rtol=1e-5)
+    np.testing.assert_allclose(gradient, -push / np.prod(SHAPE[1:]), rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", ["lsgan", "hinge"])
+def test_adversarial_losses(kind):
+    real, fake = [A, 2 * B], [C, A - 1]
+    expected_generator, expected_discriminator = np.zeros(3), np.zeros(3)
+    for r, f in zip(real, fake, strict=True):
+        r, f = r.astype(np.float64), f.astype(np.float64)
+        if kind == "lsgan":
+            expected_generator += ((f - 1) ** 2).mean(AXES) / 2
+            expected_discriminator += (((r - 1) ** 2).mean(AXES) + (f**2).mean(AXES)) / 2
+        else:
+            expected_generator += -f.mean(AXES) / 2
+            expected_discriminator += (np.maximum(1 - r, 0).mean(AXES) + np.maximum(1 + f, 0).mean(AXES)) / 2
+    np.testing.assert_allclose(losses.adversarial_generator(fake, kind), expected_generator, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        losses.adversarial_discriminator(real, fake, kind), expected_discriminator, rtol=1e-5, atol=1e-6
+    )
+    check_gradient(lambda f: losses.adversarial_generator([f], kind), C)
+    check_gradient(lambda f: losses.adversarial_discriminator([A], [f], kind), C)
+
+
+def test_feature_matching_leaves_the_real_features_alone():
+    expected = (np.abs(A - B).mean(AXES) + np.abs(B - C).mean(AXES) + np.abs(A - C).mean(AXES)) / 3
+    np.testing.assert_allclose(losses.feature_matching([[A, B], [A]], [[B, C], [C]]), expected, rtol=1e-5)
+    gradient = jax.grad(lambda real: jnp.sum(losses.feature_matching([[real]], [[B]])))(A)
+    np.testing.assert_array_equal(gradient, np.zeros(SHAPE))
+    check_gradient(lambda fake: losses.feature_matching([[A]], [[fake]]), B)
+
+
+def reference_mel(x, window, hop, pad, bins, fmin):
+    """Mel magnitudes by scipy-free float64 numpy, frame by frame."""
+    padded = np.pad(x.astype(np.float64), (pad, pad), mode="reflect")
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)
+    frames = [np.abs(np.fft.rfft(padded[i : i + window] * hann)) for i in range(0, len(padded) - window + 1, hop)]
+    return np.stack(frames) @ librosa.filters.mel(sr=48000, n_fft=window, n_mels=bins, fmin=fmin, fmax=24000).T
+
+
+def test_mel_l1():
+    x, y = (0.1 * RNG.standard_normal((2, 9600)).astype(np.float32) for _ in range(2))
+    expected = [
+        np.abs(
+            np.log(np.maximum(reference_mel(a, 2048, 480, 784, 64, 20), 1e-5))
+            - np.log(np.maximum(reference_mel(b, 2048, 480, 784, 64, 20), 1e-5))
+        ).mean()
+        for a, b in zip(x, y, strict=True)
+    ]
+    np.testing.assert_allclose(losses.mel_l1(x, y, 64), expected, rtol=1e-4)
+    np.testing.assert_array_equal(losses.mel_l1(x, x, 64), np.zeros(2))
+    check_gradient(lambda x: losses.mel_l1(x, y, 64), x, step=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:Empty filters")
+def test_multi_scale_mel_l1():
+    x, y = (0.1 * RNG.standard_normal((2, 4800)).astype(np.float32) for _ in range(2))
+    expected = np.zeros(2)
+    for window in (32, 64, 128, 256, 512, 1024, 2048):
+        for i in range(2):
+            a, b = (reference_mel(z[i], window, window // 4, window // 2, window * 5 // 32, 0) for z in (x, y))
+            expected[i] += np.abs(np.log10(np.maximum(a, 1e-5)) - np.log10(np.maximum(b, 1e-5))).mean()
+    np.testing.assert_allclose(losses.multi_scale_mel_l1(x, y), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("loss", [lambda a, b: losses.mel_l1(a, b, 64), losses.multi_scale_mel_l1])
+def test_spectral_losses_have_finite_gradients_on_silence(loss):
+    silence, noise = np.zeros((1, 4800), np.float32), RNG.standard_normal((1, 4800)).astype(np.float32)
+    assert np.isfinite(jax.grad(lambda x: jnp.sum(loss(x, noise)))(silence)).all()
+
+
+def test_mel_errors_above_the_cutoff():
+    target = np.zeros((2, 3, 256), np.float32)
+    estimate = target.copy()
+    centres = librosa.mel_frequencies(258, fmin=20, fmax=24000)[1:-1]
+    estimate[:, :, centres < 4000] = 1.0
+    errors = losses.mel_errors(estimate, target, jnp.array([4000.0, 100.0]))
+    below = (centres < 4000).sum()
+    np.testing.assert_allclose(errors["mel_l1"], [below / 256] * 2, rtol=1e-6)
+    np.testing.assert_allclose(
+        errors["mel_l1_hf"], [0.0, ((centres < 4000) & (centres >= 100)).sum() / (centres >= 100).sum()], rtol=1e-6
+    )
+
+
+def test_weights_of_bands():
+    """Nothing over the recording's own bandwidth, `high_band` over the cutoff, 1 under it."""
+    weight = np.asarray(losses.band_weights(256, jnp.array([4000.0, 8000.0]), jnp.array([24_000.0, 16_000.0]), 3.0))
+    centres = librosa.mel_frequencies(258, fmin=20, fmax=24_000)[1:-1]
+    assert weight.shape == (2, 1, 256)
+    np.testing.assert_array_equal(weight[0, 0], np.where(centres < 4000, 1, 3))
+    np.testing.assert_array_equal(weight[1, 0], np.where(centres < 8000, 1, np.where(centres < 16_000, 3, 0)))
+    weighted = losses.l1(A, B, weight[:, :, :5, None][[0, 1, 0]])
+    np.testing.assert_allclose(weighted, losses.l1(A, B), rtol=1e-6)  # equal weights change nothing
+    only_first = np.array([1.0, 0, 0, 0, 0])[:, None]
+    np.testing.assert_allclose(losses.l2(A, B, only_first), losses.l2(A[:, :, :1], B[:, :, :1]), rtol=1e-6)
+    np.testing.assert_array_equal(losses.l1(A, B, jnp.zeros(1)), 0)
+
+
+def test_weights_of_loudness():
+    """The second half of the lower band is 20 dB under the first; the upper band is steady."""
+    amplitude = np.ones((1, 8, 6))
+    amplitude[:, 4:, :3] = 0.1
+    mel = np.log(amplitude).astype(np.float32)
+    weight = np.asarray(losses.loudness_weights(mel, (4, 2), 0.5))
+    assert weight.shape == (1, 4, 2, 1)
+    loud, quiet = np.array([1.0, np.sqrt(0.1)]) / np.mean([1.0, np.sqrt(0.1)])
+    np.testing.assert_allclose(weight[0, :, 0, 0], [loud, loud, quiet, quiet], rtol=1e-5)
+    np.testing.assert_allclose(weight[0, :, 1, 0], 1.0, rtol=1e-6)
+    np.testing.assert_allclose(losses.loudness_weights(mel + 3.0, (4, 2), 0.5), weight, rtol=1e-5)
+    np.testing.assert_array_equal(losses.loudness_weights(mel, (4, 2), 0.0), 1.0)
+
+
+def test_multi_resolution_stft_l1():
+    x, y = (RNG.standard_normal((2, 6000)).astype(np.float32) for _ in range(2))
+    expected = np.zeros(2)
+    for size in (512, 1024, 2048):
+        logs = [np.log(np.abs(librosa.stft(s, n_fft=size, hop_length=size // 4, pad_mode="reflect"))) for s in (x, y)]
+        expected += np.abs(logs[0] - logs[1]).mean(axis=(1, 2)) / 3
+    np.testing.assert_allclose(losses.multi_resolution_stft_l1(x, y), expected, rtol=1e-4)
+    np.testing.assert_allclose(losses.multi_resolution_stft_l1(0.5 * x, x), np.log(2), rtol=1e-3)
+    assert np.isfinite(jax.grad(lambda x: jnp.sum(losses.multi_resolution_stft_l1(x, y)))(jnp.zeros_like(x))).all()
+
+
+def test_band_power_l1():
+    rng = np.random.default_rng(3)
+    x, y = (0.1 * rng.standard_normal((2, 9600)).astype(np.float32) for _ in range(2))
+
+    def log_power(signal, window, bands):
+        padded = np.pad(signal.astype(np.float64), window // 2, mode="reflect")
+        starts = range(0, len(padded) - window + 1, window // 4)
+        hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)
+        power = np.abs(np.fft.rfft([padded[start : start + window] * hann for start in starts])) ** 2
+        bank = librosa.filters.mel(sr=48_000, n_fft=window, n_mels=bands, fmin=0.0, fmax=24_000)
+        return 0.5 * np.log(np.maximum(power @ bank.T.astype(np.float64), 1e-5))
+
+    expected = [
+        np.mean([np.abs(log_power(a, w, n) - log_power(b, w, n)).mean() for w, n in losses.POWER_BANDS.items()])
+        for a, b in zip(x, y, strict=True)
+    ]
+    np.testing.assert_allclose(losses.band_power_l1(x, y), expected, rtol=1e-3)
+    np.testing.assert_allclose(losses.band_power_l1(0.5 * x, x), np.log(2), rtol=1e-3)
+    assert np.isfinite(jax.grad(lambda x: jnp.sum(losses.band_power_l1(x, y)))(jnp.zeros_like(x))).all()
+
+
+def test_band_power_is_fairer_to_another_noise_than_to_a_softer_one():
+    """Two noises of one spectrum are alike in band power; bin by bin they are not."""
+    rng = np.random.default_rng(4)
+    x, y = (0.1 * rng.standard_normal((1, 48_000)).astype(np.float32) for _ in range(2))
+    softer = 0.6 * x
+    assert losses.band_power_l1(y, x)[0] < 0.75 * losses.band_power_l1(softer, x)[0]
+    assert losses.multi_resolution_stft_l1(y, x)[0] > losses.multi_resolution_stft_l1(softer, x)[0]

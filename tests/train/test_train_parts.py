@@ -1,0 +1,144 @@
+"""Pieces of the training step, each against its definition: normalisation of batches, phases, EMA, starts, crops."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flashsr_jax.audio.front_end import denormalise
+from flashsr_jax.errors import UserError
+from flashsr_jax.train.batch import band_weights, prepare
+from flashsr_jax.train.optimisers import by_phase, learning_rate, make_optimizer, update_ema
+from flashsr_jax.train.stages import student
+from flashsr_jax.train.stages.vocoder import random_crops
+
+from helpers import micro
+
+RNG = np.random.default_rng(0)
+
+
+def test_windows_beyond_the_tanh_are_rescaled_and_silent_ones_rejected():
+    lr = (0.1 * RNG.standard_normal((3, 4800))).astype(np.float32)
+    hr = lr.copy()
+    hr[1, 100] = 50.0  # a click that the low-pass took away: far beyond the low resolution's peak
+    lr[2], hr[2] = 1e-6, 0.3
+    windows, counts = prepare({"hr": hr, "lr": lr})
+    assert counts == {"data/rescaled": 1, "data/rejected": 1}
+    np.testing.assert_array_equal(windows.weight, [1, 1, 0])
+    peaks = np.abs(np.asarray(windows.hr)).max(axis=1)
+    assert peaks[0] == pytest.approx(0.5, rel=1e-5) and peaks[1] == pytest.approx(0.99, rel=1e-5) and peaks[2] == 0
+    # Both waveforms alike: the way back is exact, and the low resolution keeps its ratio to the high one.
+    np.testing.assert_allclose(denormalise(windows.hr, windows.stats)[:2], hr[:2], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(denormalise(windows.lr, windows.stats)[:2], lr[:2], rtol=1e-3, atol=2e-5)
+
+
+def test_weights_of_latent_positions_are_those_of_their_bins():
+    config = micro.get_config("regression")  # 32 mel bins, a VAE of stride 2
+    config.losses.high_band = 3.0
+    batch = {"cutoff_hz": jnp.array([4000.0, 8000.0]), "bandwidth_hz": jnp.array([24_000.0, 12_000.0])}
+    mel, latent = band_weights(config, batch, 16)
+    assert mel.shape == (2, 1, 32) and latent.shape == (2, 1, 16, 1)
+    np.testing.assert_allclose(latent[:, 0, :, 0], np.asarray(mel)[:, 0].reshape(2, 16, 2).mean(axis=-1))
+    assert latent[0, 0, 0, 0] == 1 and latent[0, 0, -1, 0] == 3 and latent[1, 0, -1, 0] == 0
+
+
+def test_phases():
+    values, boundaries = (0.0, 0.1, 0.2, 0.3), (10, 20, 30)
+    steps = [0, 9, 10, 19, 20, 29, 30, 1000]
+    actual = [float(by_phase(values, boundaries, jnp.int32(step))) for step in steps]
+    np.testing.assert_allclose(actual, [0, 0, 0.1, 0.1, 0.2, 0.2, 0.3, 0.3], rtol=1e-6)
+    with pytest.raises(UserError, match="one boundary less"):
+        by_phase(values, (10, 20), jnp.int32(0))
+
+
+def test_learning_rate_warms_up_then_decays():
+    config = micro.get_config("vae").optimizer.vae
+    config.update(lr=1.0, warmup_steps=4, decay=0.5, decay_steps=10)
+    rate = learning_rate(config)
+    assert [float(rate(step)) for step in (0, 3, 4, 14)] == pytest.approx([0.25, 1.0, 1.0, 0.5])
+
+
+def test_gradients_are_clipped_by_their_global_norm():
+    config = micro.get_config("vae").optimizer.vae
+    config.update(lr=1.0, warmup_steps=0, clip_norm=1.0, weight_decay=0.0, betas=(0.0, 0.0))
+    optimizer = make_optimizer(config)
+    params = {"a": jnp.zeros(2)}
+    _, state = optimizer.update({"a": jnp.array([30.0, 40.0])}, optimizer.init(params), params)
+    np.testing.assert_allclose(state[1][0].mu["a"], [0.6, 0.8], rtol=1e-6)
+
+
+def test_muon_moves_every_direction_of_a_kernel_alike():
+    """The update's singular values are equal up to the five Newton-Schulz steps (0.7 to 1.2), its size is AdamW's."""
+    config = micro.get_config("vae").optimizer.vae
+    config.update(kind="muon", lr=0.1, warmup_steps=0, weight_decay=0.0)
+    optimizer = make_optimizer(config)
+    params = {"conv": {"kernel": jnp.zeros((3, 3, 4, 8)), "bias": jnp.zeros(8)}, "norm": {"scale": jnp.ones(8)}}
+    keys = jax.random.split(jax.random.key(0), 8)
+    steep = jnp.logspace(0, -2, 8)  # gradients of very different size by output channel
+    gradients = {
+        "conv": {"kernel": jax.random.normal(keys[0], (3, 3, 4, 8)) * steep, "bias": jnp.array([1.0, -2.0] * 4)},
+        "norm": {"scale": jnp.full(8, 1e-3)},
+    }
+    updates, _ = optimizer.update(gradients, optimizer.init(params), params)
+    matrix = np.asarray(updates["conv"]["kernel"]).reshape(36, 8)
+    singular = np.linalg.svd(matrix, compute_uv=False)
+    expected = 0.1 * 0.2 * np.sqrt(36)
+    assert 0.6 * expected < singular.min() and singular.max() < 1.3 * expected
+    assert np.sum(matrix * np.asarray(gradients["conv"]["kernel"]).reshape(36, 8)) < 0
+    # Adam's first step, here with Nesterov's momentum, has one size whatever the gradient's.
+    first = 0.1 * (0.9 / (1 - 0.9**2) * 0.1 + 1)
+    np.testing.assert_allclose(updates["conv"]["bias"], [-first, first] * 4, rtol=1e-3)
+    np.testing.assert_allclose(updates["norm"]["scale"], -first, rtol=1e-3)
+
+
+def test_an_unknown_optimizer_is_named():
+    config = micro.get_config("vae").optimizer.vae
+    config.update(kind="sgd")
+    with pytest.raises(UserError, match="kind='sgd'.*adamw, muon"):
+        make_optimizer(config)
+
+
+def test_ema_starts_fast():
+    first = update_ema(jnp.zeros(1), jnp.ones(1), jnp.int32(0), 0.999)
+    late = update_ema(jnp.zeros(1), jnp.ones(1), jnp.int32(10**6), 0.999)
+    np.testing.assert_allclose([first[0], late[0]], [0.9, 0.001], rtol=1e-4)
+
+
+def test_start_probabilities():
+    """K = 32: modes at 0, 8, 16, 24 of width exp(-d^2 / 0.5), weighted by phase."""
+    weights = [[0.0, 0.0, 0.5, 0.5], [0.4, 0.2, 0.2, 0.2]]
+    probabilities = student.start_probabilities(32, weights)
+    assert probabilities.shape == (2, 32)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1)
+    assert probabilities[0, :12].max() < 1e-6
+    inner = 1 + 2 * np.exp(-2) + 2 * np.exp(-8) + 2 * np.exp(-18)
+    assert probabilities[0, 16] == pytest.approx(0.5 / inner, rel=1e-6)
+    assert probabilities[1, 1] / probabilities[1, 0] == pytest.approx(np.exp(-2))
+    assert probabilities[1, :4].sum() == pytest.approx(0.4, abs=1e-6)
+
+
+def test_starts_are_drawn_from_the_phase_of_the_step():
+    config = micro.get_config("student")
+    config.teacher_steps, config.phases = 32, (100, 200, 300)
+    config.start_modes = ((0.0, 0.0, 0.5, 0.5),) * 3 + ((1.0, 0.0, 0.0, 0.0),)
+    keys = jax.random.split(jax.random.key(0), 500)
+    draw = jax.jit(jax.vmap(lambda key, step: student.sample_start(config, key, step), in_axes=(0, None)))
+    early, late = np.asarray(draw(keys, 0)), np.asarray(draw(keys, 300))
+    assert early.min() >= 13 and abs((early >= 20).mean() - 0.5) < 0.08
+    assert late.max() <= 3 and abs((late == 0).mean() - 1 / (1 + np.exp(-2) + np.exp(-8))) < 0.06
+
+
+def test_crops_of_mel_and_waveforms_are_the_same_stretch():
+    frames, hop = 10, 480
+    time = np.arange(frames * hop, dtype=np.float32)
+    hr = np.stack([time, time + 1e5])
+    mel = hr[:, ::hop, None] * np.ones(3, np.float32)
+    windows, _ = prepare({"hr": hr, "lr": hr})
+    windows = windows._replace(hr=jnp.asarray(hr), lr=jnp.asarray(-hr))
+    crops = [random_crops(jnp.asarray(mel), windows, 4, jax.random.key(i)) for i in range(20)]
+    for mel_crop, hr_crop, lr_crop in crops:
+        assert mel_crop.shape == (2, 4, 3) and hr_crop.shape == (2, 4 * hop)
+        np.testing.assert_array_equal(mel_crop[:, :, 0], hr_crop[:, ::hop])
+        np.testing.assert_array_equal(lr_crop, -hr_crop)
+    firsts = {float(hr_crop[0, 0]) // hop for _, hr_crop, _ in crops}
+    assert min(firsts) == 0 and max(firsts) == 6 and len(firsts) > 3

@@ -1,0 +1,113 @@
+"""The model that comes along: within its limits, and sound on signals whose right output is known."""
+
+import csv
+
+import numpy as np
+import pytest
+import soundfile as sf
+import soxr
+from safetensors import safe_open
+
+from flashsr_jax.audio import SAMPLE_RATE
+from flashsr_jax.audio.bandwidth import bandwidth
+from flashsr_jax.audio.lowpass import LowpassFilter, simulate_low_resolution
+from flashsr_jax.cli import main
+from flashsr_jax.evaluate import metrics
+from flashsr_jax.evaluate.references import wall
+from flashsr_jax.models.flops import preset_costs
+from flashsr_jax.models.presets import preset
+from flashsr_jax.runs.networks import load_network
+from flashsr_jax.upscale.model import load_model
+from flashsr_jax.upscale.stream import upscale
+from flashsr_jax.weights.shipped import SHIPPED
+
+from helpers import RECORDINGS
+
+CUTOFF_HZ = 4000.0
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_model("small")
+
+
+def held_out() -> list[str]:
+    with (RECORDINGS / "recordings.csv").open(newline="", encoding="utf-8") as lines:
+        return [row["path"] for row in csv.DictReader(lines) if row["split"] == "test"]
+
+
+def level_db(x: np.ndarray) -> float:
+    return 10 * np.log10(np.mean(np.square(x)) + 1e-20)
+
+
+def test_limits():
+    costs = preset_costs(preset("small")).values()
+    assert sum(cost.parameters for cost in costs) <= 12e6
+    assert sum(cost.flops for cost in costs) <= 20e9
+    assert SHIPPED["small"].stat().st_size <= 24e6
+    with safe_open(SHIPPED["small"], framework="np") as file:
+        types = {file.get_slice(name).get_dtype() for name in file.keys() if name != "scale_factor"}  # noqa: SIM118
+    assert types == {"BF16"}
+
+
+def test_its_networks_can_be_trained_on(model):
+    assert model.config == preset("small")
+    for name in ("vae", "unet", "vocoder"):
+        assert load_network("small", name, "--config.init_from").config == preset("small")
+
+
+def test_the_first_command_needs_no_weights(tmp_path):
+    time = np.arange(8000) / 8000
+    sf.write(tmp_path / "in.wav", 0.2 * np.sin(2 * np.pi * 440 * time), 8000)
+    assert main(["upscale", str(tmp_path / "in.wav"), "-o", str(tmp_path / "out.wav")]) == 0
+    y, sample_rate = sf.read(tmp_path / "out.wav")
+    assert (len(y), sample_rate) == (48_000, 48_000)
+
+
+@pytest.mark.parametrize("path", held_out())
+def test_held_out_recordings_come_nearer_to_the_original(model, path):
+    x, sample_rate = sf.read(RECORDINGS / path, dtype="float32", always_2d=True)
+    original = soxr.resample(x[:, 0], sample_rate, SAMPLE_RATE, "VHQ")[: 4 * SAMPLE_RATE]
+    low = simulate_low_resolution(original, LowpassFilter("cheby1", 8, CUTOFF_HZ))
+    output = upscale(model, low, SAMPLE_RATE)
+    assert metrics.lsd(original, output) < 0.7 * metrics.lsd(original, low)
+    assert metrics.lsd_lf(original, output, CUTOFF_HZ) < 0.4
+    # Against the input: the low-pass has a ripple of its own.
+    gains_db = [metrics.low_band_gain_db(original, x, CUTOFF_HZ) for x in (low, output)]
+    assert abs(gains_db[1] - gains_db[0]) < 0.1
+    assert metrics.time_offset(original, output, CUTOFF_HZ) == 0
+
+
+def test_silence_stays_silence(model):
+    """Digital silence, and the pauses of a recording at a usual level."""
+    assert np.abs(upscale(model, np.zeros(16_000), 8000)).max() < 1e-4
+    burst = np.random.default_rng(0).uniform(-0.3, 0.3, 48_000)
+    paused = upscale(model, np.concatenate([burst, np.zeros(96_000), burst]), 24_000)
+    pause = paused[int(2.2 * SAMPLE_RATE) : int(5.8 * SAMPLE_RATE)]
+    assert np.abs(pause).max() < 1e-4
+
+
+def test_a_tone_stays_a_tone(model):
+    time = np.arange(6 * 8000) / 8000
+    y = upscale(model, 0.3 * np.sin(2 * np.pi * 1000 * time), 8000)[SAMPLE_RATE:-SAMPLE_RATE]
+    power = np.abs(np.fft.rfft(y * np.hanning(len(y)))) ** 2
+    near = np.abs(np.fft.rfftfreq(len(y), 1 / SAMPLE_RATE) - 1000) < 50
+    assert 10 * np.log10(power[near].sum() / power[~near].sum()) > 40
+
+
+def test_white_noise_is_stationary(model):
+    x = 0.1 * np.random.default_rng(0).standard_normal(20 * 8000)
+    y = upscale(model, x, 8000)[SAMPLE_RATE:-SAMPLE_RATE]
+    high = np.fft.irfft(np.where(np.fft.rfftfreq(len(y), 1 / SAMPLE_RATE) > 5000, np.fft.rfft(y), 0), len(y))
+    levels = [level_db(high[start : start + SAMPLE_RATE // 2]) for start in range(0, len(high), SAMPLE_RATE // 2)]
+    assert np.ptp(levels) < 3
+
+
+def test_full_band_input_is_not_made_worse(model):
+    """Under the recording's own wall; over it the model may add what a codec took."""
+    for path in held_out():
+        x, sample_rate = sf.read(RECORDINGS / path, dtype="float32", always_2d=True)
+        original = soxr.resample(x[:, 0], sample_rate, SAMPLE_RATE, "VHQ")[: 4 * SAMPLE_RATE]
+        output = upscale(model, original, SAMPLE_RATE)
+        wall_hz = wall(bandwidth(original, SAMPLE_RATE))
+        assert metrics.all_metrics(original, output, CUTOFF_HZ, wall_hz)["lsd"] < 0.6, path

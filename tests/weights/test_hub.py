@@ -1,0 +1,100 @@
+"""--weights hf:OWNER/REPO against a server on this machine that answers as the hub does."""
+
+import http.server
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+
+from flashsr_jax.weights.store import save_weights
+
+from helpers.tiny_model import TINY, tiny_params
+
+COMMAND = str(Path(sys.executable).with_name("flashsr"))
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def hub(tmp_path):
+    """Environment of a client, and the requests so far; the server has me/tiny with a model.safetensors."""
+    save_weights(tmp_path / "model.safetensors", TINY, tiny_params())
+    data, requests = (tmp_path / "model.safetensors").read_bytes(), []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_HEAD(self):
+            self.answer(False)
+
+        def do_GET(self):
+            self.answer(True)
+
+        def answer(self, with_data):
+            requests.append(f"{self.command} {self.path}")
+            there = self.path == "/me/tiny/resolve/main/model.safetensors"
+            body = data if there else b"Entry not found"
+            self.send_response(200 if there else 404)
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("X-Repo-Commit", COMMIT)
+            self.send_header("ETag", '"abcdef"')
+            if not there:
+                self.send_header("X-Error-Code", "EntryNotFound" if "/me/tiny/" in self.path else "RepoNotFound")
+            self.end_headers()
+            if with_data:
+                self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    environment = os.environ | {
+        "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
+        "HF_HOME": str(tmp_path / "cache"),
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "NO_PROXY": "127.0.0.1",
+    }
+    yield environment, requests
+    server.shutdown()
+
+
+def upscale(tmp_path, environment, weights, out="out.wav"):
+    sf.write(tmp_path / "a.wav", np.random.default_rng(0).uniform(-0.1, 0.1, 4000), 8000)
+    command = [COMMAND, "upscale", "a.wav", "-o", out, "--weights", weights]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    return done.returncode, done.stderr.strip()
+
+
+def test_weights_are_fetched_once_and_kept(hub, tmp_path):
+    environment, requests = hub
+    code, err = upscale(tmp_path, environment, "hf:me/tiny")
+    assert code == 0, err
+    file = "GET /me/tiny/resolve/main/model.safetensors"
+    assert requests.count(file) == 1
+    code, err = upscale(tmp_path, environment, "hf:me/tiny/model.safetensors", "again.wav")
+    assert code == 0 and requests.count(file) == 1
+    code, err = upscale(tmp_path, environment | {"HF_HUB_OFFLINE": "1"}, "hf:me/tiny", "offline.wav")
+    assert code == 0, err
+    np.testing.assert_array_equal(sf.read(tmp_path / "out.wav")[0], sf.read(tmp_path / "offline.wav")[0])
+
+
+@pytest.mark.parametrize(
+    ("weights", "offline", "message"),
+    [
+        ("hf:me/tiny/other.safetensors", False, "hf:me/tiny/other.safetensors cannot be fetched: 404"),
+        ("hf:me/nothing", False, "hf:me/nothing cannot be fetched: 404"),
+        ("hf:me/tiny", True, "hf:me/tiny is not in the hub's cache, and the hub cannot be reached"),
+        ("hf:tiny", False, "hf:tiny: write hf:OWNER/REPO"),
+    ],
+)
+def test_what_cannot_be_fetched_is_one_line(hub, tmp_path, weights, offline, message):
+    environment = hub[0] | ({"HF_HUB_OFFLINE": "1"} if offline else {})
+    code, err = upscale(tmp_path, environment, weights)
+    assert code == 1 and err.splitlines()[-1].startswith(f"flashsr: {message}"), err
+    assert not (tmp_path / "out.wav").exists()
