@@ -16,7 +16,7 @@ import jax
 from absl import app, flags
 from ml_collections import config_flags
 
-from flashsr_jax.commands.plan import dry_run
+from flashsr_jax.cost.plan.dry_run import dry_run
 from flashsr_jax.devices import processes
 from flashsr_jax.devices.runtime import enable_compilation_cache
 from flashsr_jax.errors import UserError

@@ -10,10 +10,10 @@ import pytest
 from jax import lax
 from jax.sharding import AbstractMesh, AxisType
 
-from flashsr_jax.commands.plan import dry_run
 from flashsr_jax.cost.plan import placement
 from flashsr_jax.cost.plan.chips import CHIPS, gather_seconds, operation_seconds
 from flashsr_jax.cost.plan.compiled import compile_step, compiled_report, step_collectives
+from flashsr_jax.cost.plan.dry_run import dry_run
 from flashsr_jax.cost.plan.program import Scaled
 from flashsr_jax.cost.plan.run import KEY, Run, batch_shapes
 from flashsr_jax.devices import sharding

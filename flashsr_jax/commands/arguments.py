@@ -1,0 +1,91 @@
+"""Arguments that several words share: types of argparse, and groups of flags."""
+
+import argparse
+from collections.abc import Callable
+
+
+def command(commands, name: str, run: Callable, summary: str) -> argparse.ArgumentParser:
+    """A sub-command whose arguments are handled by `run(args) -> exit code`."""
+    parser = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def cutoff(text: str) -> float | None:
+    """An argparse type: a frequency in Hz; None for `auto`."""
+    if text == "auto":
+        return None
+    try:
+        hz = float(text)
+    except ValueError:
+        hz = 0.0
+    if not 500 <= hz < 24_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither auto nor a frequency from 500 to 24000 Hz")
+    return hz
+
+
+def decibels(text: str) -> float:
+    """An argparse type: a gain from -60 to 24 dB."""
+    try:
+        gain = float(text)
+    except ValueError:
+        gain = float("nan")
+    if not -60 <= gain <= 24:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a gain from -60 to 24 dB")
+    return gain
+
+
+def cutoffs(text: str) -> list[float]:
+    """An argparse type: frequencies in Hz, separated by commas."""
+    try:
+        cutoffs = [float(part) for part in text.split(",")]
+    except ValueError:
+        cutoffs = []
+    if not cutoffs or not all(100 <= hz < 24_000 for hz in cutoffs):
+        raise argparse.ArgumentTypeError(f"{text!r} are not frequencies from 100 to 24000 Hz, separated by commas")
+    return sorted(set(cutoffs))
+
+
+def named_folder(text: str) -> tuple[str, str]:
+    """An argparse type: NAME=DIR."""
+    name, _, folder = text.partition("=")
+    if not name or not folder:
+        raise argparse.ArgumentTypeError(f"{text!r}: write NAME=DIR")
+    return name, folder
+
+
+def integer(low: int, high: int) -> Callable[[str], int]:
+    """An argparse type: an integer from `low` to `high`."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = None
+        if value is None or not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text!r} is not an integer from {low} to {high}")
+        return value
+
+    return parse
+
+
+def add_weights(group) -> None:
+    group.add_argument(
+        "--weights",
+        default="small",
+        metavar="FILE",
+        help="a .safetensors file, or hf:OWNER/REPO (default: the model that comes along)",
+    )
+
+
+def add_computation(networks) -> None:
+    networks.add_argument(
+        "--steps", type=integer(1, 1000), default=1, metavar="N", help="evaluations of the diffusion model (default 1)"
+    )
+    networks.add_argument(
+        "--batch", type=integer(1, 1024), metavar="N", help="windows at once (default: 1 on a CPU, else 4)"
+    )
+    networks.add_argument("--device", choices=("cpu", "gpu", "tpu"), help="(default: the best there is)")
+    networks.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), default="float32", help="of the computation (default float32)"
+    )

@@ -1,0 +1,74 @@
+"""`flashsr upscale`: audio files to 48 kHz."""
+
+import argparse
+import sys
+
+from flashsr_jax.commands.arguments import add_computation, add_weights, command, cutoff, decibels, integer
+
+
+def add(commands) -> None:
+    """The word and its flags."""
+    upscale = command(commands, "upscale", run, "restore the high band of audio files: 48 kHz wav or flac out")
+    upscale.add_argument(
+        "inputs", nargs="+", metavar="IN", help="audio files, folders (with -r), patterns, or - for standard input"
+    )
+    upscale.add_argument(
+        "-o",
+        "--output",
+        metavar="OUT",
+        help="a file, a folder (several inputs, or a trailing /), or - (default: IN-48k.wav beside each input)",
+    )
+    upscale.add_argument("-r", "--recursive", action="store_true", help="upscale the audio files in folders, too")
+    upscale.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
+    upscale.add_argument("--format", choices=("wav", "flac"), help="of the outputs (default: by -o, else wav)")
+    upscale.add_argument(
+        "--bit-depth", choices=("16", "24", "float"), help="of the outputs (default 24; float where the input is)"
+    )
+    upscale.add_argument("--spectrogram", action="store_true", help="draw before and after beside each output")
+    upscale.add_argument("--json", action="store_true", help="a line of JSON for each file on standard output")
+
+    sound = upscale.add_argument_group("sound")
+    sound.add_argument(
+        "--cutoff", type=cutoff, default="auto", metavar="HZ", help="where the inputs end (default auto: detected)"
+    )
+    sound.add_argument("--lowpass", action="store_true", help="take away what the inputs have over the cutoff")
+    sound.add_argument("--keep-low-band", action="store_true", help="put the input's own band under the cutoff back")
+    sound.add_argument(
+        "--high-band-gain", type=decibels, default=0.0, metavar="DB", help="of what is over the cutoff (default 0)"
+    )
+    sound.add_argument(
+        "--seed", type=integer(0, 2**32 - 1), default=0, metavar="N", help="same seed, same output (default 0)"
+    )
+
+    networks = upscale.add_argument_group("networks")
+    add_weights(networks)
+    add_computation(networks)
+
+
+def run(args: argparse.Namespace) -> int:
+    from flashsr_jax.devices.runtime import choose_device, enable_compilation_cache, limit_heap
+    from flashsr_jax.upscale.files import Options, upscale_files
+    from flashsr_jax.upscale.model import load_model
+    from flashsr_jax.upscale.stream import Settings
+
+    limit_heap()
+    enable_compilation_cache()
+    device = choose_device(args.device)
+    model = load_model(args.weights)
+    if sys.stderr.isatty():
+        print(f"flashsr: running on {device.device_kind}", file=sys.stderr)
+    settings = Settings(seed=args.seed, steps=args.steps, dtype=args.dtype, batch=args.batch)
+    options = Options(
+        cutoff_hz=args.cutoff,
+        lowpass=args.lowpass,
+        keep_low_band=args.keep_low_band,
+        high_band_gain_db=args.high_band_gain,
+        bit_depth=args.bit_depth,
+        spectrogram=args.spectrogram,
+        overwrite=args.overwrite,
+        json=args.json,
+    )
+    failures = upscale_files(
+        args.inputs, args.output, model, settings, options, recursive=args.recursive, suffix=args.format
+    )
+    return 1 if failures else 0
