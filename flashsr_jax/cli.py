@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from flashsr_jax import __version__
 from flashsr_jax.commands import benchmark, compare, data, evaluate, runs, upscale, weights
+from flashsr_jax.commands.arguments import said
 from flashsr_jax.errors import UserError
 
 WORDS = (upscale, benchmark, data, runs, evaluate, compare, weights)
@@ -23,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("flashsr: interrupted", file=sys.stderr)
         return 130
     except (UserError, OSError) as error:
-        print(f"flashsr: {error}", file=sys.stderr)
+        print(f"flashsr: {said(error)}", file=sys.stderr)
         return 1
 
 

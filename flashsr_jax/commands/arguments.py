@@ -3,12 +3,21 @@
 import argparse
 from collections.abc import Callable
 
+from flashsr_jax.errors import UserError
+
 
 def command(commands, name: str, run: Callable, summary: str) -> argparse.ArgumentParser:
     """A sub-command whose arguments are handled by `run(args) -> exit code`."""
     parser = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
     parser.set_defaults(run=run)
     return parser
+
+
+def said(error: Exception) -> str:
+    """An error in the command line's words: before a value at fault stands its option, "--data x: no such folder"."""
+    if isinstance(error, UserError) and error.argument:
+        return f"--{error.argument.replace('_', '-')} {error.args[0]}"
+    return str(error)
 
 
 def cutoff(text: str) -> float | None:

@@ -1,8 +1,10 @@
 """`flashsr evaluate`: models, baselines and other systems on the same originals."""
 
 import argparse
+import dataclasses
 
 from flashsr_jax.commands.arguments import command, cutoffs, integer, named_folder
+from flashsr_jax.errors import UserError
 
 
 def add(commands) -> None:
@@ -17,6 +19,7 @@ def add(commands) -> None:
     evaluate.add_argument("-o", "--output", required=True, metavar="DIR", help="the report's folder")
     evaluate.add_argument(
         "--cutoffs",
+        dest="cutoffs_hz",
         type=cutoffs,
         default="2000,4000,6000,8000,12000,16000",
         metavar="HZ,...",
@@ -51,9 +54,19 @@ def add(commands) -> None:
     evaluate.add_argument(
         "--noise-profiles", metavar="FILE", help="profiles for the noise baseline (default: built in)"
     )
-    evaluate.add_argument("--no-perceptual", action="store_true", help="leave out Zimtohrli and ViSQOL, which are slow")
     evaluate.add_argument(
-        "--samples", type=integer(0, 100), default=2, metavar="N", help="clips a class to listen to (default 2)"
+        "--no-perceptual",
+        dest="perceptual",
+        action="store_false",
+        help="leave out Zimtohrli and ViSQOL, which are slow",
+    )
+    evaluate.add_argument(
+        "--samples",
+        dest="samples_per_class",
+        type=integer(0, 100),
+        default=2,
+        metavar="N",
+        help="clips a class to listen to (default 2)",
     )
     evaluate.add_argument("--save-audio", action="store_true", help="keep every input and output as a file")
     evaluate.add_argument(
@@ -63,29 +76,11 @@ def add(commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from flashsr_jax.devices.runtime import enable_compilation_cache
-    from flashsr_jax.evaluate.evaluation import evaluate
+    from flashsr_jax.evaluate.evaluation import Options, evaluate
 
+    if (args.teacher or args.regression) and not args.weights:
+        raise UserError("--teacher and --regression need --weights, for the VAE and the vocoder around them")
     enable_compilation_cache()
-    print(
-        evaluate(
-            args.data,
-            args.weights,
-            args.output,
-            split=args.split,
-            clips=args.clips,
-            seconds=args.seconds,
-            cutoffs_hz=args.cutoffs,
-            seeds=args.seeds,
-            teacher=args.teacher,
-            steps=args.steps,
-            guidance=args.guidance,
-            regression=args.regression,
-            outputs=dict(args.outputs),
-            noise_profiles=args.noise_profiles,
-            perceptual=not args.no_perceptual,
-            samples_per_class=args.samples,
-            save_audio=args.save_audio,
-            workers=args.workers,
-        )
-    )
+    options = Options(**{field.name: getattr(args, field.name) for field in dataclasses.fields(Options)})
+    print(evaluate(args.data, args.output, options))
     return 0

@@ -104,8 +104,7 @@ def _survey(path: Path) -> tuple[int, int, int, str]:
         fingerprint.update(block_NxC.tobytes())
         frames += len(block_NxC)
         peak_C = np.maximum(peak_C, np.abs(block_NxC).max(axis=0))
-        power_KxC = np.abs(np.fft.rfft(block_NxC, axis=0)) ** 2
-        high_C += power_KxC[int(len(power_KxC) * HIGH_BAND_HZ * 2 / sample_rate) :].sum(axis=0)
+        high_C += high_band_energy(block_NxC, sample_rate)
     if frames == 0:
         raise Unusable("empty", "holds no samples")
     if frames < MIN_SECONDS * sample_rate:
@@ -113,6 +112,12 @@ def _survey(path: Path) -> tuple[int, int, int, str]:
     if peak_C.max() < SILENCE:
         raise Unusable("silent", "peak under -80 dBFS")
     return sample_rate, channels, best_channel(peak_C, high_C), fingerprint.hexdigest()
+
+
+def high_band_energy(x_NxC: np.ndarray, sample_rate: int) -> np.ndarray:
+    """Energy (C,) above 10 kHz of each channel."""
+    power_KxC = np.abs(np.fft.rfft(x_NxC, axis=0)) ** 2
+    return power_KxC[int(len(power_KxC) * HIGH_BAND_HZ * 2 / sample_rate) :].sum(axis=0)
 
 
 def best_channel(peak_C: np.ndarray, high_C: np.ndarray) -> int:

@@ -11,6 +11,7 @@ import scipy.fft
 import scipy.signal
 
 from flashsr_jax.audio import SAMPLE_RATE
+from flashsr_jax.evaluate.signals import Unmeasurable, checked
 
 MIRROR_DECAY_DB_PER_KHZ = 2.0
 
@@ -28,7 +29,7 @@ def mirror(lr: np.ndarray, cutoff_hz: float) -> np.ndarray:
 
     Folded again about each multiple of the cutoff, so that the cutoff + d sounds like the cutoff - d for d up to the
     cutoff, then like d - cutoff, and so on; 2 dB quieter for each kHz above the cutoff. Nothing is added under it.
-    Raises ValueError for signals that are not mono and finite and for cutoffs outside [100, 24000) Hz.
+    Raises Unmeasurable for signals that are empty or not finite, ValueError for cutoffs outside [100, 24000) Hz.
     """
     lr = _checked(lr, cutoff_hz)
     spectrum_K = scipy.fft.rfft(lr.astype(np.float64))
@@ -66,7 +67,7 @@ def measure_profile(signals: Iterable[tuple[np.ndarray, float]], cutoff_hz: floa
     It is the mean over all frames of log10 power in each bin minus the frame's level: the mean of log10 power between
     0.525 and 0.9 of the cutoff. Power of an STFT 2048 / hop 512 with Hann window; frames without a level do not count,
     nor do bins over a recording's own bandwidth; bins over all of them continue the highest that was measured.
-    Raises ValueError as `mirror` does, and where no frame has a level.
+    Raises as `mirror` does, and Unmeasurable where no frame has a level.
     """
     sum_K, count_K = np.zeros(N_FFT // 2 + 1), np.zeros(N_FFT // 2 + 1)
     hz_K = np.fft.rfftfreq(N_FFT, 1 / SAMPLE_RATE)
@@ -78,7 +79,7 @@ def measure_profile(signals: Iterable[tuple[np.ndarray, float]], cutoff_hz: floa
         count_K += inside_K * counted_T.sum()
     measured = int(np.count_nonzero(count_K))
     if not measured:
-        raise ValueError(f"no sound to measure a noise profile on under {cutoff_hz:g} Hz")
+        raise Unmeasurable(f"no sound to measure a noise profile on under {cutoff_hz:g} Hz")
     mean_K = sum_K[:measured] / count_K[:measured]
     return NoiseProfile(cutoff_hz, np.round(np.pad(mean_K, (0, len(hz_K) - measured), mode="edge"), 4).tolist())
 
@@ -88,7 +89,7 @@ def noise(lr: np.ndarray, cutoff_hz: float, profile: NoiseProfile, rng: np.rando
 
     White Gaussian noise, weighed in each frame and bin by the profile at the frame's level, times 1.3. Where the level
     band of a frame is silent nothing is added; nothing is added under the cutoff.
-    Raises ValueError as `mirror` does, and for a profile of another cutoff.
+    Raises as `mirror` does, and ValueError for a profile of another cutoff.
     """
     lr = _checked(lr, cutoff_hz)
     if profile.cutoff_hz != cutoff_hz:
@@ -103,11 +104,7 @@ def noise(lr: np.ndarray, cutoff_hz: float, profile: NoiseProfile, rng: np.rando
 
 
 def _checked(x: np.ndarray, *cutoffs_hz: float) -> np.ndarray:
-    x = np.asarray(x)
-    if x.ndim != 1 or not len(x):
-        raise ValueError(f"expected a mono signal, got shape {x.shape}")
-    if not np.isfinite(x).all():
-        raise ValueError("the signal has samples that are not finite")
+    x = checked(x)
     for cutoff_hz in cutoffs_hz:
         if not LOWEST_CUTOFF <= cutoff_hz < SAMPLE_RATE / 2:
             raise ValueError(f"the cutoff must lie in [{LOWEST_CUTOFF:g}, {SAMPLE_RATE / 2:g}) Hz, got {cutoff_hz:g}")

@@ -7,9 +7,10 @@ import soxr
 from flashsr_jax.audio import SAMPLE_RATE
 from flashsr_jax.audio.bandwidth import bandwidth
 from flashsr_jax.errors import UserError
-from flashsr_jax.evaluate.metrics import BETTER, ReferenceSpectra, all_metrics
-from flashsr_jax.evaluate.perceptual import perceptual_metrics
+from flashsr_jax.evaluate.measuring import every_metric
+from flashsr_jax.evaluate.metrics import BETTER, NYQUIST, ReferenceSpectra
 from flashsr_jax.evaluate.references import wall
+from flashsr_jax.evaluate.signals import Unmeasurable
 
 
 def compare(a: str, b: str, reference: str, cutoff_hz: float | None = None, perceptual: bool = True) -> str:
@@ -17,10 +18,12 @@ def compare(a: str, b: str, reference: str, cutoff_hz: float | None = None, perc
 
     Without a cutoff, only what concerns the whole band. Files of other rates than 48 kHz are resampled, all three
     alike. A metric that is not defined for a channel leaves that channel out. Raises UserError that names the file
-    where one cannot be read, or where rates, lengths or channels differ.
+    where one cannot be read or measured, or where rates, lengths or channels differ.
     """
+    if cutoff_hz is not None and not 0 < cutoff_hz <= NYQUIST:
+        raise UserError(f"{cutoff_hz:g}: give a frequency over 0 and up to {NYQUIST:g} Hz", "cutoff")
     original_CxN, rate = _read(reference)
-    files = []
+    measured, problems = [], []
     for path in (a, b):
         x_CxN, other_rate = _read(path)
         if other_rate != rate:
@@ -30,8 +33,12 @@ def compare(a: str, b: str, reference: str, cutoff_hz: float | None = None, perc
                 f"{path} has {x_CxN.shape[1]} samples x {x_CxN.shape[0]} channels and {reference} "
                 f"{original_CxN.shape[1]} x {original_CxN.shape[0]}: cut them to one length"
             )
-        files.append(x_CxN)
-    measured = [_mean_metrics(original_CxN, x_CxN, rate, cutoff_hz, perceptual) for x_CxN in files]
+        try:
+            measured.append(_mean_metrics(original_CxN, x_CxN, rate, cutoff_hz, perceptual))
+        except Unmeasurable as error:
+            problems.append(f"{path} cannot be measured: {error}")
+    if problems:
+        raise UserError("\n  ".join(problems))
     rows = [f"{'':18} {'A':>9} {'B':>9}  better", f"A: {a}", f"B: {b}"]
     for name, better in BETTER.items():
         if name in measured[0] and name in measured[1]:
@@ -60,13 +67,7 @@ def _mean_metrics(
         wall_hz = wall(bandwidth(original_N.astype(np.float32), rate))
         if rate != SAMPLE_RATE:
             original_N, x_N = (soxr.resample(signal, rate, SAMPLE_RATE, "VHQ") for signal in (original_N, x_N))
-        try:
-            spectra = ReferenceSpectra(original_N, wall_hz)
-            metrics = all_metrics(spectra, x_N, cutoff_hz or SAMPLE_RATE / 2)
-            if perceptual:
-                metrics |= perceptual_metrics(spectra.signal, spectra.prepared(x_N))
-        except ValueError as error:
-            raise UserError(str(error)) from error
+        metrics = every_metric(ReferenceSpectra(original_N, wall_hz), x_N, cutoff_hz or NYQUIST, perceptual)
         if cutoff_hz is None:
             metrics = {n: v for n, v in metrics.items() if not n.endswith(("_hf", "_lf")) and "low_band" not in n}
         of_channels.append(metrics)

@@ -1,7 +1,8 @@
 """The body of `flashsr evaluate`: which systems, on which originals, and what is written of it."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 import jax
@@ -23,69 +24,63 @@ from flashsr_jax.files import replacing
 from flashsr_jax.runs.networks import load_network
 from flashsr_jax.upscale.model import Model, load_model
 
+RESERVED = ("original", "ceiling")  # names that no model and no other system's files can have
 
-def evaluate(
-    data: str,
-    weights: str | None,
-    out: str,
-    *,
-    split: str,
-    clips: int | None,
-    seconds: float,
-    cutoffs_hz: Sequence[float],
-    seeds: int,
-    teacher: str | None,
-    steps: int,
-    guidance: float,
-    regression: str | None,
-    outputs: Mapping[str, str],
-    noise_profiles: str | None,
-    perceptual: bool,
-    samples_per_class: int,
-    save_audio: bool,
-    workers: int | None,
-) -> str:
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What is compared, on which originals, and how.
+
+    split, clips, seconds: as in `load_references`. cutoffs_hz: where the inputs end. seeds: runs of whatever draws
+    noise. weights: the model, as `load_model` takes it. teacher, regression: other U-Nets to put in it, as
+    `load_network` takes them; steps, guidance: of the teacher. outputs: (name, folder) of other systems' files.
+    noise_profiles: a file for the noise baseline. perceptual: measure Zimtohrli and ViSQOL too. samples_per_class:
+    clips to listen to. save_audio: keep every input and output. workers: processes that measure (None: one a core).
+    """
+
+    split: str = "test"
+    clips: int | None = None
+    seconds: float = 5.12
+    cutoffs_hz: Sequence[float] = (2000.0, 4000.0, 6000.0, 8000.0, 12_000.0, 16_000.0)
+    seeds: int = 1
+    weights: str | None = None
+    teacher: str | None = None
+    steps: int = 50
+    guidance: float = 1.0
+    regression: str | None = None
+    outputs: Sequence[tuple[str, str]] = ()
+    noise_profiles: str | None = None
+    perceptual: bool = True
+    samples_per_class: int = 2
+    save_audio: bool = False
+    workers: int | None = None
+
+
+def evaluate(data: str, out: str, options: Options) -> str:
     """Evaluate, write scores.csv, scores.json, tables.md and index.html to `out`, and return the tables as text.
 
-    Raises UserError for mistakes in the arguments and where no original can be used.
+    Raises UserError for mistakes in the arguments, and where nothing could be measured; the reasons are then in
+    scores.json.
     """
-    if perceptual:
+    if options.perceptual:
         check_installed()
-    compared = {
-        "unprocessed": System(systems.unprocessed),
-        "mirror": System(systems.mirror),
-        "noise": systems.noise(load_profiles(noise_profiles)),
-    }
-    compared |= _models(weights, teacher, steps, guidance, regression)
-    for name, folder in outputs.items():
-        if name in compared or name == "original":
-            raise UserError(f"--outputs {name}={folder}: a system of that name is there already: choose another")
-        compared[name] = systems.outputs(name, folder)
-    references, problems = load_references(data, split=split, count=clips, seconds=seconds)
-    if save_audio:
+    compared, model, settings = _systems(options)
+    references, problems = load_references(data, split=options.split, count=options.clips, seconds=options.seconds)
+    if options.save_audio:
         compared = {name: _saving(name, system, Path(out) / "audio") for name, system in compared.items()}
         _save_originals(references, Path(out) / "audio" / "original")
-    settings = {
-        "data": f"{data}, {_counts(references)}",
-        "weights": weights or "none",
-        "input": f"Chebyshev I, order {protocol.ORDER}, zero-phase, at {', '.join(f'{hz:g}' for hz in cutoffs_hz)} Hz",
-        "seeds": f"0 to {seeds - 1}" if seeds > 1 else "0",
-    }
-    if teacher:
-        settings["teacher"] = f"{teacher}, {steps} steps, guidance {guidance:g}"
-    if regression:
-        settings["regression"] = regression
+    settings = {"data": f"{data}, {_counts(references)}", **settings}
     results = protocol.run(
         references,
         compared,
-        cutoffs_hz,
+        options.cutoffs_hz,
         settings=settings,
-        seeds=range(seeds),
-        samples_per_class=samples_per_class,
-        perceptual=perceptual,
-        workers=workers,
+        seeds=range(options.seeds),
+        samples_per_class=options.samples_per_class,
+        perceptual=options.perceptual,
+        workers=options.workers,
     )
-    results = dataclasses.replace(results, problems=problems + results.problems)
+    results = dataclasses.replace(results, problems=problems + results.problems, model=model)
     write_scores(results, out)
     tables = summary(results)
     with replacing(Path(out) / "tables.md") as partial:
@@ -108,30 +103,60 @@ def summary(results: Results) -> str:
     return "\n\n".join(parts)
 
 
-def _models(
-    weights: str | None, teacher: str | None, steps: int, guidance: float, regression: str | None
-) -> dict[str, System]:
-    """The model's systems, under the name that reports use."""
-    if weights is None:
-        if teacher or regression:
-            raise UserError("--teacher and --regression need --weights, for the VAE and the vocoder around them")
-        return {}
-    loaded = load_model(weights)
-    found = {"student": systems.model(loaded)}
-    if teacher:
-        found["teacher"] = systems.model(_with_unet(loaded, teacher, "--teacher"), steps=steps, guidance=guidance)
-    if regression:
-        found["regression"] = systems.model(_with_unet(loaded, regression, "--regression"))
-    return found | {"ceiling": systems.ceiling(loaded)}
+def _systems(options: Options) -> tuple[dict[str, System], str | None, dict[str, str]]:
+    """All systems by the names that reports use, the name of the model among them, and settings for the report.
+
+    A model's name is what its U-Net is, and of two with one name the second is called by its whole origin.
+    """
+    found = {
+        "unprocessed": System(systems.unprocessed),
+        "mirror": System(systems.mirror),
+        "noise": systems.noise(load_profiles(options.noise_profiles)),
+    }
+    model, settings = None, {"weights": "none"}
+    if options.weights is not None:
+        loaded = load_model(options.weights)
+        model = _free_name(loaded, found)
+        found[model] = systems.model(loaded)
+        settings["weights"] = f"{options.weights} ({', '.join(f'{n}: {o}' for n, o in loaded.origins.items())})"
+        if options.teacher:
+            other = _with_unet(loaded, options.teacher, "teacher")
+            found[_free_name(other, found)] = systems.model(other, steps=options.steps, guidance=options.guidance)
+            how = f"{options.steps} steps, guidance {options.guidance:g}"
+            settings["teacher"] = f"{options.teacher} ({other.origins['unet']}), {how}"
+        if options.regression:
+            other = _with_unet(loaded, options.regression, "regression")
+            found[_free_name(other, found)] = systems.model(other)
+            settings["regression"] = f"{options.regression} ({other.origins['unet']})"
+        found["ceiling"] = systems.ceiling(loaded)
+    elif options.teacher or options.regression:
+        raise UserError("a teacher or regression needs weights, for the VAE and the vocoder around it")
+    for name, folder in options.outputs:
+        if name in found or name in RESERVED:
+            raise UserError(f"{name}={folder}: a system of that name is there already: choose another", "outputs")
+        found[name] = systems.outputs(name, folder)
+    hertz = ", ".join(f"{hz:g}" for hz in options.cutoffs_hz)
+    settings["input"] = f"Chebyshev I, order {protocol.ORDER}, zero-phase, at {hertz} Hz"
+    settings["seeds"] = f"0 to {options.seeds - 1}" if options.seeds > 1 else "0"
+    return found, model, settings
 
 
-def _with_unet(loaded: Model, path: str, option: str) -> Model:
+def _free_name(model: Model, taken: Container[str]) -> str:
+    """What the model's U-Net is, else where it comes from, else that with a number."""
+    origin = model.origins["unet"]
+    numbered = (f"{origin} ({number})" for number in itertools.count(2))
+    names = itertools.chain((model.name, origin), numbered)
+    return next(name for name in names if name not in taken and name not in RESERVED)
+
+
+def _with_unet(loaded: Model, path: str, argument: str) -> Model:
     """The model with another U-Net in it."""
-    network = load_network(path, "unet", option)
+    network = load_network(path, "unet", argument)
     if network.config.vae != loaded.config.vae:
-        raise UserError(f"{option} {path} learned on a VAE of other sizes than that of --weights: give another")
+        raise UserError(f"{path} learned on a VAE of other sizes than that of the weights: give another", argument)
     config = dataclasses.replace(loaded.config, unet=network.config.unet)
-    return Model(config, loaded.params | {"unet": jax.device_put(network.params)})
+    params = loaded.params | {"unet": jax.device_put(network.params)}
+    return Model(config, params, {**loaded.origins, "unet": network.origin})
 
 
 def _counts(references: Sequence[Reference]) -> str:
@@ -146,7 +171,7 @@ def _saving(name: str, system: System, folder: Path) -> System:
     def process(reference: Reference, low_N: np.ndarray, cutoff_hz: float, seed: int) -> np.ndarray:
         audio_N = system.process(reference, low_N, cutoff_hz, seed)
         if seed == 0:
-            _write(folder / name / f"{cutoff_hz:g}" / f"{reference.name}.wav", audio_N)
+            _write(folder / name.replace("/", "_") / f"{cutoff_hz:g}" / f"{reference.name}.wav", audio_N)
         return audio_N
 
     return system._replace(process=process)

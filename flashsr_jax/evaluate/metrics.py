@@ -12,6 +12,7 @@ import scipy.fft
 import scipy.signal
 
 from flashsr_jax.audio import SAMPLE_RATE
+from flashsr_jax.evaluate.signals import Unmeasurable, check_lengths, checked
 
 NYQUIST = SAMPLE_RATE / 2
 
@@ -58,19 +59,18 @@ class ReferenceSpectra:
     """An original, transformed once for many estimates and cutoffs; each transform is made when it is first needed.
 
     Takes a mono signal (N,). With `wall_hz` both it and every estimate are low-passed there before anything else.
-    Raises ValueError as `lsd` does.
+    Raises as `lsd` does.
     """
 
     def __init__(self, reference: np.ndarray, wall_hz: float = 0.0):
         self.wall_hz = wall_hz
-        self.signal = self._walled(_checked(reference))
+        self.signal = self._walled(np.asarray(checked(reference), np.float64))
 
     def prepared(self, estimate: np.ndarray) -> np.ndarray:
-        """An estimate (N,) as it is compared: float64, low-passed at the wall. Raises ValueError as `lsd` does."""
-        estimate = _checked(estimate)
-        if estimate.shape != self.signal.shape:
-            raise ValueError(f"expected signals of one length, got {len(self.signal)} and {len(estimate)} samples")
-        return self._walled(estimate)
+        """An estimate (N,) as it is compared: float64, low-passed at the wall. Raises as `lsd` does."""
+        estimate = checked(estimate)
+        check_lengths(self.signal, estimate)
+        return self._walled(np.asarray(estimate, np.float64))
 
     def _walled(self, x_N: np.ndarray) -> np.ndarray:
         return lowpass_at_wall(x_N, self.wall_hz) if self.wall_hz else x_N
@@ -99,7 +99,7 @@ def all_metrics(
 
     `wall_hz`: where the original ends, if under 24 kHz (evaluation without `lsd_ssr_eval*`, see `lowpass_at_wall`);
     `ReferenceSpectra` knows its own. The low-band measures are absent where either low band is silent.
-    Raises ValueError as `lsd` does, and for a cutoff outside (0, 24000] Hz.
+    Raises as `lsd` does, and ValueError for a cutoff outside (0, 24000] Hz.
     """
     spectra = reference if isinstance(reference, ReferenceSpectra) else ReferenceSpectra(reference, wall_hz)
     estimate = spectra.prepared(estimate)
@@ -126,26 +126,26 @@ def lsd(reference: np.ndarray, estimate: np.ndarray) -> float:
     """Log-spectral distance of two mono signals (N,): mean over frames of the RMS over bins of log10 power ratios.
 
     The variant of AERO and AP-BWE: STFT 2048 / hop 512, power clamped at 1e-8. Symmetric; a gain of G dB gives
-    |G| / 10. Raises ValueError where lengths differ, a signal is no longer than half a frame or has samples that are
-    not finite.
+    |G| / 10. Raises Unmeasurable where lengths differ, a signal is no longer than half a frame or has samples that are
+    not finite, and ValueError where one is not mono.
     """
     return _distance(_lsd_errors(*_pair(reference, estimate)))
 
 
 def lsd_hf(reference: np.ndarray, estimate: np.ndarray, cutoff_hz: float) -> float:
-    """`lsd` over the bins at or above `cutoff_hz`: what super-resolution adds. Raises ValueError as `lsd` does."""
+    """`lsd` over the bins at or above `cutoff_hz`: what super-resolution adds. Raises as `lsd` does."""
     bin_ = _cutoff_bin(cutoff_hz, LSD_STFT)
     return _distance(_lsd_errors(*_pair(reference, estimate))[:, bin_:])
 
 
 def lsd_lf(reference: np.ndarray, estimate: np.ndarray, cutoff_hz: float) -> float:
-    """`lsd` over the bins under `cutoff_hz`: what super-resolution must keep. Raises ValueError as `lsd` does."""
+    """`lsd` over the bins under `cutoff_hz`: what super-resolution must keep. Raises as `lsd` does."""
     bin_ = _cutoff_bin(cutoff_hz, LSD_STFT)
     return _distance(_lsd_errors(*_pair(reference, estimate))[:, :bin_])
 
 
 def lsd_universr(reference: np.ndarray, estimate: np.ndarray) -> float:
-    """`lsd` as UniverSR measures it: STFT 1024 / hop 256, power clamped at 1e-6. Raises ValueError as `lsd` does."""
+    """`lsd` as UniverSR measures it: STFT 1024 / hop 256, power clamped at 1e-6. Raises as `lsd` does."""
     return _distance(_universr_errors(*_pair(reference, estimate)))
 
 
@@ -166,7 +166,7 @@ def lsd_ssr_eval(reference: np.ndarray, estimate: np.ndarray) -> float:
 
     X and Y are the magnitudes of reference and estimate, STFT 2229 / hop 480, nothing clamped. Not symmetric, and 12
     for two silences: a bin where the reference is digitally silent counts 12 whatever the estimate does.
-    Raises ValueError as `lsd` does. Source: the package ssr_eval of Liu et al., arXiv:2203.14941.
+    Raises as `lsd` does. Source: the package ssr_eval of Liu et al., arXiv:2203.14941.
     """
     return _distance(_ssr_eval_errors(*_pair(reference, estimate)))
 
@@ -187,7 +187,7 @@ def low_band_si_sdr(reference: np.ndarray, estimate: np.ndarray, cutoff_hz: floa
     """Scale-invariant signal-to-distortion ratio in dB under the cutoff, within +-150 dB (equal signals: 150).
 
     Of two mono signals (N,) whose bands fade out between 0.75 and 0.85 of the cutoff, without phase shift, and whose
-    edges fade over 10 ms. Raises ValueError as `lsd` does and where either low band is silent.
+    edges fade over 10 ms. Raises as `lsd` does, and Unmeasurable where either low band is silent.
     Source: Le Roux et al., arXiv:1811.02508, equation 3.
     """
     return _si_sdr(_sounding_low_bands(reference, estimate, cutoff_hz))
@@ -226,17 +226,6 @@ def _wall_taps(wall_hz: float) -> np.ndarray:
     return scipy.signal.firwin(taps | 1, middle, window=("kaiser", beta), fs=SAMPLE_RATE)  # odd: a whole delay
 
 
-def _checked(x: np.ndarray) -> np.ndarray:
-    x = np.asarray(x, np.float64)
-    if x.ndim != 1:
-        raise ValueError(f"expected a mono signal, got shape {x.shape}")
-    if not len(x):
-        raise ValueError("a signal is empty")
-    if not np.isfinite(x).all():
-        raise ValueError("a signal has samples that are not finite")
-    return x
-
-
 def _pair(reference: np.ndarray, estimate: np.ndarray) -> tuple[ReferenceSpectra, np.ndarray]:
     spectra = ReferenceSpectra(reference)
     return spectra, spectra.prepared(estimate)
@@ -273,7 +262,7 @@ def _log_power(x_N: np.ndarray, stft: Stft, floor: float) -> np.ndarray:
 
 def _power(x_N: np.ndarray, stft: Stft) -> np.ndarray:
     if len(x_N) <= stft.n_fft // 2:
-        raise ValueError(f"LSD needs more than {stft.n_fft // 2} samples, got {len(x_N)}")
+        raise Unmeasurable(f"LSD needs more than {stft.n_fft // 2} samples, got {len(x_N)}")
     padded = np.pad(x_N, stft.n_fft // 2, mode="reflect")
     frames_TxW = np.lib.stride_tricks.sliding_window_view(padded, stft.n_fft)[:: stft.hop]
     spectrum_TxK = scipy.fft.rfft(frames_TxW * scipy.signal.get_window("hann", stft.n_fft), overwrite_x=True)
@@ -322,7 +311,7 @@ def _sounding_low_bands(reference: np.ndarray, estimate: np.ndarray, cutoff_hz: 
     _cutoff_bin(cutoff_hz, LSD_STFT)
     bands = _low_bands(*_pair(reference, estimate), cutoff_hz)
     if bands.silent():
-        raise ValueError(f"not defined: a signal is silent under {cutoff_hz:g} Hz")
+        raise Unmeasurable(f"not defined: a signal is silent under {cutoff_hz:g} Hz")
     return bands
 
 

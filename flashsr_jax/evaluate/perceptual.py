@@ -11,6 +11,7 @@ import soxr
 
 from flashsr_jax.audio import SAMPLE_RATE
 from flashsr_jax.errors import UserError
+from flashsr_jax.evaluate.signals import Unmeasurable, check_lengths, checked
 
 ZIMTOHRLI_SAMPLES = 4800  # 100 ms; under 4000 samples zimtohrli 0.2.1 writes outside its memory
 VISQOL_SAMPLES = 46_080  # 0.96 s: 45 frames, one patch of its comparison
@@ -20,7 +21,7 @@ SILENCE = 1e-12  # mean square, -120 dB of full scale
 def perceptual_metrics(reference: np.ndarray, estimate: np.ndarray) -> dict[str, float]:
     """`zimtohrli` and `visqol` of two mono signals (N,) at 48 kHz; one that is not defined for them is absent.
 
-    Raises ValueError for bad signals and UserError where a package is missing.
+    Raises Unmeasurable for bad signals and UserError where a package is missing.
     """
     reference, estimate = _pair(reference, estimate, SAMPLE_RATE)
     metrics = {}
@@ -35,12 +36,12 @@ def zimtohrli(reference: np.ndarray, estimate: np.ndarray, sample_rate: int = SA
     """Zimtohrli's distance of two mono signals (N,): 0 for equal ones, less than 1, lower is better; symmetric.
 
     Computed by the package in float32 at 48 kHz; other rates are resampled. It aligns the signals in time by itself.
-    Raises ValueError for signals that are not mono, of one length and finite or that are shorter than 100 ms, UserError
+    Raises Unmeasurable for signals that are not of one length and finite or that are shorter than 100 ms, UserError
     where the package is missing. Source: github.com/google/zimtohrli.
     """
     reference, estimate = _pair(reference, estimate, sample_rate)
     if reason := _zimtohrli_refuses(reference):
-        raise ValueError(reason)
+        raise Unmeasurable(reason)
     return float(_pyohrli().distance(reference.astype(np.float32), estimate.astype(np.float32)))
 
 
@@ -50,23 +51,20 @@ def visqol(reference: np.ndarray, estimate: np.ndarray, sample_rate: int = SAMPL
     Computed by the package in float64 at 48 kHz; other rates are resampled. It brings the estimate to the reference's
     level, aligns it in time, and hears 50 Hz to 15 kHz. Not symmetric. For one thread of a process at a time;
     a process that has used it cannot fork, so that workers are to be spawned.
-    Raises ValueError for signals that are not mono, of one length and finite, that are shorter than 0.96 s, or of
-    which one is silent (the package has no sensible answer); UserError where the package is missing.
+    Raises Unmeasurable for signals that are not of one length and finite, that are shorter than 0.96 s, or of which one
+    is silent (the package has no sensible answer); UserError where the package is missing.
     Source: Chinen et al., arXiv:2004.09584; github.com/talker93/visqol-python.
     """
     reference, estimate = _pair(reference, estimate, sample_rate)
     if reason := _visqol_refuses(reference, estimate):
-        raise ValueError(reason)
+        raise Unmeasurable(reason)
     return float(_visqol_api().measure_from_arrays(reference, estimate, SAMPLE_RATE).moslqo)
 
 
 def _pair(reference: np.ndarray, estimate: np.ndarray, sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
     """Both signals in float64 at 48 kHz."""
-    pair = [np.asarray(x, np.float64) for x in (reference, estimate)]
-    if pair[0].shape != pair[1].shape or pair[0].ndim != 1:
-        raise ValueError(f"expected two mono signals of one length, got shapes {pair[0].shape}, {pair[1].shape}")
-    if not all(np.isfinite(x).all() for x in pair):
-        raise ValueError("a signal has samples that are not finite")
+    pair = [np.asarray(checked(x), np.float64) for x in (reference, estimate)]
+    check_lengths(*pair)
     if sample_rate != SAMPLE_RATE:
         pair = [soxr.resample(x, sample_rate, SAMPLE_RATE, "VHQ") for x in pair]
     return pair[0], pair[1]

@@ -2,53 +2,36 @@
 
 Chebyshev I filters of order 8, zero-phase, resampled down and up (the protocol of the field since NVSR). A reference
 that ends at a codec's wall is compared under the wall alone.
-Letters: N samples, K STFT bins.
+Letters: N samples.
 """
 
 import collections
+import itertools
 import multiprocessing
 import os
 import platform
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
-from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from flashsr_jax.audio import SAMPLE_RATE
 from flashsr_jax.audio.lowpass import LowpassFilter, simulate_low_resolution
-from flashsr_jax.audio.pictures import N_FFT, spectrogram_db
-from flashsr_jax.evaluate.metrics import ReferenceSpectra, all_metrics
-from flashsr_jax.evaluate.perceptual import perceptual_metrics
+from flashsr_jax.audio.pictures import N_FFT
+from flashsr_jax.evaluate.measuring import Output, measure
 from flashsr_jax.evaluate.references import Reference
 from flashsr_jax.evaluate.results import Problem, Results, Sample, Score, Spectrum, Speed
+from flashsr_jax.evaluate.signals import Unmeasurable
 from flashsr_jax.evaluate.systems import System
+from flashsr_jax.progress import Progress
 
 FILTER, ORDER = "cheby1", 8
 WIDEST_CUTOFF = 0.94  # of a reference's own wall: over it hardly anything is missing
 SPEED_RUNS = 5
 REPORTED_PACKAGES = ("flashsr_jax", "jax", "jaxlib", "numpy", "zimtohrli", "visqol-python")
-
-
-class Output(NamedTuple):
-    """What a system made (N,) of a clip."""
-
-    system: str
-    cutoff_hz: float
-    seed: int
-    audio: np.ndarray
-
-
-class Measured(NamedTuple):
-    """Metrics and mean spectrum in dB (K,) of an output, or why there are none."""
-
-    metrics: dict[str, float]
-    level_db: np.ndarray | None
-    problem: str = ""
 
 
 def run(
@@ -65,16 +48,24 @@ def run(
     """Run every system on every reference at every cutoff and measure its outputs, in `workers` processes (default:
     one a core). Systems that depend on a seed run once for each of `seeds`. Progress goes to stderr.
 
-    What cannot be measured becomes a `Problem`: a cutoff over 0.94 of a reference's own wall, a system without an
-    output for a clip, an output of another length or with samples that are not finite.
+    What is `Unmeasurable` becomes a `Problem`: a cutoff over 0.94 of a reference's own wall, a system without an
+    output for a clip, an output of another length or with samples that are not finite. Any other exception ends
+    the run.
     """
-    speeds = [speed(name, system, references[0]) for name, system in systems.items() if system.measured]
+    measured = {name: system for name, system in systems.items() if system.measured}
+    speeds = [speed(name, system, reference) for reference in references[:1] for name, system in measured.items()]
     sampled = _sampled(references, samples_per_class)
     collected = _Collected(list(systems))
-    progress = _Progress(len(references))
     shown_cutoff = 4000.0 if 4000.0 in cutoffs_hz else cutoffs_hz[0]
     workers = workers or os.cpu_count()
     waiting: collections.deque[tuple[Reference, list[Output], Future]] = collections.deque()
+    progress, done = Progress(), itertools.count(1)
+
+    def take() -> None:
+        collected.take(*waiting.popleft())
+        clips = next(done)
+        progress.show(clips / len(references), f"{clips} of {len(references)} clips")
+
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
         for reference in references:
             outputs = list(_outputs(reference, systems, cutoffs_hz, seeds, collected.problems))
@@ -83,11 +74,10 @@ def run(
             task = pool.submit(measure, reference.audio, reference.wall_hz, outputs, perceptual)
             waiting.append((reference, outputs, task))
             while len(waiting) > 2 * workers:
-                collected.take(*waiting.popleft())
-                progress.step()
+                take()
         while waiting:
-            collected.take(*waiting.popleft())
-            progress.step()
+            take()
+    progress.close(f"{len(references)} clips")
     return Results(
         settings={**settings, **_environment()},
         scores=collected.scores,
@@ -96,25 +86,6 @@ def run(
         spectra=collected.spectra(),
         speeds=speeds,
     )
-
-
-def measure(audio_N: np.ndarray, wall_hz: float, outputs: Sequence[Output], perceptual: bool) -> list[Measured]:
-    """Measure outputs against one original, which is transformed once; without JAX's devices, in any process.
-
-    The first of the results is the original's own spectrum.
-    """
-    spectra = ReferenceSpectra(audio_N, wall_hz)
-    measured = [Measured({}, _level_db(audio_N))]
-    for output in outputs:
-        try:
-            metrics = all_metrics(spectra, output.audio, output.cutoff_hz)
-            if perceptual:
-                metrics |= perceptual_metrics(spectra.signal, spectra.prepared(output.audio))
-        except ValueError as error:
-            measured.append(Measured({}, None, str(error)))
-            continue
-        measured.append(Measured(metrics, _level_db(output.audio)))
-    return measured
 
 
 def low_resolution(reference: Reference, cutoff_hz: float) -> np.ndarray:
@@ -150,7 +121,7 @@ def _outputs(
             for seed in seeds if system.seeded else seeds[:1]:
                 try:
                     audio_N = system.process(reference, low_N, cutoff_hz, seed)
-                except ValueError as error:
+                except Unmeasurable as error:
                     problems.append(Problem(reference.name, name, cutoff_hz, str(error)))
                     continue
                 yield Output(name, cutoff_hz, seed, audio_N)
@@ -216,11 +187,6 @@ def _sampled(references: Sequence[Reference], per_class: int) -> set[str]:
     }
 
 
-def _level_db(x_N: np.ndarray) -> np.ndarray:
-    """Mean power of each bin, in dB."""
-    return 10 * np.log10(np.mean(10 ** (spectrogram_db(x_N) / 10), axis=1))
-
-
 def _environment() -> dict[str, str]:
     versions = []
     for package in REPORTED_PACKAGES:
@@ -241,18 +207,3 @@ def _processor() -> str:
             return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
-
-
-class _Progress:
-    """A line on the terminal: clips done, and how long the rest will take."""
-
-    def __init__(self, total: int):
-        self._total, self._done, self._began = total, 0, time.monotonic()
-
-    def step(self) -> None:
-        self._done += 1
-        if not sys.stderr.isatty():
-            return
-        left = round((time.monotonic() - self._began) / self._done * (self._total - self._done))
-        text = f"{self._done} of {self._total} clips, {left // 60}:{left % 60:02d} left"
-        print(f"\r\x1b[K{text}", end="\n" if self._done == self._total else "", file=sys.stderr, flush=True)

@@ -18,10 +18,11 @@ from flashsr_jax.data import CLASSES, INPUTS
 from flashsr_jax.data.build import folder_class
 from flashsr_jax.data.clips import fixed_clips
 from flashsr_jax.data.dataset import Recordings
-from flashsr_jax.data.recording import HIGH_BAND_HZ, MIN_RATE, SILENCE, SUFFIXES, best_channel
+from flashsr_jax.data.recording import MIN_RATE, SILENCE, SUFFIXES, best_channel, high_band_energy
 from flashsr_jax.errors import UserError
 from flashsr_jax.evaluate.metrics import NYQUIST
 from flashsr_jax.evaluate.results import Problem
+from flashsr_jax.evaluate.signals import Unmeasurable
 
 MIN_SECONDS = 1.0  # the perceptual metrics need a second
 WALL_FREE = 0.97  # a bandwidth of so much of half the sample rate is all of it
@@ -45,29 +46,32 @@ def load_references(
 
     Of a recording longer than `seconds`, its loudest part of that length is used; of several channels, the one with
     the most energy above 10 kHz. The class is the nearest folder named speech, music or effects, the group is the
-    folder. Recordings that cannot be used are returned as problems. Raises UserError where there are none at all.
+    folder. Recordings that cannot be used, all of them perhaps, are returned as problems. Raises UserError where there
+    are no recordings.
     """
+    if not seconds >= MIN_SECONDS:
+        raise UserError(f"{seconds:g}: recordings are compared over {MIN_SECONDS:g} s at least", "seconds")
     data = Path(data)
     if (data / INPUTS).is_file():
         return _of_dataset(data, split, count or 40, seconds), []
     if not data.is_dir():
-        raise UserError(f"--data {data}: no such folder; give a folder of recordings, or a data set of `data build`")
+        raise UserError(
+            f"{data}: no such folder; give a folder of recordings, or a data set of `flashsr data build`", "data"
+        )
     files = sorted(path for path in data.rglob("*") if path.suffix.lower() in SUFFIXES and path.name[0] != ".")
     if not files:
-        raise UserError(f"--data {data}: no recordings in it (looked for {', '.join(SUFFIXES)})")
+        raise UserError(f"{data}: no recordings in it (looked for {', '.join(SUFFIXES)})", "data")
     references, problems = [], []
     for path in _spread(files, count):
         name = path.relative_to(data).with_suffix("").as_posix()
         try:
             audio, wall_hz = _read(path, seconds)
             references.append(Reference(name, folder_class(path) or "", path.parent.name, wall_hz, audio))
-        except (ValueError, sf.SoundFileError) as error:
+        except (Unmeasurable, sf.SoundFileError) as error:
             problems.append(Problem(name, "", 0.0, str(error)))
-    if not references:
-        raise UserError(f"--data {data}: none of {len(files)} recordings can be used; {files[0]}: {problems[0].reason}")
     names = Counter(reference.name for reference in references)
     if twice := [name for name, uses in names.items() if uses > 1]:
-        raise UserError(f"--data {data}: several files are named {twice[0]}: rename all but one")
+        raise UserError(f"{data}: several files are named {twice[0]}: rename all but one", "data")
     return references, problems
 
 
@@ -116,19 +120,18 @@ def _spread(files: list[Path], count: int | None) -> list[Path]:
 
 
 def _read(path: Path, seconds: float) -> tuple[np.ndarray, float]:
-    """(Audio at 48 kHz, wall in Hz). Raises ValueError that says what is wrong with the recording."""
+    """(Audio at 48 kHz, wall in Hz). Raises Unmeasurable that says what is wrong with the recording."""
     x_NxC, sample_rate = sf.read(path, always_2d=True)
     if sample_rate < MIN_RATE:
-        raise ValueError(f"the sample rate is {sample_rate} Hz, under {MIN_RATE} Hz: no reference for 48 kHz")
+        raise Unmeasurable(f"the sample rate is {sample_rate} Hz, under {MIN_RATE} Hz: no reference for 48 kHz")
     if len(x_NxC) < MIN_SECONDS * sample_rate:
-        raise ValueError(f"lasts {len(x_NxC) / sample_rate:.2f} s, under {MIN_SECONDS:g} s")
+        raise Unmeasurable(f"lasts {len(x_NxC) / sample_rate:.2f} s, under {MIN_SECONDS:g} s")
     if not np.isfinite(x_NxC).all():
-        raise ValueError("holds NaN or infinite samples")
+        raise Unmeasurable("holds NaN or infinite samples")
     if np.abs(x_NxC).max() < SILENCE:
-        raise ValueError("is silent: its peak is under -80 dBFS")
-    power_KxC = np.abs(np.fft.rfft(x_NxC, axis=0)) ** 2
-    high_C = power_KxC[int(len(power_KxC) * HIGH_BAND_HZ * 2 / sample_rate) :].sum(axis=0)
-    x_N = _loudest(x_NxC[:, best_channel(np.abs(x_NxC).max(axis=0), high_C)], round(seconds * sample_rate))
+        raise Unmeasurable("is silent: its peak is under -80 dBFS")
+    channel = best_channel(np.abs(x_NxC).max(axis=0), high_band_energy(x_NxC, sample_rate))
+    x_N = _loudest(x_NxC[:, channel], round(seconds * sample_rate))
     wall_hz = wall(bandwidth(x_N.astype(np.float32), sample_rate))
     audio = x_N if sample_rate == SAMPLE_RATE else soxr.resample(x_N, sample_rate, SAMPLE_RATE, "VHQ")
     return audio.astype(np.float32), wall_hz

@@ -15,7 +15,7 @@ from flashsr_jax.evaluate.metrics import BETTER
 
 BASELINES = ("unprocessed", "mirror", "noise")
 SHOWN_METRICS = ("lsd", "lsd_hf", "zimtohrli", "visqol")  # first, and alone where not all can be
-
+LISTED_PROBLEMS = 8  # spelled out where nothing was scored
 WALL_FREE_HZ = 21_000.0  # lossless recordings of 44.1 kHz end at 21 to 22 kHz, codecs under that
 
 
@@ -57,6 +57,11 @@ class Problem:
     cutoff_hz: float
     reason: str
 
+    def text(self) -> str:
+        """As a line."""
+        cutoff = f"{self.cutoff_hz / 1000:g} kHz" if self.cutoff_hz else ""
+        return ", ".join(filter(None, (self.clip, self.system, cutoff))) + f": {self.reason}"
+
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
@@ -96,7 +101,8 @@ class Speed:
 
 @dataclasses.dataclass(frozen=True)
 class Results:
-    """All of an evaluation. `settings` says in words what was run: data, weights, seeds, machine, versions."""
+    """All of an evaluation. `settings` says in words what was run: data, weights, seeds, machine, versions; `model` is
+    the name of the system that those weights are, where there was one."""
 
     settings: dict[str, str]
     scores: list[Score]
@@ -104,6 +110,7 @@ class Results:
     samples: list[Sample]
     spectra: list[Spectrum]
     speeds: list[Speed]
+    model: str | None = None
 
     @functools.cached_property
     def metrics(self) -> list[str]:
@@ -132,14 +139,18 @@ class Results:
         """Cutoffs in Hz, the lowest first."""
         return sorted({score.cutoff_hz for score in self.scores})
 
-    def check(self) -> None:
-        """Raise UserError where nothing was scored, and ValueError where a metric is not known, a metric or a sample
-        is not finite, or the signals of a sample differ in length.
-        """
+    def check_scored(self) -> None:
+        """Raise UserError with the reasons where nothing was scored, and ValueError as `check` does."""
         if not self.scores:
-            raise UserError(
-                "nothing was scored, so there is nothing to report; the problems say why each clip was left out"
-            )
+            reasons = [problem.text() for problem in self.problems[:LISTED_PROBLEMS]]
+            if len(self.problems) > LISTED_PROBLEMS:
+                reasons.append(f"... and {len(self.problems) - LISTED_PROBLEMS} more, see scores.json")
+            raise UserError("\n  ".join(["nothing was scored, every clip was left out:", *reasons]))
+        self.check()
+
+    def check(self) -> None:
+        """Raise ValueError where a metric is not known, a metric or a sample is not finite, or the signals of a sample
+        differ in length."""
         for score in self.scores:
             for metric, value in score.metrics.items():
                 if metric not in BETTER:

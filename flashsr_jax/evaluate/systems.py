@@ -1,7 +1,7 @@
 """The systems of an evaluation: the simple baselines, the models, and files that another system has made.
 
 A system is a function of (reference, low, cutoff_hz, seed): `low` (N,) is the band-limited original at 48 kHz, the
-result is (N,). It raises ValueError where it has nothing for the clip. Letters: G windows, C channels, N samples.
+result is (N,). It raises Unmeasurable where it has nothing for the clip. Letters: G windows, C channels, N samples.
 """
 
 import functools
@@ -19,6 +19,7 @@ from flashsr_jax.data.recording import SUFFIXES
 from flashsr_jax.errors import UserError
 from flashsr_jax.evaluate import baselines
 from flashsr_jax.evaluate.references import Reference
+from flashsr_jax.evaluate.signals import Unmeasurable
 from flashsr_jax.models.pipeline import decode, encode, latent_shape
 from flashsr_jax.models.vocoder import SRVocoder
 from flashsr_jax.upscale.model import Model
@@ -45,11 +46,11 @@ def mirror(reference: Reference, low_N: np.ndarray, cutoff_hz: float, seed: int)
 
 
 def noise(profiles: dict[str, baselines.NoiseProfile]) -> System:
-    """`baselines.noise` with the profile of the clip's class. Raises ValueError where there is none."""
+    """`baselines.noise` with the profile of the clip's class. Clips without one are Unmeasurable."""
 
     def process(reference, low_N, cutoff_hz, seed):
         if reference.class_name not in profiles:
-            raise ValueError(f"no noise profile for {reference.class_name or 'a clip without a class'}")
+            raise Unmeasurable(f"no noise profile for {reference.class_name or 'a clip without a class'}")
         profile = profiles[reference.class_name].at(cutoff_hz)
         return baselines.noise(low_N, cutoff_hz, profile, np.random.default_rng(seed))
 
@@ -95,24 +96,25 @@ def _resynthesise(params: dict, config, x_Gx2xN: jax.Array, key: jax.Array) -> j
 
 def outputs(name: str, folder: str) -> System:
     """Files of another system: FOLDER/CUTOFF/CLIP.wav (CUTOFF in Hz), or FOLDER/CLIP.wav for any cutoff; CLIP is the
-    original's path below --data. Raises UserError where the folder is none."""
+    original's name. Raises UserError where the folder is none."""
     root = Path(folder)
     if not root.is_dir():
-        raise UserError(f"--outputs {name}={folder}: no such folder")
+        raise UserError(f"{name}={folder}: no such folder", "outputs")
 
     def process(reference, low_N, cutoff_hz, seed):
         stems = (root / f"{cutoff_hz:g}" / reference.name, root / reference.name)
         found = next((p for stem in stems for suffix in SUFFIXES if (p := Path(f"{stem}{suffix}")).is_file()), None)
         if found is None:
-            raise ValueError(f"no file {stems[0]}.wav or {stems[1]}.wav")
+            raise Unmeasurable(f"no file {stems[0]}.wav or {stems[1]}.wav")
         try:
             y_NxC, sample_rate = sf.read(found, dtype="float32", always_2d=True)
         except sf.SoundFileError as error:
-            raise ValueError(f"{found} cannot be read: {error}") from error
+            raise Unmeasurable(f"{found} cannot be read: {error}") from error
         if sample_rate != SAMPLE_RATE:
-            raise ValueError(f"{found} has {sample_rate} Hz, not {SAMPLE_RATE} Hz")
+            raise Unmeasurable(f"{found} has {sample_rate} Hz, not {SAMPLE_RATE} Hz")
         if y_NxC.shape != (len(low_N), 1):
-            raise ValueError(f"{found} has {y_NxC.shape[0]} samples x {y_NxC.shape[1]} channels, not {len(low_N)} x 1")
+            shape = f"{y_NxC.shape[0]} samples x {y_NxC.shape[1]} channels"
+            raise Unmeasurable(f"{found} has {shape}, not {len(low_N)} x 1")
         return y_NxC[:, 0]
 
     return System(process)

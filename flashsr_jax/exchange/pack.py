@@ -8,6 +8,7 @@ import numpy as np
 
 from flashsr_jax.errors import UserError
 from flashsr_jax.runs.networks import Network, load_network
+from flashsr_jax.weights.origin import mean_origin
 from flashsr_jax.weights.store import NETWORKS, save_weights
 
 
@@ -19,9 +20,9 @@ def pack(runs: Mapping[str, Sequence[str]], out: str, dtype: str = "float32") ->
     either (Wortsman et al. 2022, arXiv:2203.05482). Raises UserError where a run has no checkpoint, learned on another
     VAE's sizes, or trains something else.
     """
-    networks = {name: _mean([load_network(path, name, f"--{name}") for path in paths]) for name, paths in runs.items()}
+    networks = {name: _mean([load_network(path, name, name) for path in paths]) for name, paths in runs.items()}
     if not networks:
-        raise UserError(f"nothing to pack: give any of {', '.join(f'--{name}' for name in NETWORKS)}")
+        raise UserError(f"nothing to pack: give a {', '.join(NETWORKS[:-1])} or {NETWORKS[-1]}")
     first = next(iter(networks.values()))
     config = dataclasses.replace(
         first.config, **{name: getattr(network.config, name) for name, network in networks.items()}
@@ -29,7 +30,7 @@ def pack(runs: Mapping[str, Sequence[str]], out: str, dtype: str = "float32") ->
     params = {name: network.params for name, network in networks.items()}
     if "unet" in networks and networks["unet"].config.vae != config.vae:
         raise UserError(
-            f"--unet {runs['unet'][0]} learned on a VAE of other sizes than --vae {runs['vae'][0]}: give its own"
+            f"{runs['unet'][0]} learned on a VAE of other sizes than {runs['vae'][0]}: give its own", "unet"
         )
     if "vae" in networks:
         params["scale_factor"] = networks["vae"].scale_factor
@@ -40,9 +41,9 @@ def _mean(networks: Sequence[Network]) -> Network:
     first = networks[0]
     if len(networks) == 1:
         return first
-    origins = ", ".join(network.origin for network in networks)
+    origins = [network.origin for network in networks]
     scales = {float(network.scale_factor) for network in networks if network.scale_factor is not None}
     if len({network.config for network in networks}) > 1 or len(scales) > 1:
-        raise UserError(f"{origins} differ in size or in their latents' scale: they have no mean")
+        raise UserError(f"{'; '.join(origins)} differ in size or in their latents' scale: they have no mean")
     params = jax.tree.map(lambda *leaves: np.mean(leaves, axis=0), *(network.params for network in networks))
-    return first._replace(params=params, origin=f"mean of {origins}")
+    return first._replace(params=params, origin=mean_origin(origins))

@@ -25,10 +25,12 @@ from flashsr_jax.runs.checkpoint import save_tree
 from flashsr_jax.runs.networks import load_run
 from flashsr_jax.upscale.model import Model
 from flashsr_jax.upscale.stream import upscale
+from flashsr_jax.weights.origin import origin
 from flashsr_jax.weights.shipped import weights_path
 from flashsr_jax.weights.store import NETWORKS, Weights, load_weights, save_weights
 
 FILES = {"vae": "vae", "unet": "student_ldm", "vocoder": "sr_vocoder"}  # names of the published checkpoints
+STAGES = {"vae": "vae", "unet": "student", "vocoder": "vocoder"}  # that made them
 OTHERS = ".others.safetensors"  # takes the place of the weights file's suffix
 LISTED = 20  # misfits spelled out in an error
 
@@ -47,13 +49,13 @@ def import_published(
     """
     out, tables = Path(out), checkpoint_names(config)
     if out.suffix != ".safetensors":
-        raise UserError(f"-o {out}: weights are .safetensors files: end its name so")
-    params, others, origins = {}, {}, {}
+        raise UserError(f"{out}: weights are .safetensors files: end its name so", "output")
+    params, others, given = {}, {}, {}
     for file in files:
         tensors = _load(file)
         network = _network_of(file, tensors, tables)
         if network in params:
-            raise UserError(f"{file} and {origins[network]} are both a {FILES[network]}: give one")
+            raise UserError(f"{file} and {given[network]} are both a {FILES[network]}: give one")
         try:
             views, rest = to_params(tensors, tables[network])
         except ValueError as error:
@@ -61,11 +63,12 @@ def import_published(
         # Copies: the file's own bytes stay in memory only as long as something refers to them.
         params[network] = jax.tree.map(lambda view: np.array(view, order="C"), views)
         others |= {f"{network}/{name}": np.ascontiguousarray(tensor) for name, tensor in rest.items()}
-        origins[network] = Path(file).name
+        given[network] = Path(file).name
         del tensors, views
     if missing := [FILES[name] for name in NETWORKS if name not in params]:
         raise UserError(f"no checkpoint of {', '.join(missing)} among the files: give all three")
     params["scale_factor"] = np.float32(PUBLISHED_SCALE_FACTOR)
+    origins = {network: origin(STAGES[network], name) for network, name in given.items()}
     save_weights(out, config, params, origins, dtype)
     with replacing(out.with_suffix(OTHERS)) as partial:
         save_file(others, partial)
@@ -98,7 +101,7 @@ def export_orbax(weights: Weights, folder: str | os.PathLike) -> list[Path]:
     """Write the parameters as an Orbax checkpoint: a tree of the networks, and `scale_factor`."""
     folder = Path(folder)
     if folder.exists():
-        raise UserError(f"-o {folder} exists: choose another")
+        raise UserError(f"{folder} exists: choose another", "output")
     save_tree(folder, weights.params)
     return [folder]
 

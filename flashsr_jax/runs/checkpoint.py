@@ -166,32 +166,30 @@ class Checkpoints:
             ) from error
 
 
-def load_weights(workdir, name: str) -> tuple[dict, int]:
+def load_weights(workdir, name: str | None) -> tuple[dict, int]:
     """(`weights` as numpy arrays, step) of a run's best checkpoint, or of its last where none was evaluated.
 
-    `name` says in the error what was looked for. Raises UserError where the run has no complete checkpoint.
+    `name`: what the caller calls the folder, for the error. Raises UserError where the run has no complete checkpoint.
     """
     return _load_part(workdir, name, "weights")
 
 
-def load_parameters(workdir, name: str) -> tuple[dict, int]:
+def load_parameters(workdir, name: str | None) -> tuple[dict, int]:
     """As `load_weights`, the parameters as the optimizer left them instead of their averages."""
     state, step = _load_part(workdir, name, "state")
     return state["params"], step
 
 
-def _load_part(workdir, name: str, part: str) -> tuple[dict, int]:
+def _load_part(workdir, name: str | None, part: str) -> tuple[dict, int]:
     folder = Path(workdir).absolute() / FOLDER
     if not folder.is_dir():
-        raise UserError(f"{name}={workdir}: no checkpoints there; train that stage first or give another run's folder")
+        raise UserError(f"{workdir}: no checkpoints there; train that stage first or give another run's folder", name)
     chosen = None
     try:
         with ocp.training.Checkpointer(folder) as checkpointer:
             checkpoints = checkpointer.checkpoints
             if not checkpoints:
-                raise UserError(
-                    f"{name}={workdir}: its checkpoints folder is empty; train that stage to its first save"
-                )
+                raise UserError(f"{workdir}: its checkpoints folder is empty; train that stage to its first save", name)
             ranked = [c for c in checkpoints if c.metrics]
             chosen = min(ranked, key=lambda c: next(iter(c.metrics.values()))) if ranked else checkpoints[-1]
             tree = checkpointer.checkpointables_metadata(chosen.step).metadata[part]
@@ -202,7 +200,7 @@ def _load_part(workdir, name: str, part: str) -> tuple[dict, int]:
     except Exception as error:  # whatever a damaged file makes of Orbax, TensorStore and JSON
         damaged = folder / str(chosen.step) if chosen else folder
         raise UserError(
-            f"{name}={workdir}: {damaged} cannot be read ({_first_line(error)}); move it away to use another checkpoint"
+            f"{workdir}: {damaged} cannot be read ({_first_line(error)}); move it away to use another checkpoint", name
         ) from error
 
 

@@ -11,6 +11,7 @@ from flashsr_jax.models.presets import ModelConfig, model_config
 from flashsr_jax.runs.checkpoint import load_parameters
 from flashsr_jax.runs.checkpoint import load_weights as load_checkpoint
 from flashsr_jax.runs.folder import CONFIG_FILE
+from flashsr_jax.weights.origin import origin
 from flashsr_jax.weights.shipped import weights_path
 from flashsr_jax.weights.store import Weights
 from flashsr_jax.weights.store import load_weights as load_file
@@ -24,14 +25,14 @@ class Network(NamedTuple):
     params: dict
     config: ModelConfig
     scale_factor: np.ndarray | None  # of a VAE: latents as the U-Net sees them = scale_factor x the VAE's
-    origin: str  # for the metadata of exported weights: "student, step 20000"
+    origin: str  # in words, see `weights.origin`: "student, step 20000"
 
 
 def load_network(path: str, network: str, option: str) -> Network:
     """Load `network` (`vae`, `unet` or `vocoder`) from a run's folder, a .safetensors file, or a shipped model by name.
 
-    A run gives its best checkpoint, or its last where it was never evaluated. `option` is what the user typed the path
-    after, for the error. Raises UserError where there is nothing, or something else, at the path.
+    A run gives its best checkpoint, or its last where it was never evaluated. `option` is the caller's name for the
+    path, for the error. Raises UserError where there is nothing, or something else, at the path.
     """
     if not path:
         raise UserError(f"{option} is not set: give the folder of a finished run, or a .safetensors file")
@@ -39,32 +40,33 @@ def load_network(path: str, network: str, option: str) -> Network:
         return _from_run(Path(path), network, option)
     file = weights_path(path)
     if not file.exists():
-        raise UserError(f"{option}={path} does not exist: give the folder of a finished run, or a .safetensors file")
+        raise UserError(f"{path} does not exist: give the folder of a finished run, or a .safetensors file", option)
     weights = load_file(file, required=(network,))
-    return Network(weights.params[network], weights.config, weights.params.get("scale_factor"), file.name)
+    known = weights.metadata.get(network, file.name)
+    return Network(weights.params[network], weights.config, weights.params.get("scale_factor"), known)
 
 
 def load_run(run: str, ema: bool = True) -> Weights:
     """What a run trains, from its best checkpoint (see `load_network`); without `ema` its parameters as they were."""
     folder = Path(run)
-    stage = _config(folder, "run")["stage"]
+    stage = _config(folder, None)["stage"]
     network = NETWORK_OF_STAGE[stage]
-    trained = _from_run(folder, network, "run", ema)
+    trained = _from_run(folder, network, None, ema)
     scale_factor = {} if trained.scale_factor is None else {"scale_factor": trained.scale_factor}
     return Weights(trained.config, {network: trained.params, **scale_factor}, {network: trained.origin})
 
 
-def _config(run: Path, option: str) -> dict:
+def _config(run: Path, option: str | None) -> dict:
     if not (run / CONFIG_FILE).is_file():
-        raise UserError(f"{option}={run} is not the folder of a training run (it has no {CONFIG_FILE})")
+        raise UserError(f"{run} is not the folder of a training run (it has no {CONFIG_FILE})", option)
     return json.loads((run / CONFIG_FILE).read_text())
 
 
-def _from_run(run: Path, network: str, option: str, ema: bool = True) -> Network:
+def _from_run(run: Path, network: str, option: str | None, ema: bool = True) -> Network:
     config = _config(run, option)
     stage = config["stage"]
     if NETWORK_OF_STAGE[stage] != network:
-        raise UserError(f"{option}={run} is a run of stage {stage}, which trains no {network}: give another run")
+        raise UserError(f"{run} is a run of stage {stage}, which trains no {network}: give another run", option)
     weights, step = load_checkpoint(run, option)
     scale_factor = None
     if stage == "vae":
@@ -72,4 +74,4 @@ def _from_run(run: Path, network: str, option: str, ema: bool = True) -> Network
         scale_factor = np.float32(1.0 / std)
     if not ema:
         weights, step = load_parameters(run, option)
-    return Network(weights[stage], model_config(config["model"]), scale_factor, f"{stage}, step {step}")
+    return Network(weights[stage], model_config(config["model"]), scale_factor, origin(stage, f"step {step}"))

@@ -1,21 +1,32 @@
 """A loaded model: what inference needs."""
 
 import os
+import types
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax.numpy as jnp
 
 from flashsr_jax.models.presets import ModelConfig
 from flashsr_jax.models.vocoder import fold_weight_norm
+from flashsr_jax.weights.origin import stage_of
 from flashsr_jax.weights.shipped import weights_path
 from flashsr_jax.weights.store import NETWORKS, load_weights
 
 
 class Model(NamedTuple):
-    """What inference needs: sizes, and the parameters of all networks with `scale_factor`."""
+    """What inference needs: sizes, and the parameters of all networks with `scale_factor`; and where each network comes
+    from, in words (see `weights.origin`)."""
 
     config: ModelConfig
     params: dict
+    origins: Mapping[str, str] = types.MappingProxyType({})
+
+    @property
+    def name(self) -> str:
+        """What its U-Net is: the stage that trained it (`regression`, `student`, `teacher`), or its file's name where
+        the weights do not say."""
+        return stage_of(self.origins.get("unet", "model"))
 
 
 def load_model(path: str | os.PathLike) -> Model:
@@ -24,6 +35,8 @@ def load_model(path: str | os.PathLike) -> Model:
 
     Raises UserError as `load_weights` does.
     """
-    weights = load_weights(weights_path(path), NETWORKS, jnp.array)
+    file = weights_path(path)
+    weights = load_weights(file, NETWORKS, jnp.array)
     vocoder = weights.params.pop("vocoder")
-    return Model(weights.config, weights.params | {"vocoder": fold_weight_norm(vocoder)})
+    origins = {network: weights.metadata.get(network, file.name) for network in NETWORKS}
+    return Model(weights.config, weights.params | {"vocoder": fold_weight_norm(vocoder)}, origins)

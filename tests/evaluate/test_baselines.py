@@ -188,7 +188,7 @@ def test_bad_cutoffs_are_refused(cutoff):
 
 
 def test_bad_signals_and_profiles_are_refused():
-    for bad, message in [(np.zeros((2, 100)), "mono"), (np.zeros(0), "mono"), (np.full(100, np.nan), "not finite")]:
+    for bad, message in [(np.zeros((2, 100)), "mono"), (np.zeros(0), "empty"), (np.full(100, np.nan), "not finite")]:
         with pytest.raises(ValueError, match=message):
             mirror(bad, 4000)
         with pytest.raises(ValueError, match=message):

@@ -33,7 +33,7 @@ def write_report(results: Results, folder: str | os.PathLike) -> Path:
     Raises UserError where nothing was scored, ValueError where a metric or a sample is not finite or the signals of a
     sample differ in length.
     """
-    results.check()
+    results.check_scored()
     path = Path(folder) / "index.html"
     path.parent.mkdir(parents=True, exist_ok=True)
     page = _page(results)
@@ -43,7 +43,7 @@ def write_report(results: Results, folder: str | os.PathLike) -> Path:
 
 
 def _page(results: Results) -> str:
-    folder = files("flashsr_jax.evaluate.report.page") / "static"
+    folder = files("flashsr_jax.evaluate.report") / "static"
     walls = any(not score.wall_free for score in results.scores)
     audio: dict[bytes, int] = {}  # numbered by content: an original shown at two cutoffs is stored once
     samples = [player_data(sample, audio) for sample in results.samples]

@@ -16,7 +16,7 @@ from flashsr_jax.files import replacing
 
 def write_scores(results: Results, folder: str | os.PathLike) -> None:
     """Write `scores.csv` (a row per system, cutoff, clip and seed; a metric not measured is empty) and `scores.json`
-    (also settings, problems and speeds; for `read_scores`) into `folder` (made where missing).
+    (also settings, model, problems and speeds; for `read_scores`) into `folder` (made where missing).
 
     Raises as `Results.check` does.
     """
@@ -36,7 +36,8 @@ def write_scores(results: Results, folder: str | os.PathLike) -> None:
         name: [dataclasses.asdict(row) for row in getattr(results, name)] for name in ("scores", "problems", "speeds")
     }
     with replacing(folder / "scores.json") as partial:
-        partial.write_text(json.dumps({"settings": results.settings, **tables}, indent=1), encoding="utf-8")
+        whole = {"settings": results.settings, "model": results.model, **tables}
+        partial.write_text(json.dumps(whole, indent=1), encoding="utf-8")
 
 
 def read_scores(path: str | os.PathLike) -> Results:
@@ -50,6 +51,7 @@ def read_scores(path: str | os.PathLike) -> Results:
             samples=[],
             spectra=[],
             speeds=[Speed(**row) for row in tables["speeds"]],
+            model=tables.get("model"),
         )
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
@@ -60,10 +62,10 @@ def read_scores(path: str | os.PathLike) -> Results:
 def markdown_table(results: Results, metrics: Sequence[str], by: Sequence[str] = ("class_name", "cutoff_hz")) -> str:
     """A Markdown table of means with 95 % intervals: a row per value of the `by` fields of a score and system.
 
-    The best of each column among the rows of equal `by` is bold. Raises as `Results.check` does, and ValueError for a
-    metric that no score has.
+    The best of each column among the rows of equal `by` is bold. Raises as `Results.check_scored` does, and
+    ValueError for a metric that no score has.
     """
-    results.check()
+    results.check_scored()
     if absent := set(metrics) - set(results.metrics):
         raise ValueError(f"no score has {', '.join(sorted(absent))}; there are {', '.join(results.metrics)}")
     cells = {

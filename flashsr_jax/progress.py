@@ -1,0 +1,30 @@
+"""What long work shows on the terminal while it runs."""
+
+import sys
+import time
+
+
+class Progress:
+    """A line on standard error that says how far something is and how long it will take; nothing where standard error
+    is not a terminal."""
+
+    def __init__(self, title: str = ""):
+        self._title = f"{title}  " if title else ""
+        self._began = time.monotonic()
+        self._terminal = sys.stderr.isatty()
+
+    def show(self, share: float, done: str = "") -> None:
+        """Say that `share` (0 to 1) of it is done, in words of one's own or in per cent, and the time that is left."""
+        if not share:
+            return
+        left = round((time.monotonic() - self._began) * (1 - share) / share)
+        self.say(f"{done or f'{100 * share:3.0f} %'}  {left // 60}:{left % 60:02d} left")
+
+    def say(self, text: str) -> None:
+        """Replace the line's text."""
+        if self._terminal:
+            print(f"\r\x1b[K{self._title}{text}", end="", file=sys.stderr, flush=True)
+
+    def close(self, outcome: str) -> None:
+        """Say how it ended, and leave the line."""
+        self.say(outcome + "\n")
