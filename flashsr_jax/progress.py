@@ -6,12 +6,18 @@ import time
 
 class Progress:
     """A line on standard error that says how far something is and how long it will take; nothing where standard error
-    is not a terminal."""
+    is not a terminal. At the end of a `with` block the line is wiped."""
 
     def __init__(self, title: str = ""):
         self._title = f"{title}  " if title else ""
         self._began = time.monotonic()
         self._terminal = sys.stderr.isatty()
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._write("")
 
     def show(self, share: float, done: str = "") -> None:
         """Say that `share` (0 to 1) of it is done, in words of one's own or in per cent, and the time that is left."""
@@ -22,9 +28,12 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Replace the line's text."""
-        if self._terminal:
-            print(f"\r\x1b[K{self._title}{text}", end="", file=sys.stderr, flush=True)
+        self._write(self._title + text)
 
     def close(self, outcome: str) -> None:
         """Say how it ended, and leave the line."""
         self.say(outcome + "\n")
+
+    def _write(self, line: str) -> None:
+        if self._terminal:
+            print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)

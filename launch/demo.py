@@ -50,12 +50,9 @@ def finish(out: Path) -> int:
         signals = (np.pad(x, (0, max(0, len(original) - len(x))))[: len(original)] for x in (before, after, original))
         titles = (f"{name}: before (8 kHz)", "after", "original")
         spectrogram_figure(dict(zip(titles, signals, strict=True)), out / "pictures" / f"{name}.png")
-    means = {
-        tuple(row.group.values()): row.mean
-        for row in summarise(read_scores(out / "report" / "scores.json").scores, "lsd", ("class_name", "system"))
-    }
-    classes = sorted({class_name for class_name, _ in means})
-    worse = [name for name in classes if means[name, "student"] >= means[name, "unprocessed"]]
+    results = read_scores(out / "report" / "scores.json")
+    means = {tuple(row.group.values()): row.mean for row in summarise(results.scores, "lsd", ("class_name", "system"))}
+    worse = [name for name in results.classes if means[name, results.model] >= means[name, "unprocessed"]]
     if worse:
         print(f"{', '.join(worse)}: the output is no nearer to the original than the input", file=sys.stderr)
     return 1 if worse else 0

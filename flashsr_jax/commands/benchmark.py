@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     choose_device(args.device)
     settings = Settings(steps=args.steps, dtype=args.dtype, batch=args.batch)
     if args.preset:
-        name, config = f"{args.preset} (random weights)", preset(args.preset)
+        name, config = args.preset, preset(args.preset)
         report = upscaling.benchmark(lambda: upscaling.random_model(config), settings, args.repeats)
     else:
         name = args.weights

@@ -4,6 +4,7 @@ The yardstick is the machine's own rate of float32 matrix products. It is measur
 their ratio holds on a machine that others use too.
 """
 
+import functools
 import json
 import math
 import os
@@ -23,10 +24,12 @@ from flashsr_jax.models.flops import preset_costs
 from flashsr_jax.models.pipeline import decode, encode, latent_shape, sample_latent, vocode
 from flashsr_jax.models.presets import ModelConfig
 from flashsr_jax.models.vocoder import fold_weight_norm
+from flashsr_jax.progress import Progress
 from flashsr_jax.upscale.model import Model
 from flashsr_jax.upscale.stream import Settings, upscale
 from flashsr_jax.upscale.windows import framing
-from flashsr_jax.weights.store import parameter_shapes
+from flashsr_jax.weights.origin import stage_of
+from flashsr_jax.weights.store import NETWORKS, parameter_shapes
 
 
 def random_model(config: ModelConfig) -> Model:
@@ -43,24 +46,27 @@ def random_model(config: ModelConfig) -> Model:
         return unflatten_dict({path: value(path, leaf.shape) for path, leaf in shapes.items()}, sep="/")
 
     params = {name: network(name) for name in ("vae", "unet")} | {"scale_factor": jnp.float32(1)}
-    return Model(config, params | {"vocoder": fold_weight_norm(network("vocoder"))})
+    params["vocoder"] = fold_weight_norm(network("vocoder"))
+    return Model(config, params, dict.fromkeys(NETWORKS, "random weights"))
 
 
 def benchmark(load: Callable[[], Model], settings: Settings, repeats: int) -> dict:
     """Measure one window through `upscale`, then each network by itself: figures as `table` prints them.
 
     `load` returns the model; peak memory is that of loading, compiling and upscaling a window. Times are medians of
-    `repeats`; programs are compiled anew, whatever the persistent cache holds.
+    `repeats`; programs are compiled anew, whatever the persistent cache holds. What is under way is said on a terminal.
     """
     cached = jax.config.jax_enable_compilation_cache
     jax.config.update("jax_enable_compilation_cache", False)
     try:
-        return _measure(load(), settings, repeats)
+        with Progress() as progress:
+            progress.say("loading the model")
+            return _measure(load(), settings, repeats, progress)
     finally:
         jax.config.update("jax_enable_compilation_cache", cached)
 
 
-def _measure(model: Model, settings: Settings, repeats: int) -> dict:
+def _measure(model: Model, settings: Settings, repeats: int, progress: Progress) -> dict:
     batch = settings.batch or 1
     frames = framing(model.config)
     x_BxN = np.random.default_rng(0).uniform(-0.1, 0.1, (batch, frames.window - 2 * frames.context))
@@ -69,21 +75,28 @@ def _measure(model: Model, settings: Settings, repeats: int) -> dict:
     def window():
         return upscale(model, x_BxN, SAMPLE_RATE, **options)
 
+    costs = _costs(model, batch, settings.steps)
+    progress.say(f"a window: compiling, then {repeats} timings")
     first = _seconds(window)
     memory = peak_memory()
     rate = MatrixRate()
-    whole = _timing(window, rate, repeats, sum(_costs(model, batch, settings.steps).values()))
+    whole = _timing(window, rate, repeats, sum(costs.values()))
     whole["compile_seconds"] = max(0.0, first - whole["seconds"])
-    networks = {
-        name: _timing(run, rate, repeats, flops) | {"compile_seconds": compile_seconds}
-        for name, run, compile_seconds, flops in _programs(model, batch, settings)
-    }
+    networks = {}
+    for number, (name, (function, *inputs)) in enumerate(_functions(model, batch, settings).items(), start=1):
+        progress.say(f"{name} ({number} of {len(costs)}): compiling, then {repeats} timings")
+        began = time.monotonic()
+        program = jax.jit(function).lower(model.params, *inputs).compile()
+        compile_seconds = time.monotonic() - began
+        run = functools.partial(program, model.params, *inputs)
+        networks[name] = _timing(run, rate, repeats, costs[name]) | {"compile_seconds": compile_seconds}
     rates = [row.pop("matrix_flops") for row in (whole, *networks.values())]
     return {
         "version": flashsr_jax.__version__,
         "jax": jax.__version__,
         "device": jax.devices()[0].device_kind,
         "cores": os.cpu_count(),
+        "origins": dict(model.origins),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(model.params)),
         "batch": batch,
         "steps": settings.steps,
@@ -102,27 +115,24 @@ def _costs(model: Model, batch: int, steps: int) -> dict[str, float]:
     return {name: batch * flops * (steps if name.startswith("U-Net") else 1) for name, flops in costs.items()}
 
 
-def _programs(model: Model, batch: int, settings: Settings):
-    """Each network compiled by itself: (name, function that runs it, seconds to compile, FLOP)."""
-    config, params, dtype = model.config, model.params, jnp.dtype(settings.dtype)
+def _functions(model: Model, batch: int, settings: Settings) -> dict[str, tuple]:
+    """(function of all parameters and inputs, inputs) of each network."""
+    config, scale, dtype = model.config, model.params["scale_factor"], jnp.dtype(settings.dtype)
     rng = np.random.default_rng(0)
 
-    def noise(*shape):
+    def noise(*shape: int) -> jax.Array:
         return jnp.asarray(rng.standard_normal((batch, *shape), np.float32))
 
     latent = noise(*latent_shape(config, WINDOW_SAMPLES))
     mel = noise(latent.shape[1] * config.vae.stride, config.vae.mel_bins)
-    waveform, scale = 0.1 * noise(WINDOW_SAMPLES), params["scale_factor"]
+    waveform = 0.1 * noise(WINDOW_SAMPLES)
     functions = (
         (lambda p, mel, eps: encode(p["vae"], config, mel, eps, scale, dtype), mel, latent),
         (lambda p, z: decode(p["vae"], config, z, scale, dtype), latent),
         (lambda p, cond, z: sample_latent(p["unet"], config, cond, z, settings.steps, 1.0, dtype), latent, latent),
         (lambda p, *inputs: vocode(p["vocoder"], config, *inputs, dtype), mel, waveform),
     )
-    for (name, flops), (function, *inputs) in zip(_costs(model, batch, settings.steps).items(), functions, strict=True):
-        began = time.monotonic()
-        program = jax.jit(function).lower(params, *inputs).compile()
-        yield name, lambda: program(params, *inputs), time.monotonic() - began, flops  # noqa: B023
+    return dict(zip(_costs(model, batch, settings.steps), functions, strict=True))
 
 
 def _timing(run: Callable, matrix_rate: MatrixRate, repeats: int, flops: float) -> dict:
@@ -148,8 +158,9 @@ def _seconds(run: Callable) -> float:
 
 def table(report: dict, name: str) -> str:
     """Markdown of what `benchmark` found about the model of that name."""
+    title = f"{name} ({stage_of(report['origins']['unet'])})"
     lines = [
-        f"{name}: {report['parameters'] / 1e6:.1f} M parameters, {report['dtype']}, {report['device']}, "
+        f"{title}: {report['parameters'] / 1e6:.1f} M parameters, {report['dtype']}, {report['device']}, "
         f"{report['cores']} cores, jax {report['jax']}",
         f"{report['batch']} window(s) of {report['window_seconds']} s, {report['steps']} step(s) of the U-Net",
         "",

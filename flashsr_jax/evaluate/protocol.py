@@ -59,14 +59,14 @@ def run(
     shown_cutoff = 4000.0 if 4000.0 in cutoffs_hz else cutoffs_hz[0]
     workers = workers or os.cpu_count()
     waiting: collections.deque[tuple[Reference, list[Output], Future]] = collections.deque()
-    progress, done = Progress(), itertools.count(1)
+    clips = itertools.count(1)
 
     def take() -> None:
         collected.take(*waiting.popleft())
-        clips = next(done)
-        progress.show(clips / len(references), f"{clips} of {len(references)} clips")
+        done = next(clips)
+        progress.show(done / len(references), f"{done} of {len(references)} clips")
 
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+    with Progress() as progress, ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
         for reference in references:
             outputs = list(_outputs(reference, systems, cutoffs_hz, seeds, collected.problems))
             if reference.name in sampled:
@@ -77,7 +77,6 @@ def run(
                 take()
         while waiting:
             take()
-    progress.close(f"{len(references)} clips")
     return Results(
         settings={**settings, **_environment()},
         scores=collected.scores,

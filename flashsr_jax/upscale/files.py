@@ -20,6 +20,7 @@ from flashsr_jax.audio.files import Survey, survey
 from flashsr_jax.audio.resampling import resample_stream
 from flashsr_jax.errors import UserError
 from flashsr_jax.files import replacing
+from flashsr_jax.progress import Progress
 from flashsr_jax.upscale.model import Model
 from flashsr_jax.upscale.sources import Naming, Source, find
 from flashsr_jax.upscale.stream import Settings, upscale_stream
@@ -77,7 +78,7 @@ def upscale_files(
     made: dict[Path, str] = {}
     failures = 0
     for number, source in enumerate(sources, start=1):
-        progress = _Progress(f"[{number}/{len(sources)}] {Path(source.name).name}")
+        progress = Progress(f"[{number}/{len(sources)}] {Path(source.name).name}")
         report = {"input": source.name}
         try:
             target = _target(source, naming, made, options.overwrite)
@@ -136,7 +137,7 @@ def _upscale_file(
     model: Model,
     settings: Settings,
     options: Options,
-    progress: "_Progress",
+    progress: Progress,
 ) -> dict:
     """Write the output; returns what --json says about it."""
     began = time.monotonic()
@@ -161,6 +162,7 @@ def _upscale_file(
         _picture(path, target)
     return {
         "output": str(target) if target else "-",
+        "model": dict(model.origins),
         "sample_rate": found.sample_rate,
         "channels": found.channels,
         "seconds": found.samples / found.sample_rate,
@@ -178,7 +180,7 @@ def _write(
     suffix: str,
     bit_depth: str,
     found: Survey,
-    progress: "_Progress",
+    progress: Progress,
     name: Path | str,
 ) -> float:
     """Write all blocks (C, n); returns the absolute peak."""
@@ -197,7 +199,7 @@ def _write(
 
 
 def _to_standard_output(
-    outputs: Iterator[np.ndarray], suffix: str, bit_depth: str, found: Survey, progress: "_Progress"
+    outputs: Iterator[np.ndarray], suffix: str, bit_depth: str, found: Survey, progress: Progress
 ) -> float:
     """As `_write`, by way of a temporary file: the header, which comes first, is complete last."""
     with tempfile.NamedTemporaryFile(suffix=f".{suffix}") as file:
@@ -233,25 +235,3 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}"
     return str(error)
-
-
-class _Progress:
-    """A line on the terminal that says how far one file is and how long it will take; nothing elsewhere."""
-
-    def __init__(self, title: str):
-        self.title = title
-        self.began = time.monotonic()
-        self.terminal = sys.stderr.isatty()
-
-    def show(self, done: float) -> None:
-        if not done:
-            return
-        left = round((time.monotonic() - self.began) * (1 - done) / done)
-        self._line(f"{100 * done:3.0f} %  {left // 60}:{left % 60:02d} left")
-
-    def close(self, outcome: str) -> None:
-        self._line(outcome + "\n")
-
-    def _line(self, text: str) -> None:
-        if self.terminal:
-            print(f"\r\x1b[K{self.title}  {text}", end="", file=sys.stderr, flush=True)

@@ -1,8 +1,8 @@
 """Writes the measured parts of MODEL_CARD.md and README.md, and the pictures, of the model that comes along.
 
-python launch/model_card.py EVALUATION CORPUS [RUNS]
+python launch/small/model_card.py EVALUATION CORPUS [RUNS]
 
-EVALUATION is the folder of launch/model_card.sh, CORPUS that of launch/data.sh, RUNS that of launch/train_small.sh.
+EVALUATION is the folder of launch/model_card.sh, CORPUS that of launch/data.sh, RUNS that of launch/small/train.sh.
 Each part stands between <!-- NAME --> and <!-- /NAME --> and is replaced as a whole; the text around it is by hand.
 Without RUNS what is said about training stays as it is, and without EVALUATION/teacher what is said about the teacher.
 """
@@ -27,6 +27,7 @@ from PIL import Image
 from flashsr_jax.audio import SAMPLE_RATE
 from flashsr_jax.audio.pictures import spectrogram_figure
 from flashsr_jax.data import CLASSES
+from flashsr_jax.errors import UserError
 from flashsr_jax.evaluate.metrics import MAIN_METRICS, lsd
 from flashsr_jax.evaluate.protocol import low_resolution
 from flashsr_jax.evaluate.references import Reference, load_references
@@ -53,8 +54,8 @@ KEPT = ("training", "teacher")  # parts that stay as they are where their source
 
 
 def main(evaluation: Path, corpus: Path, runs: Path | None = None) -> None:
-    main_scores = read_scores(evaluation / "4khz" / "scores.json")
-    others = read_scores(evaluation / "cutoffs" / "scores.json")
+    main_scores = read(evaluation / "4khz" / "scores.json")
+    others = read(evaluation / "cutoffs" / "scores.json")
     model = load_model(NAME)
     PICTURES.mkdir(parents=True, exist_ok=True)
     for name in ("manifest.csv.gz", "licences.md"):
@@ -71,12 +72,20 @@ def main(evaluation: Path, corpus: Path, runs: Path | None = None) -> None:
         "settings": "\n".join(f"- {name}: {text}" for name, text in main_scores.settings.items()),
     }
     if (evaluation / "teacher").exists():
-        parts["teacher"] = teacher_table(read_scores(evaluation / "teacher" / "scores.json"))
+        parts["teacher"] = teacher_table(read(evaluation / "teacher" / "scores.json"))
     if runs:
         keep_configurations(runs)
         parts["training"] = training_table(runs, corpus)
     for path in (Path("MODEL_CARD.md"), Path("README.md")):
         fill(path, parts)
+
+
+def read(path: Path) -> Results:
+    """Scores that say which system the model is. Raises UserError for those of older versions."""
+    results = read_scores(path)
+    if results.model is None:
+        raise UserError(f"{path} does not say what its `student` is, since an older version wrote it: measure again")
+    return results
 
 
 def fill(path: Path, parts: Mapping[str, str]) -> None:
@@ -102,15 +111,15 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def relative_table(results: Results) -> str:
-    """The student against the noise baseline, a row a metric and class."""
+    """The model against the noise baseline, a row a metric and class."""
     rows = []
     for metric in REQUIRED:
         higher = metric == "visqol"
         means = by_class(results, metric)
         difference = against_noise(results, metric)
         for index, name in enumerate(CLASSES):
-            noise, student = means[name, "noise"], means[name, "student"]
-            relative, required = student - noise if higher else student / noise, REQUIRED[metric][index]
+            noise, model = means[name, "noise"], means[name, results.model]
+            relative, required = model - noise if higher else model / noise, REQUIRED[metric][index]
             reached = relative >= required if higher else relative <= required
             shown = [
                 "–" if figure is None else f"{figure:+.2f}" if higher else f"{figure:.2f}"
@@ -118,14 +127,14 @@ def relative_table(results: Results) -> str:
             ]
             shown[0] = f"**{shown[0]}**" if reached else f"{shown[0]}, not reached"
             interval = f"{difference[name].low:+.3g} to {difference[name].high:+.3g}"
-            rows.append([f"{name}, {metric}", f"{noise:.3g}", f"{student:.3g}", *shown, interval])
-    head = ["", "noise", "student", "relative", "required", "aim", "published FlashSR", "95 % of the difference"]
+            rows.append([f"{name}, {metric}", f"{noise:.3g}", f"{model:.3g}", *shown, interval])
+    head = ["", "noise", results.model, "relative", "required", "aim", "published FlashSR", "95 % of the difference"]
     return table(head, rows)
 
 
 def against_noise(results: Results, metric: str) -> dict[str, Comparison]:
-    """{class: the student minus the noise baseline}."""
-    rows = paired(results.scores, "student", "noise", metric, ("class_name",))
+    """{class: the model minus the noise baseline}."""
+    rows = paired(results.scores, results.model, "noise", metric, ("class_name",))
     return {row.group["class_name"]: row for row in rows}
 
 
@@ -149,24 +158,25 @@ def low_band(results: Results) -> str:
         changes_db = [
             abs(score.metrics["low_band_gain_db"] - input_db[score.clip, score.cutoff_hz])
             for score in results.scores
-            if score.class_name == name and score.system == "student" and "low_band_gain_db" in score.metrics
+            if score.class_name == name and score.system == results.model and "low_band_gain_db" in score.metrics
         ]
-        columns = (distance[name, "unprocessed"], distance[name, "student"], np.mean(changes_db), max(changes_db))
-        rows.append([name, *(f"{value:.3f}" for value in columns), f"{offset[name, 'student']:.0f}"])
+        columns = (distance[name, "unprocessed"], distance[name, results.model], np.mean(changes_db), max(changes_db))
+        rows.append([name, *(f"{value:.3f}" for value in columns), f"{offset[name, results.model]:.0f}"])
     head = ["", "LSD under the cutoff, input", "output", "level against the input, dB", "at most", "offset, samples"]
     return table(head, rows)
 
 
 def teacher_table(results: Results) -> str:
-    """One evaluation of the student against the teacher's many."""
+    """One evaluation of the model against the teacher's many."""
     means = by_class(results, "lsd")
     rows = []
     for name in CLASSES:
-        student, teacher = means[name, "student"], means[name, "teacher"]
-        rows.append([name, f"{student:.3f}", f"{teacher:.3f}", f"{student / teacher:.2f}"])
+        model, teacher = means[name, results.model], means[name, "teacher"]
+        rows.append([name, f"{model:.3f}", f"{teacher:.3f}", f"{model / teacher:.2f}"])
     times = {row.system: row.rtf for row in results.speeds}
-    note = f"The teacher ({results.settings['teacher']}) takes {times['teacher'] / times['student']:.1f} times as long."
-    return table(["LSD", "student", "teacher", "ratio"], rows) + "\n\n" + note
+    times_as_long = times["teacher"] / times[results.model]
+    note = f"The teacher ({results.settings['teacher']}) takes {times_as_long:.1f} times as long."
+    return table(["LSD", results.model, "teacher", "ratio"], rows) + "\n\n" + note
 
 
 def speed_and_size(results: Results, evaluation: Path) -> str:
@@ -179,7 +189,7 @@ def speed_and_size(results: Results, evaluation: Path) -> str:
     subprocess.run(command, check=True)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     costs = preset_costs(preset(NAME)).values()
-    rtf = next(row.rtf for row in results.speeds if row.system == "student")
+    rtf = next(row.rtf for row in results.speeds if row.system == results.model)
     rows = {
         "parameters": f"{sum(cost.parameters for cost in costs) / 1e6:.2f} M",
         "weights file": f"{SHIPPED[NAME].stat().st_size / 1e6:.1f} MB",
@@ -255,12 +265,12 @@ def pictures(results: Results, model: Model, clips: Path) -> str:
 
 
 def clip_differences(results: Results, class_name: str) -> dict[str, float]:
-    """{clip: the student's Zimtohrli less noise's}, each its median over seeds."""
+    """{clip: the model's Zimtohrli less noise's}, each its median over seeds."""
     values = {}
     for score in results.scores:
-        if score.class_name == class_name and score.system in ("student", "noise"):
+        if score.class_name == class_name and score.system in (results.model, "noise"):
             values.setdefault(score.clip, {}).setdefault(score.system, []).append(score.metrics["zimtohrli"])
-    return {clip: float(np.median(of["student"]) - np.median(of["noise"])) for clip, of in values.items()}
+    return {clip: float(np.median(of[results.model]) - np.median(of["noise"])) for clip, of in values.items()}
 
 
 def draw(reference: Reference, model: Model, path: Path) -> None:
@@ -327,4 +337,7 @@ def _arguments(argv: Sequence[str]) -> list[Path]:
 
 
 if __name__ == "__main__":
-    main(*_arguments(sys.argv[1:]))
+    try:
+        main(*_arguments(sys.argv[1:]))
+    except UserError as error:
+        sys.exit(f"model_card: {error}")

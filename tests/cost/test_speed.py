@@ -1,5 +1,6 @@
 """`flashsr benchmark`, on networks that take no time."""
 
+import contextlib
 import json
 
 import jax
@@ -13,6 +14,9 @@ from flashsr_jax.models.presets import model_config, preset
 from flashsr_jax.weights.store import parameter_shapes, save_weights
 
 from helpers.micro import get_config
+from helpers.terminal import Terminal
+
+ORIGINS = {"vae": "vae, step 3", "unet": "mean of regression, step 2; regression, step 4", "vocoder": "vocoder, step 5"}
 
 
 @pytest.fixture(scope="module")
@@ -25,13 +29,21 @@ def report(config, tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "micro.safetensors"
     params = upscaling.random_model(config).params
     params["vocoder"] = jax.tree.map(lambda leaf: np.ones(leaf.shape), parameter_shapes(config, "vocoder"))
-    save_weights(path, config, params)
+    save_weights(path, config, params, ORIGINS)
     from flashsr_jax.upscale.model import load_model
     from flashsr_jax.upscale.stream import Settings
 
     cache = jax.config.jax_enable_compilation_cache
-    found = upscaling.benchmark(lambda: load_model(path), Settings(batch=2, steps=3), repeats=3)
+    with contextlib.redirect_stderr(Terminal()) as terminal:
+        found = upscaling.benchmark(lambda: load_model(path), Settings(batch=2, steps=3), repeats=3)
     assert jax.config.jax_enable_compilation_cache == cache
+    # A terminal was told what took its time, and its line is free again.
+    assert terminal.lines() == [
+        "loading the model",
+        "a window: compiling, then 3 timings",
+        *(f"{name} ({number} of 4): compiling, then 3 timings" for number, name in enumerate(found["networks"], 1)),
+        "",
+    ]
     return found
 
 
@@ -58,7 +70,8 @@ def test_the_table_and_the_line_of_json(report):
     lines = upscaling.table(report, "micro").splitlines()
     rows = [line for line in lines if line.startswith("|")]
     assert len(rows) == 7 and {row.count("|") for row in rows} == {7}
-    assert lines[0].startswith("micro: ") and "GiB" in lines[-1]
+    assert lines[0].startswith("micro (regression): ") and "GiB" in lines[-1]
+    assert report["origins"] == ORIGINS
     assert json.loads(upscaling.as_json(report, "micro")) == {"model": "micro", **report}
 
 
@@ -74,18 +87,21 @@ def test_the_command_takes_a_size_or_a_file_and_says_what_it_cannot(monkeypatch,
 
     def look(load, settings, repeats):
         asked.append((settings.steps, settings.batch, settings.dtype, repeats))
-        return {"repeats": repeats, "config": load().config == preset("tiny")}
+        model = load()
+        return {"repeats": repeats, "config": model.config == preset("tiny"), "made_by": model.name}
 
     monkeypatch.setattr(upscaling, "benchmark", look)
     options = ["--steps", "4", "--batch", "2", "--dtype", "bfloat16", "--repeats", "5", "--json"]
     assert main(["benchmark", "--preset", "tiny", *options]) == 0
     assert json.loads(capsys.readouterr().out) == {
-        "model": "tiny (random weights)",
+        "model": "tiny",
         "repeats": 5,
         "config": True,
+        "made_by": "random weights",
     }
     assert main(["benchmark", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["model"] == "small"
+    shipped = json.loads(capsys.readouterr().out)
+    assert (shipped["model"], shipped["made_by"]) == ("small", "regression")
     assert asked == [(4, 2, "bfloat16", 5), (1, None, "float32", 3)]
     assert main(["benchmark", "--preset", "huge"]) == 1
     assert capsys.readouterr().err == "flashsr: no preset 'huge': choose one of tiny, small, base\n"

@@ -3,6 +3,8 @@
 import csv
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +13,15 @@ import soundfile as sf
 
 from flashsr_jax.audio.lowpass import LowpassFilter, simulate_low_resolution
 from flashsr_jax.cli import main
+from flashsr_jax.errors import UserError
+from flashsr_jax.evaluate import protocol
+from flashsr_jax.evaluate.measuring import Output, measure
 from flashsr_jax.evaluate.metrics import lsd, lsd_hf
 from flashsr_jax.evaluate.profiles import load_profiles, measure_dataset
-from flashsr_jax.evaluate.references import load_references
+from flashsr_jax.evaluate.references import Reference, load_references
 from flashsr_jax.evaluate.report.tables import read_scores
+from flashsr_jax.evaluate.signals import Unmeasurable
+from flashsr_jax.evaluate.systems import System
 from flashsr_jax.weights.store import save_weights
 
 from helpers import RECORDINGS
@@ -26,7 +33,7 @@ RATE = 48_000
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory) -> str:
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    save_weights(path, TINY, tiny_params())
+    save_weights(path, TINY, tiny_params(), {"unet": "regression, step 7"})
     return str(path)
 
 
@@ -69,7 +76,7 @@ def report(originals, weights, tmp_path_factory) -> Path:
 
 def test_every_system_is_scored_on_every_clip(report):
     results = read_scores(report / "scores.json")
-    systems = ["unprocessed", "mirror", "noise", "student", "regression", "ceiling", "other"]
+    systems = ["unprocessed", "mirror", "noise", "regression", "regression, step 7", "ceiling", "other"]
     assert list(dict.fromkeys(score.system for score in results.scores)) == systems
     for system in systems[:-1]:
         seeds = 1 if system in ("unprocessed", "mirror") else 2
@@ -77,7 +84,9 @@ def test_every_system_is_scored_on_every_clip(report):
     names = {"lsd", "lsd_hf", "lsd_lf", "lsd_universr", "zimtohrli", "visqol", "low_band_si_sdr", "time_offset"}
     assert all(names <= score.metrics.keys() for score in results.scores)
     assert {score.class_name for score in results.scores} == {"speech", "music", "effects"}
-    assert [speed.system for speed in results.speeds] == ["student", "regression"]
+    assert [speed.system for speed in results.speeds] == ["regression", "regression, step 7"]
+    assert results.model == "regression" and results.settings["regression"].endswith(" (regression, step 7)")
+    assert "unet: regression, step 7, vocoder: tiny.safetensors" in results.settings["weights"]
     assert all(speed.rtf > 0 for speed in results.speeds)
     assert "3 clips (1 effects, 1 music, 1 speech)" in results.settings["data"]
 
@@ -128,7 +137,7 @@ def test_report_and_tables_are_written(report):
     page = (report / "index.html").read_text()
     assert "<html" in page and "regression" in page
     tables = (report / "tables.md").read_text()
-    assert "| student |" in tables and "Left out of the figures: 7" in tables
+    assert "| regression |" in tables and "student" not in tables + page and "Left out of the figures: 7" in tables
     with (report / "scores.csv").open() as lines:
         assert len(list(csv.DictReader(lines))) == len(json.loads((report / "scores.json").read_text())["scores"])
 
@@ -160,19 +169,69 @@ def test_a_built_dataset_can_be_evaluated(dataset, tmp_path):
     ("arguments", "message"),
     [
         (["--data", "nowhere"], "--data nowhere: no such folder"),
-        (["--data", "EMPTY"], "no recordings in it"),
+        (["--data", "EMPTY"], "EMPTY: no recordings in it"),
         (["--data", "DATA", "--teacher", "x"], "--teacher and --regression need --weights"),
+        (
+            ["--data", "DATA", "--weights", "WEIGHTS", "--teacher", "x"],
+            "--teacher x does not exist: give the folder of",
+        ),
+        (["--data", "DATA", "--seconds", "0.5"], "--seconds 0.5: recordings are compared over 1 s at least"),
         (["--data", "DATA", "--outputs", "noise=."], "a system of that name is there already"),
         (["--data", "DATA", "--outputs", "mine=nowhere"], "--outputs mine=nowhere: no such folder"),
-        (["--data", "DATA", "--noise-profiles", "setup.py"], "is not a file of noise profiles"),
+        (["--data", "DATA", "--noise-profiles", "EMPTY"], "is not a file of noise profiles"),
         (["--data", "DATA", "--weights", "nowhere.safetensors"], "nowhere.safetensors"),
     ],
 )
-def test_mistakes_are_one_line(arguments, message, originals, tmp_path, capsys):
-    arguments = [{"DATA": str(originals), "EMPTY": str(tmp_path)}.get(a, a) for a in arguments]
+def test_mistakes_are_one_line(arguments, message, originals, weights, tmp_path, capsys, monkeypatch):
+    (tmp_path / "EMPTY").mkdir()
+    monkeypatch.chdir(tmp_path)
+    arguments = [{"DATA": str(originals), "WEIGHTS": weights}.get(a, a) for a in arguments]
     assert main(["evaluate", *arguments, "-o", str(tmp_path / "report"), "--no-perceptual"]) == 1
     stderr = capsys.readouterr().err
     assert message in stderr and len(stderr.strip().splitlines()) == 1
+
+
+def test_where_every_clip_fails_the_reasons_are_written(originals, tmp_path, capsys):
+    for name in ("dull", "short", "silent"):
+        shutil.copy(originals / "music" / f"{name}.wav", tmp_path)
+    out = tmp_path / "report"
+    assert main(["evaluate", "--data", str(tmp_path), "-o", str(out), "--no-perceptual", "--workers", "1"]) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "flashsr: nothing was scored, every clip was left out:",
+        "  dull: the sample rate is 22050 Hz, under 44100 Hz: no reference for 48 kHz",
+        "  short: lasts 0.50 s, under 1 s",
+        "  silent: is silent: its peak is under -80 dBFS",
+    ]
+    assert [problem.clip for problem in read_scores(out / "scores.json").problems] == ["dull", "short", "silent"]
+
+
+@pytest.mark.parametrize("error", [ValueError("incompatible shapes for broadcasting"), UserError("no such rate")])
+def test_only_what_cannot_be_measured_is_left_out(error):
+    """A mistake in a system, or of the user, ends the run instead of emptying the tables."""
+    noise_N = np.random.default_rng(0).normal(size=2 * RATE).astype(np.float32) * 0.1
+    references = [Reference(name, "music", "", 0.0, noise_N) for name in "ab"]
+
+    def process(reference, low_N, cutoff_hz, seed):
+        if reference.name == "a":
+            raise Unmeasurable("no file")
+        raise error
+
+    with pytest.raises(type(error), match=str(error)):
+        protocol.run(references, {"mine": System(process)}, [4000.0], settings={}, perceptual=False, workers=1)
+    with pytest.raises(ValueError, match="the cutoff must lie in"):
+        measure(noise_N, 0.0, [Output("mine", 30_000.0, 0, noise_N)], perceptual=False)
+    bad_N = np.full_like(noise_N, np.nan)
+    original, short, bad = measure(
+        noise_N, 0.0, [Output("mine", 4000.0, 0, x_N) for x_N in (noise_N[:-1], bad_N)], perceptual=False
+    )
+    assert original.problem == ""
+    assert short.problem == "expected signals of one length, got 96000 and 95999 samples"
+    assert bad.problem == "a signal has samples that are not finite"
+
+
+def test_measuring_processes_start_without_jax():
+    code = "import sys, flashsr_jax.evaluate.measuring; assert 'jax' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 @pytest.mark.parametrize("cutoffs", ["4000,x", "", "50", "24000"])
@@ -220,6 +279,8 @@ def test_compare_refuses_what_cannot_be_compared(three_files, capsys):
     sf.write("other_rate.wav", x, 44_100)
     sf.write("mono.wav", x[:, 0], RATE)
     Path("text.wav").write_text("no audio")
+    for name in ("1", "2", "3"):
+        sf.write(f"brief{name}.wav", x[:1000], RATE)
     for file, message in {
         "short.wav": "short.wav has 95999 samples x 2 channels and r.wav 96000 x 2",
         "other_rate.wav": "other_rate.wav has 44100 Hz and r.wav 48000 Hz",
@@ -229,3 +290,8 @@ def test_compare_refuses_what_cannot_be_compared(three_files, capsys):
     }.items():
         assert main(["compare", "a.wav", file, "--reference", "r.wav"]) == 1
         assert message in capsys.readouterr().err
+    assert main(["compare", "brief1.wav", "brief2.wav", "--reference", "brief3.wav"]) == 1
+    reason = "cannot be measured: LSD needs more than 1024 samples, got 1000"
+    assert capsys.readouterr().err.splitlines() == [f"flashsr: brief1.wav {reason}", f"  brief2.wav {reason}"]
+    assert main(["compare", "a.wav", "b.wav", "--reference", "r.wav", "--cutoff", "30000"]) == 1
+    assert "flashsr: --cutoff 30000: give a frequency over 0 and up to 24000 Hz" in capsys.readouterr().err

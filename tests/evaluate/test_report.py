@@ -187,8 +187,6 @@ def test_a_failed_report_leaves_the_last_one(tmp_path):
 
 @pytest.mark.parametrize("write", [write_report, write_scores, lambda results, _: markdown_table(results, ["lsd"])])
 def test_bad_results_are_refused(write, tmp_path):
-    with pytest.raises(UserError, match="nothing was scored"):
-        write(small_results(scores=[]), tmp_path)
     good = small_results().scores
     for value in (float("nan"), float("inf")):
         bad = dataclasses.replace(good[4], metrics={"lsd": value})
@@ -197,6 +195,34 @@ def test_bad_results_are_refused(write, tmp_path):
     with pytest.raises(ValueError, match="loudness is not a known metric"):
         write(small_results(scores=[dataclasses.replace(good[0], metrics={"loudness": 1.0})]), tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("write", [write_report, lambda results, _: markdown_table(results, ["lsd"])])
+def test_where_nothing_was_scored_the_reasons_are_said(write, tmp_path):
+    problems = [Problem(f"clip {number}", "", 0, "is silent") for number in range(9)]
+    problems.append(Problem("clip 9", "noise", 4000, "has no profile"))
+    with pytest.raises(UserError) as error:
+        write(small_results(scores=[], problems=problems[-2:]), tmp_path)
+    lines = [
+        "nothing was scored, every clip was left out:",
+        "  clip 8: is silent",
+        "  clip 9, noise, 4 kHz: has no profile",
+    ]
+    assert str(error.value).splitlines() == lines
+    with pytest.raises(UserError, match=r"(?s)clip 7: is silent\n  \.\.\. and 2 more, see scores.json$"):
+        write(small_results(scores=[], problems=problems), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_scores_without_any_keep_the_problems(tmp_path):
+    empty = small_results(scores=[], problems=[Problem("a", "", 0, "is silent")])
+    write_scores(empty, tmp_path)
+    assert read_scores(tmp_path / "scores.json") == empty
+
+
+def test_scores_say_which_system_the_model_is(tmp_path):
+    write_scores(small_results(model="model"), tmp_path)
+    assert read_scores(tmp_path / "scores.json").model == "model"
 
 
 def test_samples_that_are_not_finite_are_refused(tmp_path):

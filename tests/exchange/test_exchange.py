@@ -59,7 +59,8 @@ def test_import_and_export_give_back_every_tensor_bit_for_bit(there, back, capsy
     import_published(written(there), "official.safetensors", config=SMALL)
     weights = load_weights("official.safetensors", required=("vae", "unet", "vocoder"))
     assert weights.params["scale_factor"] == np.float32(0.3342)
-    assert weights.metadata == {network: f"{FILES[network]}.{there}" for network in FILES}
+    stages = {"vae": "vae", "unet": "student", "vocoder": "vocoder"}
+    assert weights.metadata == {network: f"{stages[network]}, {FILES[network]}.{there}" for network in FILES}
     assert main(["weights", "export", "official.safetensors", "--to", "torch", "-o", "out", "--format", back]) == 0
     assert capsys.readouterr().out.split() == [f"out/{FILES[network]}.{back}" for network in ("vae", "unet", "vocoder")]
     for network, tensors in checkpoints().items():
@@ -110,7 +111,7 @@ def test_orbax(capsys):
     assert jax.tree.structure(tree) == jax.tree.structure(params)
     jax.tree.map(np.testing.assert_array_equal, tree, params)
     assert main(["weights", "export", "official.safetensors", "--to", "orbax", "-o", "tree"]) == 1
-    assert "tree exists" in capsys.readouterr().err
+    assert "--output tree exists" in capsys.readouterr().err
 
 
 def test_a_run_gives_its_average_or_its_last_parameters(capsys):
@@ -146,7 +147,7 @@ def test_mistakes_are_one_line(capsys):
     Path("text.pth").write_text("weights")
     save_torch("other.pth", {"w": np.zeros(1, np.float32)})
     for arguments, message in {
-        (*files, "-o", "w.pth"): "-o w.pth: weights are .safetensors files",
+        (*files, "-o", "w.pth"): "--output w.pth: weights are .safetensors files",
         ("none.pth", "-o", "w.safetensors"): "no checkpoint at none.pth",
         ("none.safetensors", "-o", "w.safetensors"): "no checkpoint at none.safetensors",
         ("text.pth", "-o", "w.safetensors"): "text.pth is no checkpoint of PyTorch",

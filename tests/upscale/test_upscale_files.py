@@ -26,7 +26,7 @@ COMMAND = str(Path(sys.executable).with_name("flashsr"))
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory) -> str:
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    save_weights(path, TINY, tiny_params())
+    save_weights(path, TINY, tiny_params(), {"unet": "regression, step 7"})
     return str(path)
 
 
@@ -203,6 +203,7 @@ def test_the_report_in_json(upscale):
     assert good == {
         "input": "low.wav",
         "output": "out/low.wav",
+        "model": {"vae": "tiny.safetensors", "unet": "regression, step 7", "vocoder": "tiny.safetensors"},
         "sample_rate": 8000,
         "channels": 1,
         "seconds": 2.0,

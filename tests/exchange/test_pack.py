@@ -1,0 +1,55 @@
+"""`flashsr weights pack`: networks from runs and files in one file, which says where each comes from."""
+
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from flashsr_jax.cli import main
+from flashsr_jax.models.presets import model_config
+from flashsr_jax.weights.store import NETWORKS, load_weights, parameter_shapes, save_weights
+
+from helpers.micro import get_config
+
+CONFIG = model_config(get_config("vae").model.to_dict())
+
+
+@pytest.fixture(autouse=True)
+def files(tmp_path, monkeypatch):
+    """model.safetensors with all networks, of which the U-Net and the VAE say what they are; unet.safetensors, another
+    U-Net; and bare.safetensors, whose U-Net says nothing."""
+    monkeypatch.chdir(tmp_path)
+
+    def filled(network: str, value: float) -> dict:
+        shapes = flatten_dict(parameter_shapes(CONFIG, network), sep="/")
+        return unflatten_dict({name: np.full(leaf.shape, value, leaf.dtype) for name, leaf in shapes.items()}, sep="/")
+
+    params = {network: filled(network, 1.0) for network in NETWORKS} | {"scale_factor": np.float32(0.5)}
+    save_weights("model.safetensors", CONFIG, params, {"vae": "vae, step 9", "unet": "regression, step 2"})
+    save_weights("unet.safetensors", CONFIG, {"unet": filled("unet", 2.0)}, {"unet": "student, step 4"})
+    save_weights("bare.safetensors", CONFIG, {"unet": filled("unet", 2.0)})
+
+
+def test_networks_of_files_keep_their_origin():
+    arguments = ["--vae", "model.safetensors", "--unet", "bare.safetensors", "--vocoder", "model.safetensors"]
+    assert main(["weights", "pack", *arguments, "-o", "packed.safetensors"]) == 0
+    packed = load_weights("packed.safetensors", NETWORKS)
+    assert packed.metadata == {"vae": "vae, step 9", "unet": "bare.safetensors", "vocoder": "model.safetensors"}
+    assert packed.params["scale_factor"] == np.float32(0.5)
+
+
+def test_a_mean_says_of_what():
+    assert main(["weights", "pack", "--unet", "model.safetensors", "unet.safetensors", "-o", "mean.safetensors"]) == 0
+    mean = load_weights("mean.safetensors", ["unet"])
+    assert mean.metadata == {"unet": "mean of regression, step 2; student, step 4"}
+    assert all((leaf == 1.5).all() for leaf in flatten_dict(mean.params["unet"]).values())
+
+
+def test_mistakes_name_the_option(capsys):
+    for arguments, message in {
+        ("--unet", "nowhere"): "--unet nowhere does not exist: give the folder of a finished run, or a .safetensors",
+        ("--vae", "."): "--vae . is not the folder of a training run (it has no config.json)",
+        (): "nothing to pack: give a vae, unet or vocoder",
+    }.items():
+        assert main(["weights", "pack", *arguments, "-o", "out.safetensors"]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"flashsr: {message}"), line
