@@ -16,13 +16,12 @@ from importlib import metadata
 from pathlib import Path
 
 import jax
-from flax.traverse_util import flatten_dict
 
 import flashsr_jax
 from flashsr_jax.data import MANIFEST
 from flashsr_jax.data.latents import ABOUT
 from flashsr_jax.files import replacing
-from flashsr_jax.runs.folder import CONFIG_FILE, PROVENANCE_FILE
+from flashsr_jax.runs.folder import CONFIG_FILE, PROVENANCE_FILE, flattened, read_config, read_provenance
 
 LOGGER = logging.getLogger(__name__)
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "scipy", "librosa")
@@ -55,9 +54,9 @@ def record(config, workdir: Path, step: int, networks: dict[str, str]) -> None:
         "networks": networks,
         "changes": _changes(workdir / CONFIG_FILE, config),
     }
-    starts = path.read_text() if path.exists() else ""
+    starts = read_provenance(workdir)
     if starts:
-        before = json.loads(starts.splitlines()[-1])
+        before = starts[-1]
         for name in ("manifests", "networks"):
             for part in start[name]:
                 if start[name][part] != before[name].get(part):
@@ -66,7 +65,7 @@ def record(config, workdir: Path, step: int, networks: dict[str, str]) -> None:
         with replacing(workdir / code["patch"]) as partial:
             partial.write_text(patch)
     with replacing(path) as partial:
-        partial.write_text(starts + json.dumps(start) + "\n")
+        partial.write_text("".join(json.dumps(each) + "\n" for each in [*starts, start]))
 
 
 def _manifests(config: dict) -> dict[str, Path]:
@@ -84,7 +83,7 @@ def _changes(path: Path, config: dict) -> dict[str, list]:
     """{field: [before, now]} where the configuration at `path` is another."""
     if not path.exists():
         return {}
-    before, now = (flatten_dict(tree, sep=".") for tree in (json.loads(path.read_text()), config))
+    before, now = flattened(read_config(path)), flattened(config)
     return {name: [before.get(name), now.get(name)] for name in before | now if before.get(name) != now.get(name)}
 
 

@@ -24,7 +24,7 @@ from flashsr_jax.models import flops
 from flashsr_jax.models.presets import model_config
 from flashsr_jax.runs import provenance
 from flashsr_jax.runs.checkpoint import Checkpoints
-from flashsr_jax.runs.folder import CONFIG_FILE
+from flashsr_jax.runs.folder import CONFIG_FILE, read_config
 from flashsr_jax.train.evaluation import ClipSet, evaluate
 from flashsr_jax.train.frozen import fingerprint
 from flashsr_jax.train.latents import cached_batches
@@ -202,7 +202,7 @@ def _check_same_model(config, workdir: Path) -> None:
     """Raises UserError where a run of another stage or model lies in the folder."""
     if not (workdir / CONFIG_FILE).exists():
         return
-    before, current = json.loads((workdir / CONFIG_FILE).read_text()), json.loads(config.to_json())
+    before, current = read_config(workdir / CONFIG_FILE), json.loads(config.to_json())
     same = {
         "stage": before["stage"] == current["stage"],
         "model": model_config(before["model"]) == model_config(current["model"]),

@@ -83,7 +83,7 @@ def train_step(config, state: TrainState, frozen: dict, batch: dict, key: jax.Ar
         def apply(z, cond, t_B):
             return unet.apply({"params": frozen["teacher"]}, z, cond, t_B)
 
-        return guided_v(apply, z, z_lr, t_B, guidance, config.unconditional)
+        return guided_v(apply, z, z_lr, t_B, guidance)
 
     def mean_of(loss_B):
         return losses.weighted_mean(loss_B, windows.weight)

@@ -8,7 +8,7 @@ Letters: B batch, N samples; latents are (B, T, F, C).
 import jax
 import jax.numpy as jnp
 
-from flashsr_jax.models.diffusion import STEPS, guided_v, q_sample, solve, solver_grid, velocity
+from flashsr_jax.models.diffusion import STEPS, UNCONDITIONAL, guided_v, q_sample, solve, solver_grid, velocity
 from flashsr_jax.models.pipeline import decode
 from flashsr_jax.models.unet import UNet
 from flashsr_jax.train import losses
@@ -39,7 +39,7 @@ def train_step(config, state: TrainState, frozen: dict, batch: dict, key: jax.Ar
     eps = jax.random.normal(key_eps, z0.shape)
     dropped_B = jax.random.bernoulli(key_drop, config.condition_drop, z0.shape[:1])
     _, weight = band_weights(config, batch, z0.shape[2])
-    cond = jnp.where(dropped_B[:, None, None, None], config.unconditional, z_lr)
+    cond = jnp.where(dropped_B[:, None, None, None], UNCONDITIONAL, z_lr)
 
     def loss(params):
         v = unet.apply({"params": params}, q_sample(z0, t_B, eps), cond, t_B)
@@ -68,7 +68,7 @@ def eval_step(config, weights: dict, frozen: dict, batch: dict, key: jax.Array) 
         errors.append(losses.l2(apply(q_sample(z0, t_B, noise), z_lr, t_B), velocity(z0, t_B, noise)))
 
     def predict_v(z, t_B):
-        return guided_v(apply, z, z_lr, t_B, config.eval.guidance, config.unconditional)
+        return guided_v(apply, z, z_lr, t_B, config.eval.guidance)
 
     z_hat = solve(predict_v, noise, solver_grid(config.eval.steps))
     decoded = decode(frozen["vae"], model, z_hat, frozen["scale_factor"], dtype_of(config))
