@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 
 import jax
+from ml_collections import ConfigDict
 
 import flashsr_jax
 from flashsr_jax.data import MANIFEST
@@ -28,7 +29,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "nump
 SOURCES = ("flashsr_jax", "configs")
 
 
-def record(config, workdir: Path, step: int, networks: dict[str, str]) -> None:
+def record(config: ConfigDict, workdir: Path, step: int, networks: dict[str, str]) -> None:
     """Add a line for a start at `step` to the run's provenance, before its configuration is written.
 
     `networks` are the fingerprints of those that the stage was given, by role. Where a run goes on with other data or
@@ -36,13 +37,13 @@ def record(config, workdir: Path, step: int, networks: dict[str, str]) -> None:
     """
     if jax.process_index():
         return
-    path, config = workdir / PROVENANCE_FILE, json.loads(config.to_json())
+    path, fields = workdir / PROVENANCE_FILE, json.loads(config.to_json())
     code, patch = _code()
     start = {
         "step": step,
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "command": sys.argv,
-        "seed": config["seed"],
+        "seed": fields["seed"],
         "code": code,
         "packages": {name: metadata.version(name) for name in PACKAGES} | {"python": platform.python_version()},
         "devices": {
@@ -50,9 +51,9 @@ def record(config, workdir: Path, step: int, networks: dict[str, str]) -> None:
             "count": jax.device_count(),
             "processes": jax.process_count(),
         },
-        "manifests": {name: _sha256(file) for name, file in _manifests(config).items()},
+        "manifests": {name: _sha256(file) for name, file in _manifests(fields).items()},
         "networks": networks,
-        "changes": _changes(workdir / CONFIG_FILE, config),
+        "changes": _changes(workdir / CONFIG_FILE, fields),
     }
     starts = read_provenance(workdir)
     if starts:

@@ -16,7 +16,7 @@ from flashsr_jax.audio.lowpass import LowpassFilter, filter_arrays
 from flashsr_jax.errors import UserError
 from flashsr_jax.runs.folder import flattened
 from flashsr_jax.runs.networks import NETWORK_OF_STAGE
-from flashsr_jax.train.loop import STAGES
+from flashsr_jax.train.stages import STAGES
 
 from helpers import ROOT
 from helpers.configs import get_config

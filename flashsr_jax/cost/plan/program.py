@@ -8,6 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 import numpy as np
@@ -56,7 +57,7 @@ class Program:
     results: set[int] = field(default_factory=set)
 
 
-def read_program(function: Callable, *args, like: Program | None = None) -> Program:
+def read_program(function: Callable, *args: Any, like: Program | None = None) -> Program:
     """The program of `function(*args)`, arrays or `jax.ShapeDtypeStruct`s; it is traced only.
 
     `like` is the same function's at other sizes: what takes memory there does here.
