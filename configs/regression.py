@@ -19,7 +19,7 @@ def get_config(preset):
     config.batch_size = {"tiny": 8, "small": 12, "base": 256}[preset]
     config.steps = {"tiny": 250, "small": 3000, "base": 200_000}[preset]
     config.vae_from = ""
-    config.data.latents = ""  # windows that `flashsr_jax.cache_latents` encoded, instead of config.data.dir's
+    config.data.latents = ""  # folders of windows that were encoded before, instead of config.data.dir's
     config.init_from = ""  # a U-Net to go on from
     config.vocoder_from = ""
     config.best_metric = "mel_l1_hf"

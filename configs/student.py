@@ -19,7 +19,7 @@ def get_config(preset):
     config = common("student", preset)
     config.batch_size = {"tiny": 8, "small": 6, "base": 64}[preset]
     config.vae_from = ""
-    config.data.latents = ""  # windows that `flashsr_jax.cache_latents` encoded, instead of config.data.dir's
+    config.data.latents = ""  # folders of windows that were encoded before, instead of config.data.dir's
     config.teacher_from = ""
     config.init_from = ""  # a U-Net to start from instead of the teacher
     config.vocoder_from = ""

@@ -1,4 +1,4 @@
-"""Stage 1, the mel autoencoder.
+"""The mel autoencoder.
 
 python -m flashsr_jax.main --config configs/vae.py:tiny --workdir runs/vae --config.data.dir=DATASET
 

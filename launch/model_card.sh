@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Measures the model that comes along on the test clips of launch/data.sh, beside the teacher and the regression of
-# launch/train_small.sh where these runs are at hand, and writes figures and pictures of MODEL_CARD.md and README.md:
+# launch/small/train.sh where these runs are at hand, and writes figures and pictures of MODEL_CARD.md and README.md:
 # bash launch/model_card.sh [OUT]. Without them about 45 minutes on 2 cores, which should have nothing else to do.
 source "$(dirname "$0")/setup.sh"
 out=${1:-runs/model_card}

@@ -1,13 +1,8 @@
 """What the U-Net's stages train on: latents of both waveforms and the mel, encoded in the step or once and for all.
 
-On a CPU encoding takes as long as the U-Net's own update, so a run can read windows that were encoded before:
-
-    python -m flashsr_jax.cache_latents --config configs/regression.py:small --out corpus/latents --windows 15000 \
-        --config.data.dir=corpus/dataset --config.vae_from=runs/vae
-
-then `--config.data.latents=corpus/latents` with regression, teacher or student, or several such folders with commas
-between them. A window keeps the crop, mixture, gain and low-pass that it was drawn with; the stages' own noise stays
-fresh.
+On a CPU encoding takes as long as the U-Net's own update, so a run can read windows that `write_cache` encoded before:
+config.data.latents names their folder, or several with commas between them. A window keeps the crop, mixture, gain and
+low-pass that it was drawn with; the stages' own noise stays fresh.
 Letters: B batch, N samples, T mel frames, F mel bins; latents are (B, T', F', C).
 """
 

@@ -11,7 +11,7 @@ from tensorboardX import SummaryWriter
 
 from flashsr_jax.audio import SAMPLE_RATE
 from flashsr_jax.files import replacing
-from flashsr_jax.runs.folder import METRICS_FILE
+from flashsr_jax.runs.folder import METRICS_FILE, read_metrics
 
 LOGGER = logging.getLogger(__name__)
 COUNTS = ("data/", "skipped_steps")  # metrics that are added up between two lines, not averaged
@@ -31,7 +31,7 @@ class Logs:
         self._active = jax.process_index() == 0
         if self._active:
             self._path = workdir / METRICS_FILE
-            _drop_after(self._path, start_step)
+            _drop_after(workdir, start_step)
             # Without a limit on its queue: its thread ends on a full disk, and the run would wait for it forever.
             self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step + 1, max_queue=0)
 
@@ -113,16 +113,8 @@ class Logs:
             self._board.add_scalar(f"{kind}/{name}", value, step)
 
 
-def _drop_after(path: Path, step: int) -> None:
+def _drop_after(workdir: Path, step: int) -> None:
     """Remove lines of later steps, and a line that a killed process left unfinished."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text().splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except json.JSONDecodeError:
-            LOGGER.warning("%s: dropped an unfinished line", path)
-    with replacing(path) as partial:
-        partial.write_text("".join(kept))
+    kept = [line for line in read_metrics(workdir) if line["step"] <= step]
+    with replacing(workdir / METRICS_FILE) as partial:
+        partial.write_text("".join(json.dumps(line) + "\n" for line in kept))

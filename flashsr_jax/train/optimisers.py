@@ -54,7 +54,7 @@ def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
 def _kernels_as_matrices(params: dict) -> dict:
     """For Muon: kernels (..., I, O) as matrices with all but the outputs as rows; None for what is no kernel."""
 
-    def matrix(path, leaf):
+    def matrix(path: tuple, leaf: jax.Array) -> MuonDimensionNumbers | None:
         is_kernel = path[-1].key in ("kernel", "v") and leaf.ndim >= 2
         return MuonDimensionNumbers(tuple(range(leaf.ndim - 1)), (leaf.ndim - 1,)) if is_kernel else None
 

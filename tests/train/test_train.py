@@ -1,4 +1,4 @@
-"""Training as a researcher runs it: the command line, all four stages in a row, mistakes."""
+"""Training as a researcher runs it: the command line, all stages in a row, mistakes."""
 
 import numpy as np
 import pytest
