@@ -10,7 +10,8 @@ teacher     a teacher that begins as the published student, as no teacher is pub
 student     the student by all losses, with --config.teacher_from=runs/teacher
 
 STAGE,small begins with the model that comes along; other weights: --config.init_from, vae_from, vocoder_from.
-Rates and steps are a start, not tuned: no run of the published size has been made.
+Rates and steps are a start, not tuned: a fifth of the rate that the network was trained with, at the published size
+also a tenth of the steps. No run of that size has been made.
 """
 
 import runpy
@@ -29,20 +30,23 @@ def get_config(arguments):
             f"configs/finetune.py:{arguments or '(nothing)'}: choose a stage of {', '.join(CHANGES)}, "
             f"and after a comma {' or '.join(WEIGHTS)}"
         )
-    config = runpy.run_path(str(Path(__file__).parent / f"{stage}.py"))["get_config"](preset)
+    file = "vocoder_tuned" if stage == "vocoder" else stage
+    config = runpy.run_path(str(Path(__file__).parent / f"{file}.py"))["get_config"](preset)
     for source in ("init_from", "vae_from", "vocoder_from"):
         if source in config:
             config[source] = WEIGHTS[preset]
-    config.optimizer[stage].warmup_steps = 1000
+    if preset == "base":
+        config.optimizer[stage].warmup_steps = 1000
     if stage != "student":  # whose own rate and steps already are those of a network that was trained before
         config.optimizer[stage].lr *= 0.2
-        config.steps //= 10
+        if preset == "base":
+            config.steps //= 10
     config.update(CHANGES[stage])
     return config
 
 
 CHANGES = {
-    "vocoder": {"mel_source": "vae"},
+    "vocoder": {},
     "vae": {"train_encoder": False, "losses": {"adversarial_from": 5000}},
     "regression": {},
     "teacher": {},

@@ -3,7 +3,7 @@
 #   bash launch/offline.sh pack PARTS [HOURS]     where there are a network and a corpus: wheels for the host's Python
 #                                                 and HOURS (default 3) of each class become PARTS/1, PARTS/2 ...
 #   bash launch/offline.sh add PART...            on the host: installs a part's wheels, takes in its recordings
-#   bash launch/offline.sh train OUT SECONDS STAGE...   trains each stage of launch/train_small.sh for SECONDS at most,
+#   bash launch/offline.sh train OUT SECONDS STAGE...   trains each stage of launch/small/train.sh for SECONDS at most,
 #                                                 from the model that comes along; weights and logs to OUT
 # The host needs Python with JAX for its device; all else is kept under $STORE. Set PYTHON_VERSION (3.12) for pack.
 set -euo pipefail
@@ -48,7 +48,7 @@ case $command in
     python -m flashsr_jax data build "$store/audio" --csv "$store/audio/recordings.csv" --out "$CORPUS" --overwrite
     for stage in "$@"; do
       # A run that is stopped goes on where its last checkpoint was, here or, from the weights, elsewhere.
-      timeout --signal=INT "$seconds" bash launch/train_small.sh "$stage" 2>&1 | tee -a "$out/$stage.log" || true
+      timeout --signal=INT "$seconds" bash launch/small/train.sh "$stage" 2>&1 | tee -a "$out/$stage.log" || true
       case $stage in vae) network=vae ;; vocoder*) network=vocoder ;; *) network=unet ;; esac
       python -m flashsr_jax weights pack --$network "$RUNS/$stage" -o "$out/$stage.safetensors" --dtype bfloat16
       cp "$RUNS/$stage/config.json" "$out/$stage.json"

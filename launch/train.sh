@@ -11,7 +11,6 @@ PYTHON=${PYTHON:-python} # of an environment with the package and JAX for the de
 stage=$1
 shift
 runs=$SHARED/runs
-config=configs/$stage.py:$PRESET
 rendered=(--config.vae_from="$runs/vae" --config.vocoder_from="$runs/vocoder")
 case $stage in
   vocoder) sources=() ;;
@@ -19,15 +18,12 @@ case $stage in
   regression) sources=("${rendered[@]}") ;;
   teacher) sources=("${rendered[@]}" --config.init_from="$runs/regression") ;;
   student) sources=("${rendered[@]}" --config.teacher_from="$runs/teacher") ;;
-  vocoder_tuned)
-    config=configs/vocoder.py:$PRESET
-    sources=(--config.mel_source=vae --config.vae_from="$runs/vae" --config.init_from="$runs/vocoder")
-    ;;
+  vocoder_tuned) sources=(--config.vae_from="$runs/vae" --config.init_from="$runs/vocoder") ;;
   *)
     echo "no stage $stage: vocoder, vae, regression, teacher, student or vocoder_tuned" >&2
     exit 1
     ;;
 esac
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-exec "$PYTHON" -m flashsr_jax.main --config "$config" --workdir "$runs/$stage" \
+exec "$PYTHON" -m flashsr_jax.main --config "configs/$stage.py:$PRESET" --workdir "$runs/$stage" \
   --config.data.dir="$SHARED/data" "${sources[@]}" "$@"

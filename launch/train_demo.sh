@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# From recordings to better files by training: builds a dataset from the committed recordings, trains the four stages
-# at the size `tiny`, super-resolves held-out clips from 8 to 48 kHz, and prints and draws what came of it.
+# From recordings to better files by training: builds a dataset from the committed recordings, trains vocoder, VAE, teacher and
+# student at the size `tiny`, super-resolves held-out clips from 8 to 48 kHz, and prints and draws what came of it.
 # Everything it writes goes to train_demo_output/ (or the folder given); run again, it goes on where it stopped.
 source "$(dirname "$0")/setup.sh"
 out=${1:-train_demo_output}

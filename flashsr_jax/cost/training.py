@@ -21,12 +21,12 @@ from flashsr_jax.audio.lowpass import LowpassFilter, filter_arrays
 from flashsr_jax.cost.machine import MatrixRate, peak_memory
 from flashsr_jax.cost.plan.chips import CHIPS
 from flashsr_jax.cost.plan.run import Run
-from flashsr_jax.data.batches import make_iterator
 from flashsr_jax.devices import sharding
 from flashsr_jax.errors import UserError
-from flashsr_jax.models import flops
 from flashsr_jax.models.presets import PRESETS
-from flashsr_jax.train.loop import STAGES, make_programs
+from flashsr_jax.train.batch import seconds_per_window, waveform_batches
+from flashsr_jax.train.loop import make_programs, step_flops
+from flashsr_jax.train.stages import STAGES
 
 COLUMNS = {
     "stage": "stage",
@@ -74,7 +74,7 @@ def measure(config, preset: str, steps: int, profile: str | None = None) -> dict
     key = jax.random.key(0)
     state = programs.init(frozen, key)
     batch = sharding.to_global(next(data), mesh)
-    fixed, with_one = (flops.count(programs.step, state, frozen, batch, key, while_trips=n) for n in (0, 1))
+    fixed, of_trip = step_flops(programs.step, state, frozen, batch, key)
     rate = MatrixRate(config.dtype)
 
     began, processor = time.perf_counter(), time.process_time()
@@ -100,8 +100,7 @@ def measure(config, preset: str, steps: int, profile: str | None = None) -> dict
     if profile:
         jax.profiler.stop_trace()
     rates.append(rate())
-    per_device = (fixed * steps + (with_one - fixed) * float(trips)) / seconds / mesh.size
-    frames = config.get("crop_frames", config.data.window_frames)
+    per_device = (fixed * steps + of_trip * float(trips)) / seconds / mesh.size
     kind = jax.devices()[0].device_kind
     peak = next((chip.peak for chip in CHIPS if chip.matches(kind)), None)
     return {
@@ -109,7 +108,7 @@ def measure(config, preset: str, steps: int, profile: str | None = None) -> dict
         "preset": preset,
         "batch": config.batch_size,
         "windows_per_second": steps * config.batch_size / seconds,
-        "audio_seconds_per_second": steps * config.batch_size * frames * HOP / SAMPLE_RATE / seconds,
+        "audio_seconds_per_second": steps * config.batch_size * seconds_per_window(config) / seconds,
         "tflop_per_second": per_device * mesh.size / 1e12,
         "share_of_peak": per_device / (peak or np.mean(rates)),
         "data_wait_share": waited / seconds,
@@ -159,14 +158,7 @@ def _batches(config):
     """Endless training batches: of the dataset where there is one, else the same noise again and again."""
     samples = config.data.window_frames * HOP
     if Path(config.data.dir).is_dir():
-        yield from make_iterator(
-            config.data,
-            "train",
-            batch_size=config.batch_size,
-            window_samples=samples,
-            seed=config.seed,
-            workers=config.data.workers,
-        )
+        yield from waveform_batches(config, config.batch_size)
     lowpass = filter_arrays(LowpassFilter("bessel", 10, 4000.0))
     size = config.batch_size
     batch = {

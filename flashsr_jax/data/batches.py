@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from absl import flags
 from grain.multiprocessing import MultiprocessingOptions
+from ml_collections import ConfigDict
 
 from flashsr_jax.data.dataset import Recordings, windows_by_class
 from flashsr_jax.data.examples import LR_SIMULATIONS, Examples
@@ -103,7 +104,7 @@ def _ignore_sigterm(worker: int, workers: int) -> None:
 
 
 def make_iterator(
-    data,
+    data: ConfigDict,
     split: str,
     *,
     batch_size: int,
@@ -118,9 +119,9 @@ def make_iterator(
     Classes come in the proportions `data.class_weights`; within a class every window of its duration once an epoch, in
     an order that the seed draws anew for each; every process gets its own part of each total batch. With probability
     `data.mix_probability` another class is mixed in; a gain is uniform in `data.gain_db`; the low-pass is drawn by
-    `degrade.draw_filter` within `data.cutoff_hz` and `data.order`, with `data.log_cutoff`. A batch holds `hr` (B, N)
+    `lowpass.draw_filter` within `data.cutoff_hz` and `data.order`, with `data.log_cutoff`. A batch holds `hr` (B, N)
     float32; `lr` (B, N) if `data.lr_simulation` is "exact", else `filter`: arrays for
-    `degrade_jax.simulate_low_resolution`; `cutoff_hz`, `bandwidth_hz` (B,) float32, `class_id` (B,) int32. `workers`
+    `lowpass_device.simulate_low_resolution`; `cutoff_hz`, `bandwidth_hz` (B,) float32, `class_id` (B,) int32. `workers`
     processes prepare batches (0: this one). Up to `data.max_corrupt_records` records that cannot be read are left out.
     Raises UserError for a dataset without one of the weighted classes.
     """

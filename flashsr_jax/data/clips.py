@@ -9,6 +9,7 @@ from collections import defaultdict
 from typing import NamedTuple
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from flashsr_jax.audio.lowpass import LowpassFilter, simulate_low_resolution
 from flashsr_jax.data.dataset import CorruptRecord, Recordings, Windows, windows_by_class
@@ -29,7 +30,7 @@ class Clip(NamedTuple):
 
 
 def fixed_clips(
-    data, split: str, *, count_per_class: int, window_samples: int, cutoff_hz: float, order: int = 8
+    data: ConfigDict, split: str, *, count_per_class: int, window_samples: int, cutoff_hz: float, order: int = 8
 ) -> list[Clip]:
     """The same clips at every call: up to `count_per_class` windows of each weighted class, from as many groups as
     there are, with the exact low resolution of a Chebyshev filter. Where a record cannot be read, the next window takes

@@ -10,6 +10,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from flashsr_jax.data import CLASSES, MANIFEST
 from flashsr_jax.data.recording import segment_lengths
@@ -25,7 +26,7 @@ class CorruptRecord(UserError):
         super().__init__(text)
         self.index = index
 
-    def __reduce__(self):  # from a worker process
+    def __reduce__(self) -> tuple:  # from a worker process
         return CorruptRecord, (self.index, str(self))
 
 
@@ -37,7 +38,7 @@ class Recordings:
 
         folder = Path(folder)
         if not (folder / MANIFEST).is_file():
-            raise UserError(f"data.dir={folder}: no dataset there; build one with `flashsr data build DIR... --out`")
+            raise UserError(f"data.dir={folder}: no dataset there; build one with `flashsr data build`")
         with (folder / MANIFEST).open(newline="", encoding="utf-8") as lines:
             rows = [row for row in csv.DictReader(lines) if row["split"] == split]
         if not rows:
@@ -138,7 +139,7 @@ def _crossfaded(x_N: np.ndarray, y_N: np.ndarray) -> np.ndarray:
     return np.concatenate([x_N[: len(x_N) - overlap], middle, y_N[overlap:]])
 
 
-def windows_by_class(data, recordings: Recordings, samples: int) -> dict[str, Windows]:
+def windows_by_class(data: ConfigDict, recordings: Recordings, samples: int) -> dict[str, Windows]:
     """Windows of each class that has a weight."""
     windows = {name: Windows(recordings, name, samples) for name in CLASSES if data.class_weights.get(name, 0)}
     for name, of_class in windows.items():

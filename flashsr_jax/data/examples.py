@@ -4,6 +4,7 @@ Letters: N samples of a window.
 """
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from flashsr_jax.audio.lowpass import draw_filter, filter_arrays, simulate_low_resolution
 from flashsr_jax.data import CLASSES
@@ -22,7 +23,7 @@ class Examples:
     segments that failed, and else -1.
     """
 
-    def __init__(self, windows: dict[str, Windows], data):
+    def __init__(self, windows: dict[str, Windows], data: ConfigDict):
         self._windows = windows
         self._weights = {name: float(data.class_weights[name]) for name in windows}
         self._gain_db = tuple(data.gain_db)

@@ -1,8 +1,8 @@
 """Runs of several processes: how they find each other, stop together when told to, and end when one of them dies.
 
 Every process starts with the same command. Where JAX detects the cluster by itself (Slurm's srun, Open MPI's mpirun,
-TPU hosts by their metadata or, in Kubernetes, their environment) it needs nothing else; elsewhere options of
-`flashsr_jax.main`, or environment variables, say who is who. A process alone needs none of this.
+TPU hosts by their metadata or, in Kubernetes, their environment) it needs nothing else; elsewhere the
+caller, or environment variables, say who is who. A process alone needs none of this.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import sys
+from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
@@ -19,7 +20,7 @@ from flashsr_jax.errors import UserError
 
 LOGGER = logging.getLogger(__name__)
 RESUMABLE = 75  # exit code: EX_TEMPFAIL of sysexits.h. The same command, started again, goes on.
-OPTIONS = ("coordinator_address", "num_processes", "process_id")  # of `flashsr_jax.main`; JAX_... in the environment
+OPTIONS = ("coordinator_address", "num_processes", "process_id")  # JAX_... in the environment
 CONNECT_S = 300  # hosts do not start all at once
 HEARTBEAT_S = 30  # silence after which a process counts as dead, and the others end
 SHUTDOWN_S = 15  # for the others to come to their end
@@ -38,12 +39,12 @@ class Preemption:
     def __init__(self):
         self._noticed = False
 
-    def __enter__(self):
+    def __enter__(self) -> "Preemption":
         if jax.process_count() == 1:  # JAX watches for the signal in runs of several
             self._before = signal.signal(signal.SIGTERM, self._notice)
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         if jax.process_count() == 1:
             signal.signal(signal.SIGTERM, self._before)
 
@@ -53,7 +54,7 @@ class Preemption:
             return self._noticed
         return multihost_utils.reached_preemption_sync_point(step)
 
-    def _notice(self, *_):
+    def _notice(self, *_: object) -> None:
         self._noticed = True
 
 
@@ -77,7 +78,7 @@ def initialize(coordinator_address: str | None, num_processes: int | None, proce
         except ValueError as error:  # JAX's word for no cluster
             raise UserError(
                 f"{tasks} processes were started together, but JAX does not see where the first one runs: give each "
-                + ", ".join(f"--{name}" for name in OPTIONS)
+                + ", ".join(OPTIONS)
             ) from error
     elif importlib.util.find_spec("libtpu"):  # this may be one of a pod's hosts
         with contextlib.suppress(ValueError):
@@ -103,12 +104,12 @@ def _check(given: dict) -> None:
         try:
             given[name] = None if given[name] is None else int(given[name])
         except ValueError as error:
-            raise UserError(f"--{name}={given[name]} is not a number") from error
+            raise UserError(f"{name}={given[name]} is not a number") from error
     count, index = given["num_processes"], given["process_id"]
-    if missing := [f"--{name}" for name, value in given.items() if value is None and count != 1]:
+    if missing := [name for name, value in given.items() if value is None and count != 1]:
         raise UserError(f"{', '.join(missing)} missing: processes find each other by {', '.join(OPTIONS)} together")
     if count < 1 or not 0 <= (index or 0) < count:
-        raise UserError(f"--process_id={index} is not one of 0 ... {count - 1} (--num_processes={count})")
+        raise UserError(f"process_id={index} is not one of 0 ... {count - 1} (num_processes={count})")
 
 
 def _tasks_of_this_job() -> int:
@@ -118,7 +119,7 @@ def _tasks_of_this_job() -> int:
     return tasks if tasks > 1 else 0
 
 
-def _join(**options) -> None:
+def _join(**options: Any) -> None:
     LOGGER.info("waiting up to %d s for the other processes of this run", CONNECT_S)
     try:
         jax.distributed.initialize(

@@ -40,7 +40,7 @@ def limit_heap() -> None:
     libc.mallopt(M_MMAP_THRESHOLD, 1 << 22)
     libc.mallopt(M_ARENA_MAX, 1)
 
-    def trim(event: str, seconds: float, **_) -> None:
+    def trim(event: str, seconds: float, **_: object) -> None:
         if event == COMPILED:
             libc.malloc_trim(0)
 
@@ -57,6 +57,6 @@ def choose_device(platform: str | None) -> jax.Device:
     try:
         device = jax.devices(platform)[0]
     except RuntimeError as error:
-        raise UserError(f"--device {platform}: there is none here; there is {jax.default_backend()}") from error
+        raise UserError(f"device {platform}: there is none here; there is {jax.default_backend()}") from error
     jax.config.update("jax_default_device", device)
     return device

@@ -8,10 +8,11 @@ import logging
 import math
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from flashsr_jax.errors import UserError
 
@@ -42,7 +43,7 @@ def mesh_shape(data: int, fsdp: int, count: int) -> tuple[int, int]:
     return data, fsdp
 
 
-def check_batch_size(batch_size: int, mesh: Mesh) -> None:
+def check_batch_size(batch_size: int, mesh: Mesh | AbstractMesh) -> None:
     """Raises UserError unless the global batch divides over all devices of the mesh."""
     if batch_size < 1 or batch_size % mesh.size:
         below = max(mesh.size, batch_size // mesh.size * mesh.size)
@@ -52,12 +53,14 @@ def check_batch_size(batch_size: int, mesh: Mesh) -> None:
         )
 
 
-def path_string(path) -> str:
+def path_string(path: tuple) -> str:
     """`params/student/conv_in/kernel` for a pytree key path."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def tree_shardings(tree, mesh: Mesh, rules: Sequence[tuple[str, tuple]], min_size: int, name: str = "state"):
+def tree_shardings(
+    tree: Any, mesh: Mesh | AbstractMesh, rules: Sequence[tuple[str, tuple]], min_size: int, name: str = "state"
+) -> Any:
     """A NamedSharding for every leaf of `tree` (arrays or ShapeDtypeStructs).
 
     `rules` are (regular expression on the leaf's path, partition spec); the first match wins. Without a match, a leaf
@@ -68,7 +71,7 @@ def tree_shardings(tree, mesh: Mesh, rules: Sequence[tuple[str, tuple]], min_siz
     fsdp = mesh.shape["fsdp"]
     sharded = []
 
-    def spec_of(path, leaf):
+    def spec_of(path: tuple, leaf: jax.ShapeDtypeStruct) -> PartitionSpec:
         where = path_string(path)
         for pattern, spec in rules:
             if re.search(pattern, where):
@@ -80,14 +83,14 @@ def tree_shardings(tree, mesh: Mesh, rules: Sequence[tuple[str, tuple]], min_siz
         axis = max(divisible, key=lambda axis: leaf.shape[axis])
         return PartitionSpec(*(None,) * axis, "fsdp")
 
-    def check_spec(pattern, spec, where, shape):
+    def check_spec(pattern: str, spec: tuple, where: str, shape: tuple[int, ...]) -> None:
         sizes = [math.prod(mesh.shape[axis] for axis in np.atleast_1d(entry)) if entry else 1 for entry in spec]
         if len(spec) > len(shape) or any(n % size for n, size in zip(shape, sizes, strict=False)):
             raise UserError(
                 f"sharding rule {pattern!r} -> {spec} does not fit {where} of shape {shape}: change the rule"
             )
 
-    def sharding_of(path, leaf):
+    def sharding_of(path: tuple, leaf: jax.ShapeDtypeStruct) -> NamedSharding:
         spec = spec_of(path, leaf)
         if any(spec):
             sharded.append((path_string(path), leaf.shape, spec))
@@ -100,13 +103,13 @@ def tree_shardings(tree, mesh: Mesh, rules: Sequence[tuple[str, tuple]], min_siz
     return shardings
 
 
-def to_global(batch, mesh: Mesh):
+def to_global(batch: dict[str, Any], mesh: Mesh) -> dict[str, Any]:
     """Each process's part of a batch (numpy, leading axis: examples) as global arrays split over the whole mesh."""
     sharding = NamedSharding(mesh, BATCH_SPEC)
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
 
 
-def place(tree, shardings):
+def place(tree: Any, shardings: Any) -> Any:
     """Put host arrays that every process holds whole (frozen networks) onto the mesh."""
     return jax.tree.map(
         lambda x, sharding: jax.make_array_from_callback(np.shape(x), sharding, lambda index: np.asarray(x)[index]),

@@ -77,19 +77,23 @@ def consistency_scalings(t_B: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def guided_v(
-    apply: Callable, z: jax.Array, cond: jax.Array, t_B: jax.Array, scale: jax.Array | float, unconditional: float
+    apply: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
+    z: jax.Array,
+    cond: jax.Array,
+    t_B: jax.Array,
+    scale: jax.Array | float,
 ) -> jax.Array:
     """Classifier-free guidance: v_u + s (v_c - v_u), both branches in one evaluation of twice the batch.
 
-    `apply(z, cond, t_B)` is the network; `unconditional` is the constant that stands for "no condition". The two
-    branches are interleaved along the batch, so that a batch sharded over devices stays where it is.
+    `apply(z, cond, t_B)` is the network, which knows `UNCONDITIONAL` as "no condition". The two branches are
+    interleaved along the batch, so that a batch sharded over devices stays where it is.
     """
     batch = z.shape[0]
 
     def interleave(a, b):
         return jnp.stack([a, b], axis=1).reshape(2 * batch, *a.shape[1:])
 
-    v = apply(interleave(z, z), interleave(cond, jnp.full_like(cond, unconditional)), interleave(t_B, t_B))
+    v = apply(interleave(z, z), interleave(cond, jnp.full_like(cond, UNCONDITIONAL)), interleave(t_B, t_B))
     v = v.reshape(batch, 2, *z.shape[1:])
     return v[:, 1] + scale * (v[:, 0] - v[:, 1])
 

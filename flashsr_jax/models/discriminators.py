@@ -1,7 +1,7 @@
 """Discriminators: waveform (multi-period, multi-resolution), mel patches (VAE) and frozen teacher features (student).
 
-Each returns its logits and its inner features as lists, one entry a sub-discriminator. Letters: B batch, N samples,
-T time, F frequency, C channels, P period.
+Those of waveforms return logits and inner features (for `losses.feature_matching`), those of mels and latents logits
+alone, as lists of one entry. Letters: B batch, N samples, T time, F frequency, C channels, P period.
 """
 
 from collections.abc import Sequence

@@ -6,21 +6,20 @@ Convolutions and matrix products count, 2 a multiply-add, as is the custom; poin
 import functools
 import math
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
 from flashsr_jax.audio import HOP, SAMPLE_RATE, WINDOW_SAMPLES
+from flashsr_jax.models.networks import module, parameter_shapes
+from flashsr_jax.models.pipeline import latent_shape
 from flashsr_jax.models.presets import PRESETS, ModelConfig
-from flashsr_jax.models.unet import UNet
-from flashsr_jax.models.vae import VAE
-from flashsr_jax.models.vocoder import SRVocoder
 
 
-def count(function: Callable, *args, while_trips: int | None = None) -> float:
+def count(function: Callable, *args: Any, while_trips: int | None = None) -> float:
     """FLOPs of `function(*args)`, arrays or `jax.ShapeDtypeStruct`s: it is traced, neither compiled nor run.
 
     A scan (and a `fori_loop` of static length, which is one) counts its body times its length, a `cond` its dearest
@@ -35,7 +34,7 @@ def _jaxpr_flops(jaxpr: Jaxpr, while_trips: int | None) -> int:
     return sum(_equation_flops(equation, while_trips) for equation in jaxpr.eqns)
 
 
-def _equation_flops(equation, while_trips: int | None) -> int:
+def _equation_flops(equation: JaxprEqn, while_trips: int | None) -> int:
     if (product := product_flops(equation)) is not None:
         return product
     primitive = equation.primitive.name
@@ -51,7 +50,7 @@ def _equation_flops(equation, while_trips: int | None) -> int:
     return sum(inner)
 
 
-def product_flops(equation) -> int | None:
+def product_flops(equation: JaxprEqn) -> int | None:
     """FLOPs of one convolution or matrix product; None for any other equation."""
     if equation.primitive.name == "dot_general":
         return _dot_flops(equation)
@@ -60,7 +59,7 @@ def product_flops(equation) -> int | None:
     return None
 
 
-def inner_jaxprs(params: dict) -> Iterator[Jaxpr]:
+def inner_jaxprs(params: dict[str, Any]) -> Iterator[Jaxpr]:
     """The jaxprs among an equation's parameters: bodies of loops, branches, called functions."""
     for value in params.values():
         for item in value if isinstance(value, tuple) else (value,):
@@ -70,13 +69,13 @@ def inner_jaxprs(params: dict) -> Iterator[Jaxpr]:
                 yield item
 
 
-def _dot_flops(equation) -> int:
+def _dot_flops(equation: JaxprEqn) -> int:
     (contracted, _), _ = equation.params["dimension_numbers"]
     left = equation.invars[0].aval.shape
     return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[axis] for axis in contracted)
 
 
-def _convolution_flops(equation) -> int:
+def _convolution_flops(equation: JaxprEqn) -> int:
     params, kernel, out = equation.params, equation.invars[1].aval.shape, equation.outvars[0].aval.shape
     numbers = params["dimension_numbers"]
     products = 2 * out[numbers.out_spec[0]] * out[numbers.out_spec[1]] * kernel[numbers.rhs_spec[1]]
@@ -104,28 +103,25 @@ class Cost(NamedTuple):
 def preset_costs(config: ModelConfig) -> dict[str, Cost]:
     """The networks that inference needs, with one evaluation of the U-Net, on a window of 5.12 s."""
 
-    def abstract(*shape):
+    def abstract(*shape: int) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(shape, jnp.float32)
 
-    def variables(module, *inputs):
-        return jax.eval_shape(module.init, jax.random.key(0), *inputs)
-
-    def cost(module, variables, *inputs, method="__call__", parts=None):
-        params = variables["params"]
+    def cost(network: str, *inputs: jax.ShapeDtypeStruct, method: str = "__call__", parts: tuple = ()) -> Cost:
+        params = parameter_shapes(config, network)
         size = sum(math.prod(leaf.shape) for part in parts or params for leaf in jax.tree.leaves(params[part]))
-        flops = count(lambda variables, *inputs: module.apply(variables, *inputs, method=method), variables, *inputs)
-        return Cost(size, flops * SAMPLE_RATE / WINDOW_SAMPLES)
 
-    frames, bins, stride = WINDOW_SAMPLES // HOP, config.vae.mel_bins, config.vae.stride
-    mel, waveform = abstract(1, frames, bins), abstract(1, WINDOW_SAMPLES)
-    latent, t = abstract(1, frames // stride, bins // stride, config.vae.latent_channels), abstract(1)
-    vae, unet, vocoder = VAE(config.vae), UNet(config.unet), SRVocoder(config.vocoder)
-    vae_variables = variables(vae, mel)
+        def apply(params: dict, *inputs: jax.Array) -> jax.Array:
+            return module(config, network).apply({"params": params}, *inputs, method=method)
+
+        return Cost(size, count(apply, params, *inputs) * SAMPLE_RATE / WINDOW_SAMPLES)
+
+    mel, waveform = abstract(1, WINDOW_SAMPLES // HOP, config.vae.mel_bins), abstract(1, WINDOW_SAMPLES)
+    latent, t = abstract(1, *latent_shape(config, WINDOW_SAMPLES)), abstract(1)
     return {
-        "VAE encoder": cost(vae, vae_variables, mel, method="encode", parts=("encoder", "quant_conv")),
-        "VAE decoder": cost(vae, vae_variables, latent, method="decode", parts=("decoder", "post_quant_conv")),
-        "U-Net, one evaluation": cost(unet, variables(unet, latent, latent, t), latent, latent, t),
-        "SR Vocoder": cost(vocoder, variables(vocoder, mel, waveform), mel, waveform),
+        "VAE encoder": cost("vae", mel, method="encode", parts=("encoder", "quant_conv")),
+        "VAE decoder": cost("vae", latent, method="decode", parts=("decoder", "post_quant_conv")),
+        "U-Net, one evaluation": cost("unet", latent, latent, t),
+        "SR Vocoder": cost("vocoder", mel, waveform),
     }
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flashsr_jax.audio import HOP
 from flashsr_jax.audio.front_end import log_mel
 from flashsr_jax.errors import UserError
-from flashsr_jax.models.diffusion import UNCONDITIONAL, guided_v, solve, solver_grid
+from flashsr_jax.models.diffusion import guided_v, solve, solver_grid
 from flashsr_jax.models.presets import ModelConfig
 from flashsr_jax.models.unet import UNet
 from flashsr_jax.models.vae import VAE, posterior_sample
@@ -59,7 +59,7 @@ def sample_latent(
         return unet.apply({"params": params}, z, cond, t_B)
 
     def predict_v(z, t_B):
-        return apply(z, z_lr, t_B) if guidance == 1 else guided_v(apply, z, z_lr, t_B, guidance, UNCONDITIONAL)
+        return apply(z, z_lr, t_B) if guidance == 1 else guided_v(apply, z, z_lr, t_B, guidance)
 
     return solve(predict_v, initial_noise, solver_grid(steps))
 

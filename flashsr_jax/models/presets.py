@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 
+from flashsr_jax.audio import HOP
 from flashsr_jax.errors import UserError
 
 
@@ -105,6 +106,11 @@ class ModelConfig:
             raise UserError(
                 f"VAE has {self.vae.latent_channels} latent channels, U-Net {self.unet.latent_channels}: "
                 "make them equal"
+            )
+        if self.vocoder.hop != HOP:
+            raise UserError(
+                f"vocoder: rates {self.vocoder.rates} and istft_size {self.vocoder.istft_size} make {self.vocoder.hop} "
+                f"samples of a mel frame, which has {HOP}: change one of them"
             )
 
     @property

@@ -187,7 +187,7 @@ class SRVocoder(nn.Module):
 
     @nn.compact
     def __call__(self, mel_BxTxF: jax.Array, lr_BxN: jax.Array) -> jax.Array:
-        """Log-mel (B, T, F) and waveform (B, N), N = T x the product of the rates -> waveform (B, N), float32.
+        """Log-mel (B, T, F) and waveform (B, N), N = T x `config.hop` -> waveform (B, N), float32.
 
         Raises ValueError where the lengths do not fit.
         """

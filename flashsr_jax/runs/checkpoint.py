@@ -8,7 +8,9 @@ leaves nothing that looks like a checkpoint; a checkpoint that is damaged later 
 import contextlib
 import json
 import logging
+import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -29,7 +31,7 @@ class Checkpoints:
     The best is the one with the lowest `best_metric` among those saved together with an evaluation.
     """
 
-    def __init__(self, workdir, keep_last: int, best_metric: str):
+    def __init__(self, workdir: str | os.PathLike, keep_last: int, best_metric: str):
         policies = ocp.training.preservation_policies
         best = policies.BestN(
             get_metric_fn=lambda metrics: metrics[best_metric],
@@ -54,7 +56,9 @@ class Checkpoints:
         latest = self._checkpointer.latest
         return None if latest is None else latest.step
 
-    def save(self, step: int, weights, state, data_position: dict, metrics: dict[str, float] | None = None) -> None:
+    def save(
+        self, step: int, weights: dict, state: dict, data_position: dict, metrics: dict[str, float] | None = None
+    ) -> None:
         """Start saving; returns once the arrays are copied off the devices. Waits for a save still under way.
 
         `metrics` are the evaluation's at this step, None where there was none. Raises UserError where this save or the
@@ -77,7 +81,7 @@ class Checkpoints:
             with self._writing():
                 self._checkpointer.wait()
 
-    def restore(self, abstract_weights, abstract_state) -> tuple:
+    def restore(self, abstract_weights: dict, abstract_state: dict) -> tuple[dict, dict, dict]:
         """(weights, state, data position) of the newest checkpoint, placed as the abstract trees' shardings say.
 
         Where it cannot be read, the one before is tried, and so on; those that failed are then moved to `DAMAGED`, with
@@ -94,7 +98,7 @@ class Checkpoints:
         newest = max(failures)
         raise UserError(
             f"{self._workdir / FOLDER}: no checkpoint can be read, not even step {newest} ({failures[newest]}): is "
-            "this run's configuration another? Else choose another --workdir"
+            "this run's configuration another? Else choose another folder"
         )
 
     def _drop_unreadable_metrics(self) -> None:
@@ -151,7 +155,7 @@ class Checkpoints:
                     shutil.rmtree(partial, ignore_errors=True)
 
     @contextlib.contextmanager
-    def _writing(self):
+    def _writing(self) -> Iterator[None]:
         """Say in one line what kept a checkpoint from being written."""
         try:
             yield
@@ -166,7 +170,7 @@ class Checkpoints:
             ) from error
 
 
-def load_weights(workdir, name: str | None) -> tuple[dict, int]:
+def load_weights(workdir: str | os.PathLike, name: str | None) -> tuple[dict, int]:
     """(`weights` as numpy arrays, step) of a run's best checkpoint, or of its last where none was evaluated.
 
     `name`: what the caller calls the folder, for the error. Raises UserError where the run has no complete checkpoint.
@@ -174,13 +178,13 @@ def load_weights(workdir, name: str | None) -> tuple[dict, int]:
     return _load_part(workdir, name, "weights")
 
 
-def load_parameters(workdir, name: str | None) -> tuple[dict, int]:
+def load_parameters(workdir: str | os.PathLike, name: str | None) -> tuple[dict, int]:
     """As `load_weights`, the parameters as the optimizer left them instead of their averages."""
     state, step = _load_part(workdir, name, "state")
     return state["params"], step
 
 
-def _load_part(workdir, name: str | None, part: str) -> tuple[dict, int]:
+def _load_part(workdir: str | os.PathLike, name: str | None, part: str) -> tuple[dict, int]:
     folder = Path(workdir).absolute() / FOLDER
     if not folder.is_dir():
         raise UserError(f"{workdir}: no checkpoints there; train that stage first or give another run's folder", name)
@@ -208,12 +212,12 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
-def save_tree(folder, tree) -> None:
+def save_tree(folder: str | os.PathLike, tree: dict) -> None:
     """Write a tree of arrays as a checkpoint by itself, complete or not there."""
     ocp.save_pytree(Path(folder).absolute(), tree)
 
 
-def load_tree(folder) -> dict:
+def load_tree(folder: str | os.PathLike) -> dict:
     """A tree of `save_tree`, as numpy arrays."""
     metadata = ocp.pytree_metadata(Path(folder).absolute()).metadata
     abstract = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), metadata)

@@ -1,6 +1,66 @@
-"""A run's folder: the names of what lies in it beside its checkpoints, and how it is read."""
+"""A run's folder: the names of what lies in it beside its checkpoints, and the one reader of each."""
 
+import json
+import logging
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from flashsr_jax.errors import UserError
+from flashsr_jax.models.diffusion import UNCONDITIONAL
+
+LOGGER = logging.getLogger(__name__)
 # What a run leaves in its folder, beside its checkpoints.
 CONFIG_FILE = "config.json"
 METRICS_FILE = "metrics.jsonl"
 PROVENANCE_FILE = "provenance.jsonl"
+
+
+def read_config(path: str | os.PathLike) -> dict:
+    """The fields of a run's configuration, from its `CONFIG_FILE` (or a copy of it).
+
+    Raises UserError where it is none, or where the run was made with another latent for "no condition" than
+    `UNCONDITIONAL`: older versions had a field for it.
+    """
+    try:
+        fields = json.loads(Path(path).read_text())
+        known = fields.pop("unconditional", UNCONDITIONAL)
+        if not isinstance(fields["stage"], str):
+            raise TypeError(f"its stage is {fields['stage']!r}")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is not the configuration of a run: {error}") from error
+    if not math.isclose(known, UNCONDITIONAL, rel_tol=1e-6):
+        raise UserError(
+            f"{path}: trained with unconditional={known}; this version knows {UNCONDITIONAL:.6g} alone: train it again"
+        )
+    return fields
+
+
+def read_metrics(folder: str | os.PathLike) -> list[dict]:
+    """The lines of a run's metrics, each with its `step` and its `kind` ("train" or "eval"); none before the first."""
+    return read_lines(Path(folder) / METRICS_FILE)
+
+
+def read_provenance(folder: str | os.PathLike) -> list[dict]:
+    """A dict for every start of a run, see `runs.provenance`; none before the first."""
+    return read_lines(Path(folder) / PROVENANCE_FILE)
+
+
+def read_lines(path: Path) -> list[dict]:
+    """Objects of a file with one a line. A line that is being written, or was when its process died, is passed over."""
+    found = []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            found.append(json.loads(line))
+        except json.JSONDecodeError:
+            LOGGER.debug("%s: an unfinished line", path)
+    return found
+
+
+def flattened(tree: Mapping, prefix: str = "") -> dict[str, object]:
+    """Nested fields by their dotted names: {"optimizer.vae.lr": 0.001, ...}."""
+    flat = {}
+    for name, value in tree.items():
+        flat |= flattened(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat

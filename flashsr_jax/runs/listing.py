@@ -4,12 +4,11 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from flashsr_jax.errors import UserError
-from flashsr_jax.runs.folder import CONFIG_FILE, METRICS_FILE, PROVENANCE_FILE
+from flashsr_jax.runs.folder import CONFIG_FILE, flattened, read_config, read_metrics, read_provenance
 
 SOURCES = ("code", "packages", "devices", "manifests", "networks")  # of the provenance: what else results depend on
 COLUMNS = ("mel_l1", "lsd", "lsd_hf", "zimtohrli", "visqol")  # scores shown beside the best metric
@@ -104,16 +103,16 @@ def _short(value: object) -> str:
 def _read(path: Path, root: Path) -> Run | None:
     """The run in a folder; None where its configuration is that of something else."""
     try:
-        config = json.loads((path / CONFIG_FILE).read_text())
+        config = read_config(path / CONFIG_FILE)
         stage, steps, metric = config["stage"], config["steps"], config["best_metric"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (UserError, KeyError):
         return None
-    lines = list(_lines(path / METRICS_FILE))
+    lines = read_metrics(path)
     scored = [line for line in lines if line.get("kind") == "eval" and metric in line]
     best = min(scored, key=lambda line: line[metric], default={})
-    settings = dict(_flat(config))
-    for start in _lines(path / PROVENANCE_FILE):  # the last one counts
-        settings |= dict(_flat({name: start[name] for name in SOURCES}))
+    settings = flattened(config)
+    for start in read_provenance(path):  # the last one counts
+        settings |= flattened({name: start[name] for name in SOURCES})
     return Run(
         path.relative_to(root).as_posix(),
         stage,
@@ -123,21 +122,3 @@ def _read(path: Path, root: Path) -> Run | None:
         {name: value for name, value in best.items() if name != "kind"},
         settings,
     )
-
-
-def _lines(path: Path) -> Iterator[dict]:
-    """Objects of a file with one a line; a line that is still being written is passed over."""
-    if path.exists():
-        for line in path.read_text().splitlines():
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError:
-                continue
-
-
-def _flat(tree: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value

@@ -1,6 +1,5 @@
 """Trained networks by where they lie: the folder of a training run, or a weights file."""
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +9,7 @@ from flashsr_jax.errors import UserError
 from flashsr_jax.models.presets import ModelConfig, model_config
 from flashsr_jax.runs.checkpoint import load_parameters
 from flashsr_jax.runs.checkpoint import load_weights as load_checkpoint
-from flashsr_jax.runs.folder import CONFIG_FILE
+from flashsr_jax.runs.folder import CONFIG_FILE, read_config
 from flashsr_jax.weights.origin import origin
 from flashsr_jax.weights.shipped import weights_path
 from flashsr_jax.weights.store import Weights
@@ -59,7 +58,7 @@ def load_run(run: str, ema: bool = True) -> Weights:
 def _config(run: Path, option: str | None) -> dict:
     if not (run / CONFIG_FILE).is_file():
         raise UserError(f"{run} is not the folder of a training run (it has no {CONFIG_FILE})", option)
-    return json.loads((run / CONFIG_FILE).read_text())
+    return read_config(run / CONFIG_FILE)
 
 
 def _from_run(run: Path, network: str, option: str | None, ema: bool = True) -> Network:

@@ -16,20 +16,20 @@ from importlib import metadata
 from pathlib import Path
 
 import jax
-from flax.traverse_util import flatten_dict
+from ml_collections import ConfigDict
 
 import flashsr_jax
 from flashsr_jax.data import MANIFEST
 from flashsr_jax.data.latents import ABOUT
 from flashsr_jax.files import replacing
-from flashsr_jax.runs.folder import CONFIG_FILE, PROVENANCE_FILE
+from flashsr_jax.runs.folder import CONFIG_FILE, PROVENANCE_FILE, flattened, read_config, read_provenance
 
 LOGGER = logging.getLogger(__name__)
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "scipy", "librosa")
 SOURCES = ("flashsr_jax", "configs")
 
 
-def record(config, workdir: Path, step: int, networks: dict[str, str]) -> None:
+def record(config: ConfigDict, workdir: Path, step: int, networks: dict[str, str]) -> None:
     """Add a line for a start at `step` to the run's provenance, before its configuration is written.
 
     `networks` are the fingerprints of those that the stage was given, by role. Where a run goes on with other data or
@@ -37,13 +37,13 @@ def record(config, workdir: Path, step: int, networks: dict[str, str]) -> None:
     """
     if jax.process_index():
         return
-    path, config = workdir / PROVENANCE_FILE, json.loads(config.to_json())
+    path, fields = workdir / PROVENANCE_FILE, json.loads(config.to_json())
     code, patch = _code()
     start = {
         "step": step,
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "command": sys.argv,
-        "seed": config["seed"],
+        "seed": fields["seed"],
         "code": code,
         "packages": {name: metadata.version(name) for name in PACKAGES} | {"python": platform.python_version()},
         "devices": {
@@ -51,13 +51,13 @@ def record(config, workdir: Path, step: int, networks: dict[str, str]) -> None:
             "count": jax.device_count(),
             "processes": jax.process_count(),
         },
-        "manifests": {name: _sha256(file) for name, file in _manifests(config).items()},
+        "manifests": {name: _sha256(file) for name, file in _manifests(fields).items()},
         "networks": networks,
-        "changes": _changes(workdir / CONFIG_FILE, config),
+        "changes": _changes(workdir / CONFIG_FILE, fields),
     }
-    starts = path.read_text() if path.exists() else ""
+    starts = read_provenance(workdir)
     if starts:
-        before = json.loads(starts.splitlines()[-1])
+        before = starts[-1]
         for name in ("manifests", "networks"):
             for part in start[name]:
                 if start[name][part] != before[name].get(part):
@@ -66,7 +66,7 @@ def record(config, workdir: Path, step: int, networks: dict[str, str]) -> None:
         with replacing(workdir / code["patch"]) as partial:
             partial.write_text(patch)
     with replacing(path) as partial:
-        partial.write_text(starts + json.dumps(start) + "\n")
+        partial.write_text("".join(json.dumps(each) + "\n" for each in [*starts, start]))
 
 
 def _manifests(config: dict) -> dict[str, Path]:
@@ -84,7 +84,7 @@ def _changes(path: Path, config: dict) -> dict[str, list]:
     """{field: [before, now]} where the configuration at `path` is another."""
     if not path.exists():
         return {}
-    before, now = (flatten_dict(tree, sep=".") for tree in (json.loads(path.read_text()), config))
+    before, now = flattened(read_config(path)), flattened(config)
     return {name: [before.get(name), now.get(name)] for name in before | now if before.get(name) != now.get(name)}
 
 

@@ -1,19 +1,42 @@
-"""From a batch of the data pipeline to what every stage's step starts with.
+"""Batches of waveforms, and what every stage's step makes of one first.
 
 Letters: B batch, N samples.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
-from flashsr_jax.audio import lowpass_device
+from flashsr_jax.audio import HOP, SAMPLE_RATE, lowpass_device
 from flashsr_jax.audio.front_end import Normalisation, normalisation, normalise
+from flashsr_jax.data.batches import BatchIterator, make_iterator
 from flashsr_jax.train import losses
 
 HEADROOM = 0.99  # of the vocoder's tanh
 SILENCE_PEAK = 1e-4  # -80 dBFS: below it normalisation would amplify noise
+
+
+def seconds_per_window(config: ConfigDict) -> float:
+    """Of audio that a step learns from; the vocoder trains on crops of the windows that it reads."""
+    return config.get("crop_frames", config.data.window_frames) * HOP / SAMPLE_RATE
+
+
+def waveform_batches(
+    config: ConfigDict, batch_size: int, process_index: int = 0, process_count: int = 1
+) -> BatchIterator:
+    """Endless training batches of config.data, see `make_iterator`; `batch_size` is of this process."""
+    return make_iterator(
+        config.data,
+        "train",
+        batch_size=batch_size,
+        window_samples=config.data.window_frames * HOP,
+        seed=config.seed,
+        process_index=process_index,
+        process_count=process_count,
+        workers=config.data.workers,
+    )
 
 
 class Windows(NamedTuple):
@@ -26,7 +49,7 @@ class Windows(NamedTuple):
     stats: Normalisation
 
 
-def prepare(batch: dict) -> tuple[Windows, dict[str, jax.Array]]:
+def prepare(batch: dict[str, Any]) -> tuple[Windows, dict[str, jax.Array]]:
     """Simulate the low resolution where the pipeline left that to the device, and normalise by its statistics.
 
     High resolution normalised by the low resolution's peak can exceed what the vocoder's tanh can reach: such windows
@@ -45,7 +68,7 @@ def prepare(batch: dict) -> tuple[Windows, dict[str, jax.Array]]:
     return Windows(hr_norm, lr_norm, 1.0 - silent_B, stats), counts
 
 
-def band_weights(config, batch: dict, latent_bins: int) -> tuple[jax.Array, jax.Array]:
+def band_weights(config: ConfigDict, batch: dict[str, Any], latent_bins: int) -> tuple[jax.Array, jax.Array]:
     """Weights of the mel's bins (B, 1, F) and of the latent's positions (B, 1, F / s, 1) in a stage's losses."""
     bins = config.model.vae.mel_bins
     mel_Bx1xF = losses.band_weights(bins, batch["cutoff_hz"], batch["bandwidth_hz"], config.losses.high_band)

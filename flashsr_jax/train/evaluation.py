@@ -3,13 +3,15 @@
 Letters: B batch, N samples, T mel frames, F mel bins.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import NamedSharding
+from jax.sharding import Mesh, NamedSharding
+from ml_collections import ConfigDict
 
 from flashsr_jax.audio import HOP
 from flashsr_jax.audio.front_end import denormalise, log_mel
@@ -19,10 +21,11 @@ from flashsr_jax.devices import sharding
 from flashsr_jax.evaluate.metrics import MAIN_METRICS
 from flashsr_jax.evaluate.protocol import Output, measure
 from flashsr_jax.evaluate.references import wall
-from flashsr_jax.models.pipeline import vocode
+from flashsr_jax.models.pipeline import decode, sample_latent, vocode
 from flashsr_jax.train import losses
-from flashsr_jax.train.batch import Windows
-from flashsr_jax.train.frozen import dtype_of, model_of
+from flashsr_jax.train.batch import Windows, prepare
+from flashsr_jax.train.frozen import dtype_of, encode_pair, model_of
+from flashsr_jax.train.logs import Logs
 
 
 class ClipSet(NamedTuple):
@@ -32,7 +35,7 @@ class ClipSet(NamedTuple):
     batch: dict
 
     @classmethod
-    def load(cls, config, mesh) -> "ClipSet":
+    def load(cls, config: ConfigDict, mesh: Mesh) -> "ClipSet":
         """`eval.clips_per_class` validation windows of each class, low-passed at `eval.cutoff_hz`."""
         clips = fixed_clips(
             config.data,
@@ -52,7 +55,9 @@ class ClipSet(NamedTuple):
         return cls(clips, sharding.place(batch, jax.tree.map(lambda _: split, batch)))
 
 
-def mel_outputs(config, frozen: dict, windows: Windows, mel_BxTxF: jax.Array, cutoff_B: jax.Array) -> dict:
+def mel_outputs(
+    config: ConfigDict, frozen: dict[str, Any], windows: Windows, mel_BxTxF: jax.Array, cutoff_B: jax.Array
+) -> dict[str, Any]:
     """What `eval_step` of a stage that makes mels returns: `metrics` (B,) each, `mels` (B, 3, T, F) of input, output
     and original, and, where the configuration names a vocoder, `audio` (B, N) at the input's level."""
     model = model_of(config)
@@ -67,8 +72,48 @@ def mel_outputs(config, frozen: dict, windows: Windows, mel_BxTxF: jax.Array, cu
     return outputs
 
 
+class Sampled(NamedTuple):
+    """Scaled latents of clips, and the noise that their super-resolution began with; all of one shape."""
+
+    hr: jax.Array
+    lr: jax.Array
+    noise: jax.Array
+
+
+def unet_outputs(
+    config: ConfigDict,
+    unet: dict,
+    frozen: dict[str, Any],
+    batch: dict[str, Any],
+    key: jax.Array,
+    steps: int = 1,
+    guidance: float = 1.0,
+) -> tuple[dict[str, Any], Sampled]:
+    """What `eval_step` of a stage that trains a U-Net returns: clips super-resolved as `models.pipeline` does it.
+
+    `unet` are the U-Net's parameters. The metrics of `mel_outputs`, and `latent_l1`.
+    """
+    key_encode, key_noise = jax.random.split(key)
+    model, dtype = model_of(config), dtype_of(config)
+    windows, _ = prepare(batch)
+    z0, z_lr = encode_pair(config, frozen, windows, key_encode)
+    noise = jax.random.normal(key_noise, z0.shape)
+    z_hat = sample_latent(unet, model, z_lr, noise, steps, guidance, dtype)
+    mel = decode(frozen["vae"], model, z_hat, frozen["scale_factor"], dtype)
+    outputs = mel_outputs(config, frozen, windows, mel, batch["cutoff_hz"])
+    outputs["metrics"]["latent_l1"] = losses.l1(z_hat, z0)
+    return outputs, Sampled(z0, z_lr, noise)
+
+
 def evaluate(
-    config, program, weights: dict, frozen: dict, clips: ClipSet, key: jax.Array, logs, step: int
+    config: ConfigDict,
+    program: Callable[..., dict],
+    weights: dict,
+    frozen: dict[str, Any],
+    clips: ClipSet,
+    key: jax.Array,
+    logs: Logs,
+    step: int,
 ) -> dict[str, float]:
     """Mean scores over the clips; their pictures and, where the stage makes any, their audio go to the logs.
 
@@ -89,7 +134,7 @@ def evaluate(
     return scores
 
 
-def _audio_scores(config, clips: ClipSet, audio_BxN: np.ndarray) -> dict[str, float]:
+def _audio_scores(config: ConfigDict, clips: ClipSet, audio_BxN: np.ndarray) -> dict[str, float]:
     measured = []
     for clip, audio in zip(clips.clips, audio_BxN, strict=True):
         output = Output("", config.eval.cutoff_hz, 0, audio)

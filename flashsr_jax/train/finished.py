@@ -1,27 +1,22 @@
 """The configuration of a run as a configuration file, for `--config RUN/config.json`: the same run once more."""
 
-import json
-from pathlib import Path
+import os
 
-from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from flashsr_jax.errors import UserError
-from flashsr_jax.runs.folder import PROVENANCE_FILE
+from flashsr_jax.runs.folder import PROVENANCE_FILE, flattened, read_config
 from flashsr_jax.train.defaults import common
 
 
-def get_config(path):
+def get_config(path: str | os.PathLike) -> ConfigDict:
     """The ConfigDict that was written to `path`. Fields can be overridden as in any other configuration.
 
     Raises UserError where it is none, or another version of this package wrote it, with fewer fields.
     """
-    try:
-        fields = json.loads(Path(path).read_text())
-        needed = flatten_dict(common(fields["stage"], "tiny").to_dict(), sep=".")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is not the configuration of a run: {error}") from error
-    if missing := sorted(needed.keys() - flatten_dict(fields, sep=".").keys()):
+    fields = read_config(path)
+    needed = flattened(common(fields["stage"], "tiny").to_dict())
+    if missing := sorted(needed.keys() - flattened(fields).keys()):
         raise UserError(
             f"{path} has no {', '.join(missing)}: another version wrote it; check out the commit that "
             f"{PROVENANCE_FILE} beside it names, or start from the stage's file in configs/"
@@ -29,7 +24,7 @@ def get_config(path):
     return ConfigDict(_as_written(fields))
 
 
-def _as_written(value):
+def _as_written(value: object) -> object:
     """JSON has no tuples, and configurations no lists."""
     if isinstance(value, dict):
         return {name: _as_written(part) for name, part in value.items()}

@@ -1,91 +1,69 @@
 """Networks that a stage uses without training them, and the configuration they must agree with.
 
+A stage says what it needs as data, {role: network}; its configuration says where that lies, in the field ROLE_from.
 Letters: B batch, N samples; latents are (B, T, F, C).
 """
 
-import contextlib
 import hashlib
-from collections.abc import Iterator
-from contextvars import ContextVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
 from flashsr_jax.audio.front_end import log_mel
 from flashsr_jax.errors import UserError
+from flashsr_jax.models.networks import initial_parameters, parameter_shapes
 from flashsr_jax.models.pipeline import encode, latent_shape
 from flashsr_jax.models.presets import ModelConfig, model_config
-from flashsr_jax.models.unet import UNet
-from flashsr_jax.models.vae import VAE
-from flashsr_jax.models.vocoder import SRVocoder
 from flashsr_jax.runs.networks import load_network
 from flashsr_jax.train.batch import Windows
 
-_SHAPES_ONLY = ContextVar("shapes only", default=False)
 
-
-@contextlib.contextmanager
-def shapes_only() -> Iterator[None]:
-    """Within it `load` returns `jax.ShapeDtypeStruct`s of the configuration's own sizes and reads no file."""
-    token = _SHAPES_ONLY.set(True)
-    try:
-        yield
-    finally:
-        _SHAPES_ONLY.reset(token)
-
-
-def model_of(config) -> ModelConfig:
+def model_of(config: ConfigDict) -> ModelConfig:
     """The model's sizes as the networks take them."""
     return model_config(config.model.to_dict())
 
 
-def dtype_of(config) -> jnp.dtype:
+def dtype_of(config: ConfigDict) -> np.dtype:
     """Type of the computation; parameters, norms' statistics and losses are float32 whatever it is."""
     return jnp.dtype(config.dtype)
 
 
-def load(config, name: str, network: str) -> dict:
-    """{role: parameters} of the network that config.`name` points to, and the scale factor of a VAE.
+def named(config: ConfigDict, **roles: str) -> dict[str, str]:
+    """Of {role: network}, those whose config.ROLE_from names one: what a stage can do without."""
+    return {role: network for role, network in roles.items() if config[f"{role}_from"]}
 
-    The role is the option's name without `_from`. Raises UserError where it is missing or of other sizes.
+
+def load(config: ConfigDict, needs: dict[str, str]) -> dict[str, Any]:
+    """{role: parameters} of the networks that `needs` lists, and `scale_factor` where a VAE is among them.
+
+    Raises UserError where config.ROLE_from names none, or one of other sizes.
     """
-    if _SHAPES_ONLY.get():
-        scale = {"scale_factor": jax.ShapeDtypeStruct((), jnp.float32)} if network == "vae" else {}
-        return {name.removesuffix("_from"): _shapes(config, network)} | scale
-    trained = load_network(config[name], network, f"config.{name}")
-    ours, theirs = getattr(model_of(config), network), getattr(trained.config, network)
-    if ours != theirs:
-        different = [field for field in vars(ours) if getattr(ours, field) != getattr(theirs, field)]
-        changes = " ".join(f"--config.model.{network}.{field}={getattr(theirs, field)}" for field in different)
-        raise UserError(f"config.{name}={config[name]} was trained with other sizes than this run's: use {changes}")
-    loaded = {name.removesuffix("_from"): trained.params}
-    return loaded | ({"scale_factor": trained.scale_factor} if network == "vae" else {})
+    frozen = {}
+    for role, network in needs.items():
+        option, path = f"config.{role}_from", config[f"{role}_from"]
+        trained = load_network(path, network, option)
+        ours, theirs = getattr(model_of(config), network), getattr(trained.config, network)
+        if ours != theirs:
+            different = [field for field in vars(ours) if getattr(ours, field) != getattr(theirs, field)]
+            changes = ", ".join(f"config.model.{network}.{field}={getattr(theirs, field)}" for field in different)
+            raise UserError(f"{option}={path} was trained with other sizes than this run's: set {changes}")
+        frozen[role] = trained.params
+        if network == "vae":
+            frozen["scale_factor"] = trained.scale_factor
+    return frozen
 
 
-def _shapes(config, network: str) -> dict:
-    model, frames = model_of(config), config.data.window_frames
-    mel = jnp.zeros((1, frames, model.vae.mel_bins))
-    z = jnp.zeros((1, *latent_shape(model, frames * model.vocoder.hop)))
-    module, inputs = {
-        "vae": (VAE(model.vae), (mel,)),
-        "unet": (UNet(model.unet), (z, z, jnp.zeros(1, jnp.int32))),
-        "vocoder": (SRVocoder(model.vocoder), (mel, jnp.zeros((1, frames * model.vocoder.hop)))),
-    }[network]
-    return jax.eval_shape(module.init, jax.random.key(0), *inputs)["params"]
+def shapes(config: ConfigDict, needs: dict[str, str]) -> dict[str, Any]:
+    """What `load` returns, as `jax.ShapeDtypeStruct`s of the configuration's own sizes; no file is read."""
+    frozen: dict[str, Any] = {role: parameter_shapes(model_of(config), network) for role, network in needs.items()}
+    scale = {"scale_factor": jax.ShapeDtypeStruct((), jnp.float32)}
+    return frozen | (scale if "vae" in needs.values() else {})
 
 
-def load_vocoder(config) -> dict:
-    """The vocoder that renders evaluation audio, if config.vocoder_from names one."""
-    return load(config, "vocoder_from", "vocoder") if config.vocoder_from else {}
-
-
-def load_initial(config, network: str) -> dict:
-    """The network that training starts from, if config.init_from names one."""
-    return load(config, "init_from", network) if config.init_from else {}
-
-
-def fingerprint(params) -> str:
+def fingerprint(params: Any) -> str:
     """SHA-256 of a tree of parameters: paths, shapes and values, as float32."""
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
@@ -94,16 +72,13 @@ def fingerprint(params) -> str:
     return digest.hexdigest()
 
 
-def initial_unet(config, frozen: dict, key: jax.Array) -> dict:
-    """Parameters of the U-Net of config.init_from, else fresh ones."""
-    if "init" in frozen:
-        return jax.tree.map(jnp.copy, frozen["init"])
-    model = model_of(config)
-    z = jnp.zeros((1, *latent_shape(model, config.data.window_frames * model.vocoder.hop)))
-    return UNet(model.unet).init(key, z, z, jnp.zeros(1, jnp.int32))["params"]
+def initial(config: ConfigDict, frozen: dict[str, Any], network: str, key: jax.Array) -> dict:
+    """Parameters of the network that a stage trains: those of config.init_from, else fresh ones."""
+    fresh = initial_parameters(model_of(config), network, key)
+    return jax.tree.map(jnp.copy, frozen.get("init", fresh))
 
 
-def encode_waveforms(config, frozen: dict, x_BxN: jax.Array, key: jax.Array) -> jax.Array:
+def encode_waveforms(config: ConfigDict, frozen: dict[str, Any], x_BxN: jax.Array, key: jax.Array) -> jax.Array:
     """Scaled latents of normalised waveforms: samples of the frozen VAE's posterior."""
     model = model_of(config)
     eps = jax.random.normal(key, (x_BxN.shape[0], *latent_shape(model, x_BxN.shape[1])))
@@ -111,7 +86,9 @@ def encode_waveforms(config, frozen: dict, x_BxN: jax.Array, key: jax.Array) -> 
     return jax.lax.stop_gradient(encode(frozen["vae"], model, mel, eps, frozen["scale_factor"], dtype_of(config)))
 
 
-def encode_pair(config, frozen: dict, windows: Windows, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+def encode_pair(
+    config: ConfigDict, frozen: dict[str, Any], windows: Windows, key: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     """Scaled latents (z_hr, z_lr) of both waveforms, in one evaluation."""
     batch, samples = windows.hr.shape
     # Stacked along a new axis after the batch's, so that a batch sharded over devices stays where it is.

@@ -1,13 +1,8 @@
 """What the U-Net's stages train on: latents of both waveforms and the mel, encoded in the step or once and for all.
 
-On a CPU encoding takes as long as the U-Net's own update, so a run can read windows that were encoded before:
-
-    python -m flashsr_jax.cache_latents --config configs/regression.py:small --out corpus/latents --windows 15000 \
-        --config.data.dir=corpus/dataset --config.vae_from=runs/vae
-
-then `--config.data.latents=corpus/latents` with regression, teacher or student, or several such folders with commas
-between them. A window keeps the crop, mixture, gain and low-pass that it was drawn with; the stages' own noise stays
-fresh.
+On a CPU encoding takes as long as the U-Net's own update, so a run can read windows that `write_cache` encoded before:
+config.data.latents names their folder, or several with commas between them. A window keeps the crop, mixture, gain and
+low-pass that it was drawn with; the stages' own noise stays fresh.
 Letters: B batch, N samples, T mel frames, F mel bins; latents are (B, T', F', C).
 """
 
@@ -17,21 +12,23 @@ import logging
 import shutil
 from collections import Counter
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
-from flashsr_jax.audio import HOP
 from flashsr_jax.audio.front_end import log_mel
 from flashsr_jax.data import CLASSES, MANIFEST
-from flashsr_jax.data.batches import BatchIterator, make_iterator
+from flashsr_jax.data.batches import BatchIterator
 from flashsr_jax.data.latents import ABOUT, CACHED, LatentCache
 from flashsr_jax.errors import UserError
-from flashsr_jax.train.batch import prepare
-from flashsr_jax.train.frozen import encode_pair, fingerprint, load
+from flashsr_jax.models.pipeline import decode
+from flashsr_jax.train import losses
+from flashsr_jax.train.batch import prepare, waveform_batches
+from flashsr_jax.train.frozen import dtype_of, encode_pair, fingerprint, load, model_of
 
 LOGGER = logging.getLogger(__name__)
 
@@ -45,7 +42,9 @@ class Latents(NamedTuple):
     weight: jax.Array
 
 
-def latents(config, frozen: dict, batch: dict, key: jax.Array) -> tuple[Latents, dict[str, jax.Array]]:
+def latents(
+    config: ConfigDict, frozen: dict[str, Any], batch: dict[str, Any], key: jax.Array
+) -> tuple[Latents, dict[str, jax.Array]]:
     """Latents of a batch of waveforms, or of cached windows, and the counts of `prepare` (none for cached ones)."""
     if "z_hr" in batch:
         return Latents(*(batch[name].astype(jnp.float32) for name in CACHED[:4])), {}
@@ -54,8 +53,16 @@ def latents(config, frozen: dict, batch: dict, key: jax.Array) -> tuple[Latents,
     return Latents(z_hr, z_lr, log_mel(windows.hr, config.model.vae.mel_bins), windows.weight), counts
 
 
+def decoded_mel_l1(
+    config: ConfigDict, frozen: dict[str, Any], z: jax.Array, mel_BxTxF: jax.Array, weight: jax.Array
+) -> jax.Array:
+    """A loss (B,): L1 of the log-mel that the frozen VAE decodes from scaled latents, weighted as `losses.l1`."""
+    decoded = decode(frozen["vae"], model_of(config), z, frozen["scale_factor"], dtype_of(config), config.remat)
+    return losses.l1(decoded, mel_BxTxF, weight)
+
+
 def cached_batches(
-    config, frozen: dict, batch_size: int, process_index: int = 0, process_count: int = 1
+    config: ConfigDict, frozen: dict[str, Any], batch_size: int, process_index: int = 0, process_count: int = 1
 ) -> BatchIterator:
     """Endless batches from config.data.latents, every window once an epoch; `batch_size` is of this process.
 
@@ -73,7 +80,7 @@ def cached_batches(
     return BatchIterator(batches, config.data.workers, classes)
 
 
-def _check(cache: LatentCache, config, frozen: dict) -> None:
+def _check(cache: LatentCache, config: ConfigDict, frozen: dict[str, Any]) -> None:
     """Raises UserError where the windows are of another length, or another VAE encoded them."""
     frames = config.data.window_frames
     if cache.about["window_frames"] != frames:
@@ -85,23 +92,16 @@ def _check(cache: LatentCache, config, frozen: dict) -> None:
         raise UserError(f"data.latents={cache.folder}: another VAE than config.vae_from encoded it; write it again")
 
 
-def write_cache(config, folder: str | Path, windows: int) -> None:
+def write_cache(config: ConfigDict, folder: str | Path, windows: int) -> None:
     """Encode `windows` training windows of config.data into `folder`, in half precision; complete or not there.
 
     Raises UserError where something lies there already.
     """
     folder = Path(folder)
     if folder.exists():
-        raise UserError(f"{folder} exists: choose another --out, or remove it")
-    frozen = load(config, "vae_from", "vae")
-    data = make_iterator(
-        config.data,
-        "train",
-        batch_size=config.batch_size,
-        window_samples=config.data.window_frames * HOP,
-        seed=config.seed,
-        workers=config.data.workers,
-    )
+        raise UserError(f"{folder} exists: choose another folder, or remove it")
+    frozen = load(config, {"vae": "vae"})
+    data = waveform_batches(config, config.batch_size)
     key = jax.random.key(config.seed)
     encode = jax.jit(lambda frozen, batch, step: latents(config, frozen, batch, jax.random.fold_in(key, step))[0])
     partial = folder.with_name(f".{folder.name}.part")

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import math
 import time
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from tensorboardX import SummaryWriter
 
 from flashsr_jax.audio import SAMPLE_RATE
 from flashsr_jax.files import replacing
-from flashsr_jax.runs.folder import METRICS_FILE
+from flashsr_jax.runs.folder import METRICS_FILE, read_metrics
 
 LOGGER = logging.getLogger(__name__)
 COUNTS = ("data/", "skipped_steps")  # metrics that are added up between two lines, not averaged
@@ -22,26 +21,24 @@ class Logs:
     """Collects the metrics of every step and writes their means; only process 0 writes. A context manager.
 
     A resumed run drops what was logged after the step it resumes from, so that no step stands there twice.
-    `skipped` counts the steps that changed nothing because something was not finite, of at most `max_skipped`.
     """
 
-    def __init__(self, workdir: Path, start_step: int, total_steps: int, max_skipped: int = 0, skipped: int = 0):
+    def __init__(self, workdir: Path, start_step: int, total_steps: int):
         self._total = total_steps
-        self._max_skipped, self.skipped = max_skipped, skipped
         self._collected: list[dict[str, float]] = []
         self._windows = self._seconds = self._flops = self._flops_per_solver_step = 0.0
         self._step_of_last_line, self._time_of_last_line = start_step, time.perf_counter()
         self._active = jax.process_index() == 0
         if self._active:
             self._path = workdir / METRICS_FILE
-            _drop_after(self._path, start_step)
+            _drop_after(workdir, start_step)
             # Without a limit on its queue: its thread ends on a full disk, and the run would wait for it forever.
             self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step + 1, max_queue=0)
 
-    def __enter__(self):
+    def __enter__(self) -> "Logs":
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         if self._active:
             self._board.close()
 
@@ -54,26 +51,9 @@ class Logs:
         self._flops, self._flops_per_solver_step = flops, flops_per_solver_step
         self._time_of_last_line = time.perf_counter()
 
-    def add(self, step: int, metrics: dict[str, jax.Array], waited: float) -> None:
-        """Take the metrics of one step, and the seconds it waited for data.
-
-        A step with a metric that is not finite is named and counted as skipped; raises FloatingPointError where that is
-        one too many.
-        """
-        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-        if bad := [f"{name} = {value}" for name, value in values.items() if not math.isfinite(value)]:
-            self.skipped += 1
-            if self.skipped > self._max_skipped:
-                before = f"{self._max_skipped} steps were skipped before, config.max_skipped_steps; "
-                raise FloatingPointError(
-                    f"step {step}: {', '.join(bad)}; {before if self._max_skipped else ''}"
-                    "stopped, the last checkpoint is as it was"
-                )
-            LOGGER.warning("step %d: %s; skipped (%d, limit %d)", step, ", ".join(bad), self.skipped, self._max_skipped)
-            values = {name: value for name, value in values.items() if name.startswith(COUNTS)}
-        if self._max_skipped:
-            values["skipped_steps"] = float(bool(bad))
-        self._collected.append(values | {"data_wait": waited})
+    def add(self, metrics: dict[str, float], waited: float) -> None:
+        """Take the metrics of one step, and the seconds it waited for data."""
+        self._collected.append(metrics | {"data_wait": waited})
 
     def write(self, step: int) -> None:
         """One line of what was collected since the last one."""
@@ -133,16 +113,8 @@ class Logs:
             self._board.add_scalar(f"{kind}/{name}", value, step)
 
 
-def _drop_after(path: Path, step: int) -> None:
+def _drop_after(workdir: Path, step: int) -> None:
     """Remove lines of later steps, and a line that a killed process left unfinished."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text().splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except json.JSONDecodeError:
-            LOGGER.warning("%s: dropped an unfinished line", path)
-    with replacing(path) as partial:
-        partial.write_text("".join(kept))
+    kept = [line for line in read_metrics(workdir) if line["step"] <= step]
+    with replacing(workdir / METRICS_FILE) as partial:
+        partial.write_text("".join(json.dumps(line) + "\n" for line in kept))

@@ -5,6 +5,8 @@ Letters: B batch, N samples, T time, F frequency or mel bins, C channels.
 """
 
 import functools
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +20,14 @@ from flashsr_jax.audio import front_end
 def weighted_mean(loss_B: jax.Array, weight_B: jax.Array) -> jax.Array:
     """Mean over the examples whose weight is 1; 0 when there is none."""
     return jnp.sum(loss_B * weight_B) / jnp.maximum(jnp.sum(weight_B), 1.0)
+
+
+def weighted_sum(
+    of_example: dict[str, jax.Array], weights: Mapping[str, Any], weight_B: jax.Array
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """(sum of the terms, each times its weight; the terms by name), of losses (B,) by name and examples' weights."""
+    terms = {name: weighted_mean(loss_B, weight_B) for name, loss_B in of_example.items()}
+    return sum(weights[name] * term for name, term in terms.items()), terms
 
 
 def _per_example(values: jax.Array, weight: jax.Array | float = 1.0) -> jax.Array:

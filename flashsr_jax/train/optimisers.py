@@ -1,29 +1,32 @@
 """Optimizers and the schedules of learning rate, loss weights and EMA."""
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 import optax
 import optax.contrib
+from ml_collections import ConfigDict
 from optax.contrib import MuonDimensionNumbers
 
 from flashsr_jax.errors import UserError
 
+Tree = TypeVar("Tree")  # of arrays
 ADAMW_RMS = 0.2  # typical root mean square of AdamW's updates at rate 1
 
 
-def learning_rate(config) -> optax.Schedule:
+def learning_rate(config: ConfigDict) -> optax.Schedule:
     """Linear warm-up to `lr`, then `lr` times `decay` to the power of (steps since) / `decay_steps`."""
 
-    def rate(step):
+    def rate(step: jax.Array) -> jax.Array:
         warm = jnp.minimum(1.0, (step + 1) / max(config.warmup_steps, 1))
         return config.lr * warm * config.decay ** (jnp.maximum(step - config.warmup_steps, 0) / config.decay_steps)
 
     return rate
 
 
-def make_optimizer(config) -> optax.GradientTransformation:
+def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
     """`config.kind` after clipping the gradients to a global norm of `clip_norm`: `adamw` or `muon`.
 
     AdamW: Loshchilov & Hutter 2019, arXiv:1711.05101. Muon orthogonalises the momentum of every kernel (Jordan et al.
@@ -48,10 +51,10 @@ def make_optimizer(config) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(config.clip_norm), optimizer)
 
 
-def _kernels_as_matrices(params) -> dict:
+def _kernels_as_matrices(params: dict) -> dict:
     """For Muon: kernels (..., I, O) as matrices with all but the outputs as rows; None for what is no kernel."""
 
-    def matrix(path, leaf):
+    def matrix(path: tuple, leaf: jax.Array) -> MuonDimensionNumbers | None:
         is_kernel = path[-1].key in ("kernel", "v") and leaf.ndim >= 2
         return MuonDimensionNumbers(tuple(range(leaf.ndim - 1)), (leaf.ndim - 1,)) if is_kernel else None
 
@@ -72,7 +75,7 @@ def by_phase(values: Sequence[float], boundaries: Sequence[int], step: jax.Array
     return jnp.asarray(values, jnp.float32)[phase]
 
 
-def update_ema(ema, params, step: jax.Array, decay: float):
+def update_ema(ema: Tree, params: Tree, step: jax.Array, decay: float) -> Tree:
     """Exponential moving average with decay min(`decay`, (1 + n) / (10 + n)) after n steps."""
     rate = 1.0 - jnp.minimum(decay, (1.0 + step) / (10.0 + step))
     return jax.tree.map(lambda average, value: average + rate * (value - average), ema, params)

@@ -13,23 +13,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from flashsr_jax.audio import HOP
 from flashsr_jax.errors import UserError
 from flashsr_jax.files import replacing
+from flashsr_jax.models.networks import NETWORKS, parameter_shapes
 from flashsr_jax.models.presets import ModelConfig, model_config
-from flashsr_jax.models.unet import UNet
-from flashsr_jax.models.vae import VAE
-from flashsr_jax.models.vocoder import SRVocoder
 
 FORMAT = "flashsr_jax/1"
-NETWORKS = ("vae", "unet", "vocoder")
 DTYPES = ("float32", "bfloat16", "float16")
 MAPPED = 1 << 28  # bytes of a file that are mapped at a time
 RESERVED = ("format", "config")  # metadata keys that this module writes
@@ -117,20 +112,6 @@ def _tensors(path: str | os.PathLike, shapes: Mapping[str, tuple[int, ...]]) -> 
         with safe_open(path, framework="np") as file:
             for name in names:
                 yield name, file.get_tensor(name).astype(np.float32, copy=False)
-
-
-def parameter_shapes(config: ModelConfig, network: str) -> dict:
-    """Shapes and dtypes (jax.ShapeDtypeStruct) of one network's parameter tree; nothing is computed."""
-    stride, bins, channels = config.vae.stride, config.vae.mel_bins, config.vae.latent_channels
-    frames = config.frame_multiple
-    mel = jnp.zeros((1, frames, bins))
-    latent = jnp.zeros((1, frames // stride, bins // stride, channels))
-    module, inputs = {
-        "vae": (VAE(config.vae), (mel,)),
-        "unet": (UNet(config.unet), (latent, latent, jnp.zeros(1, jnp.int32))),
-        "vocoder": (SRVocoder(config.vocoder), (mel, jnp.zeros((1, frames * HOP)))),
-    }[network]
-    return jax.eval_shape(module.init, jax.random.key(0), *inputs)["params"]
 
 
 @functools.cache

@@ -272,7 +272,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(bad, weights, capsys):
         (["a.wav", "a.wav"], "-", "flashsr: -o - takes one output, but there are 2 inputs: give a folder"),
         (["a.wav", "--json"], "-", "flashsr: standard output holds the audio: give -o FILE for --json"),
         (["-", "a.wav"], None, "flashsr: standard input goes to standard output and is upscaled alone"),
-        (["a.wav", "--device", "tpu"], "b.wav", "flashsr: --device tpu: there is none here; there is cpu"),
+        (["a.wav", "--device", "tpu"], "b.wav", "flashsr: device tpu: there is none here; there is cpu"),
         (["a.wav", "a.wav"], "a.wav", "flashsr: -o a.wav is a file, but there are 2 inputs: give a folder"),
     ],
 )

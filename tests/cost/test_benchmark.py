@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from flashsr_jax.cost.training import COLUMNS, main
-from flashsr_jax.train.loop import STAGES
+from flashsr_jax.train.stages import STAGES
 from flashsr_jax.train.state import apply_gradients, create, finish_step
 
 CONFIG = """
@@ -27,7 +27,7 @@ def train_step(config, state, frozen, batch, key):
 
 
 LINEAR = SimpleNamespace(
-    load_frozen=lambda config: {},
+    needs=lambda config: {},
     init=lambda config, frozen, key: create(config, {"vae": {"w": jnp.ones((480, 480))}}, "vae"),
     train_step=train_step,
     eval_step=lambda config, weights, frozen, batch, key: {},

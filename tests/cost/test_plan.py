@@ -23,7 +23,7 @@ from flashsr_jax.models.unet import UNet
 from flashsr_jax.models.vae import VAE
 from flashsr_jax.models.vocoder import SRVocoder
 from flashsr_jax.train.frozen import model_of
-from flashsr_jax.train.loop import STAGES
+from flashsr_jax.train.stages import STAGES
 
 from helpers import micro
 from helpers.configs import get_config
@@ -219,7 +219,7 @@ def test_mistakes_are_named():
     config = micro.get_config("vae")
     with pytest.raises(UserError, match="does not divide over the mesh's 16 devices"):
         dry_run(config, devices=16)
-    with pytest.raises(UserError, match="--compile-for v5:nonsense: .*v5e:2x4.*flashsr_jax.tpu"):
+    with pytest.raises(UserError, match="v5:nonsense: .*v5e:2x4.*flashsr_jax.tpu"):
         list(compiled_report(config, "v5:nonsense"))
 
 

@@ -103,12 +103,12 @@ def test_processes_find_each_other_by_what_their_launcher_sets(tmp_path):
 
 
 MISTAKES = {
-    ("--num_processes=2",): "--coordinator_address, --process_id missing",
+    ("--num_processes=2",): "coordinator_address, process_id missing",
     (
         "--coordinator_address=localhost:1",
         "--num_processes=2",
         "--process_id=2",
-    ): "--process_id=2 is not one of 0 ... 1",
+    ): "process_id=2 is not one of 0 ... 1",
 }
 
 

@@ -7,7 +7,8 @@ import numpy as np
 from jax.sharding import AxisType
 
 from flashsr_jax.devices import sharding
-from flashsr_jax.train.loop import STAGES, make_programs
+from flashsr_jax.train.loop import make_programs
+from flashsr_jax.train.stages import STAGES
 
 from helpers import micro
 

@@ -45,4 +45,4 @@ def toy_stage(broken: tuple[int, ...] = ()) -> SimpleNamespace:
         count = batch["hr"].shape[0]
         return {"metrics": {"error": jnp.full(count, weights["vae"]["number"])}, "mels": jnp.zeros((count, 3, 32, 32))}
 
-    return SimpleNamespace(load_frozen=lambda config: {}, init=init, train_step=train_step, eval_step=eval_step)
+    return SimpleNamespace(needs=lambda config: {}, init=init, train_step=train_step, eval_step=eval_step)

@@ -15,7 +15,7 @@ import yaml
 from helpers import ROOT
 
 LAUNCH = ROOT / "launch"
-STUBS = ("gcloud", "kubectl", "sbatch", "srun", "scontrol", "python", "sleep")
+STUBS = ("gcloud", "kubectl", "sbatch", "srun", "scontrol", "python", "python3", "sleep")
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def cluster(tmp_path):
 
 
 def test_scripts_pass_shellcheck():
-    scripts = [*LAUNCH.glob("*.sh"), *(ROOT / ".ci").iterdir()]
+    scripts = [*LAUNCH.glob("**/*.sh"), *(ROOT / ".ci").iterdir()]
     shellcheck = Path(sys.executable).with_name("shellcheck")
     done = subprocess.run([shellcheck, "--exclude=SC1091", *scripts], capture_output=True, text=True)  # sourced files
     assert done.returncode == 0, done.stdout
@@ -78,6 +78,35 @@ def test_every_option_that_a_stage_is_given_is_a_field_of_its_configuration(clus
             for name in option.split("=")[0].split(".")[1:]:
                 field = field[name]
             assert isinstance(field, str)
+
+
+def asked_of_small(cluster, tmp_path, *stages, **variables):
+    """What launch/small/train.sh asks of Python, as (configuration, {option: value}) each."""
+    variables = {"FLASHSR_SITE": str(tmp_path), "CORPUS": "corpus", "RUNS": "runs"} | variables
+    code, output, asked = cluster(LAUNCH / "small" / "train.sh", *stages, **variables)
+    assert code == 0, output
+    lines = [line.split() for line in asked]
+    return [
+        (line[line.index("--config") + 1], dict(option.split("=", 1) for option in line if option[:9] == "--config."))
+        for line in lines
+    ]
+
+
+def test_the_shipped_model_is_trained_by_its_configurations_alone(cluster, tmp_path):
+    stages = ("vocoder", "vae", "latents", "regression", "teacher", "student", "vocoder_tuned")
+    asked = asked_of_small(cluster, tmp_path, *stages)
+    expected = [f"configs/{'regression' if stage == 'latents' else stage}.py:small" for stage in stages]
+    assert [config for config, _ in asked] == expected
+    for stage, (_, options) in zip(stages, asked, strict=True):
+        given = {name for name in options if not name.endswith("_from")} - {"--config.data.dir"}
+        assert given == ({"--config.seed", "--config.batch_size"} if stage == "latents" else set())
+    variables = {"DTYPE": "bfloat16", "WORKERS": "8", "BATCH": "64", "STEPS": "1000", "DECAY": "0.9", "FROM": "small"}
+    [(_, options)] = asked_of_small(cluster, tmp_path, "student", **variables)
+    overrides = {"dtype": "bfloat16", "data.workers": "8", "batch_size": "64", "steps": "1000"}
+    overrides |= {"phases": "250,500,750", "optimizer.student.decay": "0.9", "init_from": "small"}
+    assert all(options[f"--config.{name}"] == value for name, value in overrides.items())
+    code, output, _ = cluster(LAUNCH / "small" / "train.sh", "painter", FLASHSR_SITE=str(tmp_path))
+    assert code == 1 and "no stage painter: vocoder vae latents" in output
 
 
 @pytest.mark.parametrize(

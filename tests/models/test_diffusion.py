@@ -35,9 +35,9 @@ def test_guidance_matches_two_separate_evaluations():
     def apply(z, cond, t):
         return z * cond + t[:, None, None, None]
 
-    conditional, unconditional = apply(z, cond, t), apply(z, jnp.full_like(cond, -2.0), t)
+    conditional, unconditional = apply(z, cond, t), apply(z, jnp.full_like(cond, diffusion.UNCONDITIONAL), t)
     expected = unconditional + scale * (conditional - unconditional)
-    np.testing.assert_allclose(diffusion.guided_v(apply, z, cond, t, scale, -2.0), expected, rtol=1e-5)
+    np.testing.assert_allclose(diffusion.guided_v(apply, z, cond, t, scale), expected, rtol=1e-5)
 
 
 def test_solver_grid_is_trailing_spaced():

@@ -1,6 +1,10 @@
-"""Every stage traces at the sizes that no other test trains: nothing is compiled, no parameter is held."""
+"""Every stage traces at the sizes that no other test trains: nothing is compiled, no parameter is held. And `small` is
+what the shipped model was trained with."""
 
 import functools
+import json
+import re
+import runpy
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +14,11 @@ import pytest
 from flashsr_jax.audio import HOP
 from flashsr_jax.audio.lowpass import LowpassFilter, filter_arrays
 from flashsr_jax.errors import UserError
-from flashsr_jax.train.loop import STAGES
+from flashsr_jax.runs.folder import flattened
+from flashsr_jax.runs.networks import NETWORK_OF_STAGE
+from flashsr_jax.train.stages import STAGES
 
+from helpers import ROOT
 from helpers.configs import get_config
 
 
@@ -51,3 +58,37 @@ def test_fine_tuning_starts_every_stage_from_published_or_shipped_weights():
     for mistake in ("", "decoder", "vae,tiny"):
         with pytest.raises(UserError, match="choose a stage of vocoder, vae, .*, and after a comma base or small"):
             get_config("finetune", mistake)
+
+
+# What says how weights were made; the rest is where things lay, and how often was looked.
+MATTERS = ("batch_size", "crop_frames", "dtype", "ema_decay", "losses", "mel_loss", "mel_source", "best_metric", "seed")
+MATTERS += ("low_resolution_fraction", "condition_drop", "optimizer", "eval.steps", "eval.guidance", "eval.cutoff_hz")
+LAST_RUNS = {  # of each stage of the shipped model, docs/small/NAME.json: steps that were made, by the card's table
+    "vae": ("vae", 4500),
+    "vocoder": ("vocoder", 2000),
+    "vocoder_tuned": ("vocoder_tuned_on", 700),
+    "regression": ("regression_loud", 3000),
+    "teacher": ("teacher", 3600),
+}
+
+
+@pytest.mark.parametrize("name", LAST_RUNS)
+def test_small_is_what_the_shipped_model_was_trained_with(name):
+    run, steps = LAST_RUNS[name]
+    fields = flattened(json.loads((ROOT / "docs" / "small" / f"{run}.json").read_text()))
+    config = get_config(name, "small")
+    ours = flattened(json.loads(config.to_json()))
+    network = NETWORK_OF_STAGE[config.stage]
+    roles = {config.stage}  # without an adversarial loss the discriminator's optimizer has nothing to do
+    compared = 0
+    for field, value in fields.items():
+        if field.startswith("optimizer.") and field.split(".")[1] not in roles:
+            continue
+        if field.startswith((*MATTERS, "data.", f"model.{network}.")) and field not in ("data.dir", "data.latents"):
+            assert ours[field] == value, field
+            compared += 1
+    assert compared > 25
+    assert config.steps == steps
+    assert ours.get("losses.adversarial", 0.0) == 0.0
+    header = runpy.run_path(str(ROOT / "configs" / f"{name}.py"))["__doc__"]
+    assert "small:" in header and re.search(r"0\.\d hours|1\.4 hours", header)

@@ -15,6 +15,7 @@ from flashsr_jax.exchange.names import checkpoint_names
 from flashsr_jax.exchange.published import FILES, import_published
 from flashsr_jax.exchange.torch_files import save_torch
 from flashsr_jax.runs.checkpoint import load_parameters, load_weights
+from flashsr_jax.runs.networks import load_network
 from flashsr_jax.train import finished
 from flashsr_jax.train.frozen import model_of
 from flashsr_jax.weights.store import load_weights as load_file
@@ -190,9 +191,29 @@ def test_a_configuration_of_another_version_or_of_something_else_is_one_line(tmp
     path.write_text(json.dumps(fields))
     with pytest.raises(UserError, match="has no data.order, max_skipped_steps: another version wrote it; check out"):
         finished.get_config(path)
-    for content in ("[]", "{", "{}"):
+    for content in ("[]", "{", "{}", '{"stage": 1}'):
         path.write_text(content)
         with pytest.raises(UserError, match="is not the configuration of a run"):
             finished.get_config(path)
     with pytest.raises(UserError, match="No such file"):
         finished.get_config(tmp_path / "none.json")
+
+
+def test_a_run_of_an_older_version_goes_on_without_its_field_for_no_condition(runs, dataset, tmp_path):
+    """Guidance knows one latent for "no condition": a run made with it resumes and is made again; others are named."""
+    shutil.copytree(runs["teacher"], tmp_path / "teacher")
+    path = tmp_path / "teacher" / "config.json"
+    fields = json.loads(path.read_text())
+    assert "unconditional" not in fields
+    path.write_text(json.dumps(fields | {"unconditional": -11.4981 * 0.3342}))
+    assert "unconditional" not in finished.get_config(path)
+    options = [f"--config.{name}={fields[name]}" for name in ("vae_from", "vocoder_from", "init_from")]
+    code, stderr = run("teacher", tmp_path / "teacher", dataset, *options, "--config.steps=13")
+    assert code == 0 and "resuming from step 12" in stderr, stderr
+    assert "unconditional" not in json.loads((tmp_path / "teacher" / "provenance.jsonl").read_text().splitlines()[-1])
+
+    path.write_text(json.dumps(fields | {"unconditional": 0.0}))
+    with pytest.raises(UserError, match=r"config.json: trained with unconditional=0.0; this version knows -3.84"):
+        finished.get_config(path)
+    with pytest.raises(UserError, match="unconditional"):
+        load_network(str(tmp_path / "teacher"), "unet", "config.teacher_from")

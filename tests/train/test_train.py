@@ -1,4 +1,4 @@
-"""Training as a researcher runs it: the command line, all four stages in a row, mistakes."""
+"""Training as a researcher runs it: the command line, all stages in a row, mistakes."""
 
 import numpy as np
 import pytest
@@ -58,7 +58,7 @@ def test_the_unet_stages_train_on_windows_that_were_encoded_before(runs, dataset
     assert "passes: " in stderr and len(logged(tmp_path / "student")) == len(logged(runs["student"]))
 
     code, stderr = cache(tmp_path / "latents")
-    assert code == 1 and "exists: choose another --out" in stderr.strip().splitlines()[-1]
+    assert code == 1 and "exists: choose another folder" in stderr.strip().splitlines()[-1]
     longer = "--config.data.window_frames=64"
     code, stderr = run("student", tmp_path / "longer", dataset, *sources, cached, longer)
     assert code == 1 and "has windows of 32 frames, the run of 64" in stderr.strip().splitlines()[-1]

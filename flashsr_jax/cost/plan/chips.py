@@ -49,7 +49,9 @@ CHIPS = (
 )
 
 
-def operation_seconds(chip: Chip, flops, contraction, low_precision, moved) -> np.ndarray:
+def operation_seconds(
+    chip: Chip, flops: np.ndarray, contraction: np.ndarray, low_precision: np.ndarray, moved: np.ndarray
+) -> np.ndarray:
     """Seconds of operations by the roofline; arrays of FLOPs, length of sums, 16-bit or not, and bytes moved."""
     padded = np.maximum(1, np.ceil(contraction / chip.contraction)) * chip.contraction / np.maximum(contraction, 1)
     peak = np.where(low_precision, chip.peak, chip.peak_float32) * PRODUCT_SHARE

@@ -14,12 +14,14 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from jax.experimental import topologies
-from jax.sharding import AxisType, NamedSharding
+from jax.sharding import AxisType, Mesh, NamedSharding
+from ml_collections import ConfigDict
 
 from flashsr_jax.cost.plan.run import KEY, Run, batch_shapes
 from flashsr_jax.devices import sharding
 from flashsr_jax.errors import UserError
-from flashsr_jax.train.loop import STAGES, make_programs
+from flashsr_jax.train.loop import make_programs
+from flashsr_jax.train.stages import STAGES
 
 GIB = 2**30
 COLLECTIVES = re.compile(
@@ -28,7 +30,7 @@ COLLECTIVES = re.compile(
 ARRAY = re.compile(r"\b(?:[a-z]+)(?P<bits>\d+)(?:e\d\w*)?\[(?P<shape>[\d,]*)\]")
 
 
-def compiled_report(config, platform: str) -> Iterator[str]:
+def compiled_report(config: ConfigDict, platform: str) -> Iterator[str]:
     """Lines of XLA's memory analysis and collectives of one training step; `platform` is "here" or as "v5e:2x4".
 
     Raises UserError where there is no such topology, and for a mesh or a batch that does not divide over it.
@@ -66,7 +68,7 @@ class Seconds(NamedTuple):
     compile_processor: float
 
 
-def compile_step(config, mesh) -> tuple[jax.stages.Compiled, Seconds]:
+def compile_step(config: ConfigDict, mesh: Mesh) -> tuple[jax.stages.Compiled, Seconds]:
     """The compiled training step of `config` on a mesh, and what that took."""
     run = Run.of(config)
     _, frozen = run.shardings(mesh)
@@ -94,8 +96,7 @@ def _topology(name: str) -> list:
     except Exception as error:  # of several kinds: no libtpu, no such name
         reason = str(error).strip().splitlines()[0]
         raise UserError(
-            f"--compile-for {name}: {reason}; TPUs are named as in v5e:2x4, v5p:2x2x2, and need "
-            "pip install 'flashsr_jax[tpu]'"
+            f"{name}: {reason}; TPUs are named as in v5e:2x4, v5p:2x2x2, and need pip install 'flashsr_jax[tpu]'"
         ) from error
 
 

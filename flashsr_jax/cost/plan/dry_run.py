@@ -1,13 +1,14 @@
-"""`python -m flashsr_jax.main --config configs/STAGE.py:PRESET --dry-run`."""
+"""What a run needs, printed before it starts."""
 
 import logging
 
 import jax
+from ml_collections import ConfigDict
 
 from flashsr_jax.cost.plan.report import report
 
 
-def dry_run(config, devices: int | None = None, compile_for: str | None = None) -> None:
+def dry_run(config: ConfigDict, devices: int | None = None, compile_for: str | None = None) -> None:
     """Print what a run of `config` needs on `devices` devices (None: those here), and XLA's figures for a platform.
 
     No array is allocated and no file is read. Raises UserError for a configuration that could not run there.

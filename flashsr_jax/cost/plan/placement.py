@@ -1,11 +1,12 @@
 """What each device of a mesh holds during a step, and what the devices send each other. From shapes and rules alone."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AbstractMesh, AxisType
+from jax.sharding import AbstractMesh, AxisType, NamedSharding
+from ml_collections import ConfigDict
 
 from flashsr_jax.cost.plan.chips import Chip, gather_seconds
 from flashsr_jax.cost.plan.run import Run, batch_shapes
@@ -46,16 +47,16 @@ class Collective(NamedTuple):
         return (2 if self.kind == "all-reduce" else 1) * once * self.times
 
 
-def abstract_mesh(config, devices: int) -> AbstractMesh:
+def abstract_mesh(config: ConfigDict, devices: int) -> AbstractMesh:
     """The configuration's mesh over `devices` devices that need not exist. Raises UserError as `make_mesh` does."""
     shape = sharding.mesh_shape(config.mesh.data, config.mesh.fsdp, devices)
     return AbstractMesh(shape, sharding.AXES, axis_types=(AxisType.Auto,) * 2)
 
 
-def held_bytes(tree, shardings) -> int:
+def held_bytes(tree: Any, shardings: Any) -> int:
     """Bytes of a tree's arrays on one device."""
 
-    def size(leaf, placed):
+    def size(leaf: jax.ShapeDtypeStruct, placed: NamedSharding) -> int:
         return math.prod(placed.shard_shape(leaf.shape)) * leaf.dtype.itemsize
 
     return sum(jax.tree.leaves(jax.tree.map(size, tree, shardings)))
@@ -89,7 +90,7 @@ def collectives(run: Run, mesh: AbstractMesh) -> list[Collective]:
     data, fsdp = mesh.shape["data"], mesh.shape["fsdp"]
     found = []
 
-    def add(kind, what, size, devices, times):
+    def add(kind: str, what: str, size: float, devices: int, times: float) -> None:
         if devices > 1 and size:
             found.append(Collective(kind, what, size, devices, times))
 
@@ -105,7 +106,7 @@ def collectives(run: Run, mesh: AbstractMesh) -> list[Collective]:
     return found
 
 
-def _split_bytes(tree, shardings) -> tuple[int, int]:
+def _split_bytes(tree: Any, shardings: Any) -> tuple[int, int]:
     """(bytes of the arrays that are split, bytes of those that are whole on every device)."""
     split = whole = 0
     for leaf, placed in zip(jax.tree.leaves(tree), jax.tree.leaves(shardings), strict=True):
@@ -114,5 +115,5 @@ def _split_bytes(tree, shardings) -> tuple[int, int]:
     return split, whole
 
 
-def _elements(tree) -> int:
+def _elements(tree: Any) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))

@@ -6,12 +6,13 @@ what a convolution, a matrix product, a loop or another opaque operation reads o
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 import numpy as np
-from jax.extend.core import Jaxpr, Literal
+from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
 
 from flashsr_jax.models.flops import inner_jaxprs, product_flops
 
@@ -56,7 +57,7 @@ class Program:
     results: set[int] = field(default_factory=set)
 
 
-def read_program(function: Callable, *args, like: Program | None = None) -> Program:
+def read_program(function: Callable, *args: Any, like: Program | None = None) -> Program:
     """The program of `function(*args)`, arrays or `jax.ShapeDtypeStruct`s; it is traced only.
 
     `like` is the same function's at other sizes: what takes memory there does here.
@@ -75,11 +76,11 @@ def read_program(function: Callable, *args, like: Program | None = None) -> Prog
 
 
 class _Reader:
-    def __init__(self, early: set[int] | None):
+    def __init__(self, early: set[int] | None) -> None:
         self.program, self._early = Program(), early
         self._sources = {}  # of values that are not stored: the stored ones that they are computed from
 
-    def new_value(self, var) -> int:
+    def new_value(self, var: Var | Literal) -> int:
         self.program.sizes.append(_bytes(var.aval))
         return len(self.program.sizes) - 1
 
@@ -111,7 +112,15 @@ class _Reader:
                 self._append("pointwise", self._sources.pop(value), [value], times, in_while)
         return values
 
-    def _append(self, name, reads, writes, times, in_while, equation=None):
+    def _append(
+        self,
+        name: str,
+        reads: Iterable[int],
+        writes: list[int],
+        times: int,
+        in_while: bool,
+        equation: JaxprEqn | None = None,
+    ) -> None:
         flops = (product_flops(equation) if equation is not None else None) or 0.0
         low = flops > 0 and all(var.aval.dtype.itemsize <= 2 for var in equation.invars[:2])
         length = _contraction(equation, flops) if flops else 0
@@ -120,7 +129,7 @@ class _Reader:
     def _resolve(self, values: list[int]) -> list[int]:
         return list(dict.fromkeys(source for value in values for source in self._sources.get(value, (value,))))
 
-    def _pointwise(self, var, inputs: list[int], times: int, in_while: bool) -> int:
+    def _pointwise(self, var: Var, inputs: list[int], times: int, in_while: bool) -> int:
         value, sources = self.new_value(var), self._resolve(inputs)
         self._sources[value] = tuple(sources)
         large = [source for source in sources if 2 * self.program.sizes[source] >= self.program.sizes[value]]
@@ -129,7 +138,7 @@ class _Reader:
             self.stored([value], times, in_while)
         return value
 
-    def _call(self, jaxpr: Jaxpr, equation, environment, times, in_while):
+    def _call(self, jaxpr: Jaxpr, equation: JaxprEqn, environment: dict, times: int, in_while: bool) -> None:
         inside = {var: self.new_value(var) for var in jaxpr.constvars}
         inside |= {
             var: self._outer(outer, environment) for var, outer in zip(jaxpr.invars, equation.invars, strict=True)
@@ -138,10 +147,10 @@ class _Reader:
         for var, inner in zip(equation.outvars, jaxpr.outvars, strict=True):
             environment[var] = self._outer(inner, inside)
 
-    def _outer(self, var, environment) -> int:
+    def _outer(self, var: Var | Literal, environment: dict) -> int:
         return self.new_value(var) if isinstance(var, Literal) else environment[var]
 
-    def _loop(self, equation, environment, times, in_while):
+    def _loop(self, equation: JaxprEqn, environment: dict, times: int, in_while: bool) -> None:
         """The body once, between operations that hold the loop's inputs and make its outputs."""
         params, primitive = equation.params, equation.primitive.name
         inputs = self.stored([self._outer(var, environment) for var in equation.invars], times, in_while)
@@ -174,13 +183,13 @@ def _branch(params: dict) -> Jaxpr:
     return branches[platforms.index(None)] if platforms else max(branches, key=lambda jaxpr: len(jaxpr.eqns))
 
 
-def _bytes(aval) -> int:
+def _bytes(aval: Any) -> int:
     return math.prod(aval.shape) * (
         4 if jax.dtypes.issubdtype(aval.dtype, jax.dtypes.extended) else aval.dtype.itemsize
     )
 
 
-def _contraction(equation, flops: float) -> int:
+def _contraction(equation: JaxprEqn, flops: float) -> int:
     return max(1, round(flops / 2 / math.prod(equation.outvars[0].aval.shape)))
 
 
@@ -236,7 +245,7 @@ def _flops(program: Program) -> list[float]:
 
 
 def _moved(program: Program) -> list[int]:
-    def size(values):
+    def size(values: list[int]) -> int:
         return sum(program.sizes[value] for value in values)
 
     return [size(op.writes) + size(op.writes if op.name in PARTIAL else op.reads) for op in program.operations]

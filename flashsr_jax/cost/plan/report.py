@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 from jax.sharding import AbstractMesh, AxisType
+from ml_collections import ConfigDict
 
-from flashsr_jax.audio import HOP, SAMPLE_RATE
 from flashsr_jax.cost.plan import placement
 from flashsr_jax.cost.plan.chips import (
     BANDWIDTH_SHARE,
@@ -20,11 +20,12 @@ from flashsr_jax.cost.plan.chips import (
 )
 from flashsr_jax.cost.plan.run import Run
 from flashsr_jax.devices.sharding import AXES, check_batch_size, path_string
+from flashsr_jax.train.batch import seconds_per_window
 
 WINDOWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 
 
-def report(config, devices: int) -> Iterator[str]:
+def report(config: ConfigDict, devices: int) -> Iterator[str]:
     """Lines about a run of `config` on `devices` devices, then about pods. Raises UserError for a mesh or a batch that
     do not divide."""
     mesh = placement.abstract_mesh(config, devices)
@@ -87,7 +88,7 @@ def _pods(run: Run) -> Iterator[str]:
         "overlapped; scaling: windows/s a chip against the fewest chips"
     )
     yield "chip  chips  batch  a chip   a chip holds        step   windows/s  audio s/s    MFU  scaling"
-    seconds_of_audio = run.config.get("crop_frames", run.config.data.window_frames) * HOP / SAMPLE_RATE
+    seconds_of_audio = seconds_per_window(run.config)
     meshes = [_pod_mesh(run.config, count) for count in POD_SIZES]
     windows = [max(1, run.config.batch_size // count) for count in POD_SIZES]
     held = [placement.memory(run, mesh, local).total for mesh, local in zip(meshes, windows, strict=True)]
@@ -116,20 +117,20 @@ def _limits(run: Run) -> Iterator[str]:
     for chip in CHIPS:
         fits = [n for n in WINDOWS if placement.memory(run, mesh, n).total <= USABLE_MEMORY * chip.memory]
         if not fits:
-            yield f"  {chip.name}: none; try --config.remat=blocks, or --config.mesh.fsdp={8 * mesh.shape['fsdp']}"
+            yield f"  {chip.name}: none; try config.remat=blocks, or config.mesh.fsdp={8 * mesh.shape['fsdp']}"
             continue
         kinds = run.program.seconds(fits[-1], trips, functools.partial(operation_seconds, chip))
         shares = ", ".join(f"{name} {part / sum(kinds.values()):.0%}" for name, part in list(kinds.items())[:5])
         yield f"  {chip.name}: {fits[-1]} ({shares})"
 
 
-def _pod_mesh(config, count: int) -> AbstractMesh:
+def _pod_mesh(config: ConfigDict, count: int) -> AbstractMesh:
     """The configuration's `fsdp` (at most all chips), the rest over `data`."""
     fsdp = min(config.mesh.fsdp, count) if config.mesh.fsdp > 0 else count // max(config.mesh.data, 1)
     return AbstractMesh((count // fsdp, fsdp), AXES, axis_types=(AxisType.Auto,) * 2)
 
 
-def _phase_lengths(config) -> np.ndarray:
+def _phase_lengths(config: ConfigDict) -> np.ndarray:
     if config.stage != "student":
         return np.ones(1)
     return np.diff(np.clip([0, *config.phases, config.steps], 0, config.steps))

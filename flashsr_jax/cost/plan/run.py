@@ -5,18 +5,21 @@ Letters: B batch, N samples, T mel frames; latents are (B, T / s, F / s, C).
 
 import functools
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import AbstractMesh, Mesh
+from ml_collections import ConfigDict
 
 from flashsr_jax.audio import HOP
 from flashsr_jax.audio.lowpass import LowpassFilter, filter_arrays
 from flashsr_jax.cost.plan.program import Scaled
 from flashsr_jax.devices import sharding
 from flashsr_jax.models.pipeline import latent_shape
-from flashsr_jax.train.frozen import model_of, shapes_only
-from flashsr_jax.train.loop import STAGES
+from flashsr_jax.train.frozen import model_of, shapes
+from flashsr_jax.train.stages import STAGES
 from flashsr_jax.train.stages.student import mean_solver_steps
 from flashsr_jax.train.state import TrainState
 
@@ -27,16 +30,15 @@ KEY = jax.eval_shape(lambda: jax.random.key(0))
 class Run:
     """Shapes of a run's frozen networks and of its state."""
 
-    config: object
+    config: ConfigDict
     frozen: dict
     state: TrainState
 
     @classmethod
-    def of(cls, config) -> "Run":
+    def of(cls, config: ConfigDict) -> "Run":
         """Allocates nothing and reads no file."""
         stage = STAGES[config.stage]
-        with shapes_only():
-            frozen = stage.load_frozen(config)
+        frozen = shapes(config, stage.needs(config))
         return cls(config, frozen, jax.eval_shape(functools.partial(stage.init, config), frozen, KEY))
 
     @functools.cached_property
@@ -50,16 +52,17 @@ class Run:
         """Trips of the step's only loop of unknown length, the teacher's solve, on average in each phase; else 0."""
         return mean_solver_steps(self.config) if self.config.stage == "student" else np.zeros(1)
 
-    def shardings(self, mesh):
+    def shardings(self, mesh: Mesh | AbstractMesh) -> tuple[TrainState, dict[str, Any]]:
         """(state, frozen networks) as trees of shardings on a mesh, abstract or not."""
         rules = self.config.sharding.rules, self.config.sharding.min_size
-        return (sharding.tree_shardings(tree, mesh, *rules) for tree in (self.state, self.frozen))
+        state, frozen = (sharding.tree_shardings(tree, mesh, *rules) for tree in (self.state, self.frozen))
+        return state, frozen
 
 
-def batch_shapes(config, size: int) -> dict:
+def batch_shapes(config: ConfigDict, size: int) -> dict[str, Any]:
     """Shapes of a training batch of `size` windows: waveforms and filters, or cached latents."""
 
-    def array(shape, dtype=jnp.float32):
+    def array(shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((size, *shape), dtype)
 
     model, samples = model_of(config), config.data.window_frames * HOP

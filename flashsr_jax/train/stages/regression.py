@@ -8,60 +8,58 @@ best guess is the mean, and its gradient grows with the error. `losses.loudness`
 Letters: B batch, N samples, F mel bins; latents are (B, T, F, C).
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from flashsr_jax.models.diffusion import STEPS, z0_from_v
-from flashsr_jax.models.pipeline import decode
 from flashsr_jax.models.unet import UNet
 from flashsr_jax.train import losses
 from flashsr_jax.train.batch import band_weights
-from flashsr_jax.train.frozen import dtype_of, initial_unet, load, load_initial, load_vocoder, model_of
-from flashsr_jax.train.latents import latents
-from flashsr_jax.train.stages import student
-from flashsr_jax.train.state import TrainState, apply_gradients, create, finish_step
+from flashsr_jax.train.evaluation import unet_outputs
+from flashsr_jax.train.frozen import dtype_of, initial, model_of, named
+from flashsr_jax.train.latents import decoded_mel_l1, latents
+from flashsr_jax.train.state import TrainState, create, descend, finish_step
 
 
-def load_frozen(config) -> dict:
+def needs(config: ConfigDict) -> dict[str, str]:
     """The VAE, and where the config names them the first U-Net and the vocoder that renders evaluation audio."""
-    return load(config, "vae_from", "vae") | load_initial(config, "unet") | load_vocoder(config)
+    return {"vae": "vae"} | named(config, init="unet", vocoder="vocoder")
 
 
-def init(config, frozen: dict, key: jax.Array) -> TrainState:
+def init(config: ConfigDict, frozen: dict[str, Any], key: jax.Array) -> TrainState:
     """A fresh U-Net, or that of config.init_from."""
-    return create(config, {"regression": initial_unet(config, frozen, key)}, "regression")
+    return create(config, {"regression": initial(config, frozen, "unet", key)}, "regression")
 
 
-def train_step(config, state: TrainState, frozen: dict, batch: dict, key: jax.Array):
+def train_step(
+    config: ConfigDict, state: TrainState, frozen: dict[str, Any], batch: dict[str, Any], key: jax.Array
+) -> tuple[TrainState, dict[str, jax.Array]]:
     """One update of the U-Net."""
     key_encode, key_noise = jax.random.split(key)
-    model, dtype = model_of(config), dtype_of(config)
-    unet = UNet(model.unet, dtype, config.remat)
+    unet = UNet(model_of(config).unet, dtype_of(config), config.remat)
     windows, metrics = latents(config, frozen, batch, key_encode)
     z0, z_lr = windows.hr, windows.lr
     mel_weight, latent_weight = band_weights(config, batch, z0.shape[2])
     latent_weight *= losses.loudness_weights(windows.mel, z0.shape[1:3], config.losses.loudness)
     noise, t_B = jax.random.normal(key_noise, z0.shape), jnp.full(z0.shape[:1], STEPS - 1)
 
-    def mean_of(loss_B):
-        return losses.weighted_mean(loss_B, windows.weight)
-
-    def loss(params):
+    def loss(params: dict) -> tuple[jax.Array, dict, None]:
         z_hat = z0_from_v(noise, t_B, unet.apply({"params": params}, noise, z_lr, t_B))
-        terms = {
-            "latent": mean_of(losses.l1(z_hat, z0, latent_weight)),
-            "latent_l2": mean_of(losses.l2(z_hat, z0, latent_weight)),
-        }
+        of_example = {"latent": losses.l1(z_hat, z0, latent_weight), "latent_l2": losses.l2(z_hat, z0, latent_weight)}
         if config.losses.mel:
-            decoded = decode(frozen["vae"], model, z_hat, frozen["scale_factor"], dtype, config.remat)
-            terms["mel"] = mean_of(losses.l1(decoded, windows.mel, mel_weight))
-        return sum(config.losses[name] * term for name, term in terms.items()), terms
+            of_example["mel"] = decoded_mel_l1(config, frozen, z_hat, windows.mel, mel_weight)
+        total, terms = losses.weighted_sum(of_example, config.losses, windows.weight)
+        return total, terms, None
 
-    (total, terms), gradients = jax.value_and_grad(loss, has_aux=True)(state.params["regression"])
-    state, norm = apply_gradients(config, state, "regression", gradients)
-    return finish_step(config, state, "regression"), metrics | {"loss": total, **terms, **norm}
+    state, terms, _ = descend(config, state, "regression", loss, "loss")
+    return finish_step(config, state, "regression"), metrics | terms
 
 
-def eval_step(config, weights: dict, frozen: dict, batch: dict, key: jax.Array) -> dict:
+def eval_step(
+    config: ConfigDict, weights: dict, frozen: dict[str, Any], batch: dict[str, Any], key: jax.Array
+) -> dict[str, Any]:
     """Super-resolution of clips by one evaluation, as the student's."""
-    return student.eval_step(config, {"student": weights["regression"]}, frozen, batch, key)
+    return unet_outputs(config, weights["regression"], frozen, batch, key)[0]

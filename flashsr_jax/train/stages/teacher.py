@@ -5,31 +5,37 @@ arXiv:2207.12598); latent super-resolution as AudioSR (Liu et al. 2023, arXiv:23
 Letters: B batch, N samples; latents are (B, T, F, C).
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
-from flashsr_jax.models.diffusion import STEPS, guided_v, q_sample, solve, solver_grid, velocity
-from flashsr_jax.models.pipeline import decode
+from flashsr_jax.models.diffusion import STEPS, UNCONDITIONAL, q_sample, velocity
 from flashsr_jax.models.unet import UNet
 from flashsr_jax.train import losses
-from flashsr_jax.train.batch import band_weights, prepare
-from flashsr_jax.train.evaluation import mel_outputs
-from flashsr_jax.train.frozen import dtype_of, encode_pair, initial_unet, load, load_initial, load_vocoder, model_of
+from flashsr_jax.train.batch import band_weights
+from flashsr_jax.train.evaluation import unet_outputs
+from flashsr_jax.train.frozen import dtype_of, initial, model_of, named
 from flashsr_jax.train.latents import latents
-from flashsr_jax.train.state import TrainState, apply_gradients, create, finish_step
+from flashsr_jax.train.state import TrainState, create, descend, finish_step
+
+LEVELS = (99, 299, 499, 699, 899)  # timesteps of `velocity_mse`
 
 
-def load_frozen(config) -> dict:
+def needs(config: ConfigDict) -> dict[str, str]:
     """The VAE, and where the config names them the first U-Net and the vocoder that renders evaluation audio."""
-    return load(config, "vae_from", "vae") | load_initial(config, "unet") | load_vocoder(config)
+    return {"vae": "vae"} | named(config, init="unet", vocoder="vocoder")
 
 
-def init(config, frozen: dict, key: jax.Array) -> TrainState:
+def init(config: ConfigDict, frozen: dict[str, Any], key: jax.Array) -> TrainState:
     """A fresh U-Net, or that of config.init_from."""
-    return create(config, {"teacher": initial_unet(config, frozen, key)}, "teacher")
+    return create(config, {"teacher": initial(config, frozen, "unet", key)}, "teacher")
 
 
-def train_step(config, state: TrainState, frozen: dict, batch: dict, key: jax.Array):
+def train_step(
+    config: ConfigDict, state: TrainState, frozen: dict[str, Any], batch: dict[str, Any], key: jax.Array
+) -> tuple[TrainState, dict[str, jax.Array]]:
     """One update of the U-Net."""
     key_encode, key_t, key_eps, key_drop = jax.random.split(key, 4)
     unet = UNet(model_of(config).unet, dtype_of(config), config.remat)
@@ -39,39 +45,28 @@ def train_step(config, state: TrainState, frozen: dict, batch: dict, key: jax.Ar
     eps = jax.random.normal(key_eps, z0.shape)
     dropped_B = jax.random.bernoulli(key_drop, config.condition_drop, z0.shape[:1])
     _, weight = band_weights(config, batch, z0.shape[2])
-    cond = jnp.where(dropped_B[:, None, None, None], config.unconditional, z_lr)
+    cond = jnp.where(dropped_B[:, None, None, None], UNCONDITIONAL, z_lr)
 
-    def loss(params):
+    def loss(params: dict) -> tuple[jax.Array, dict, None]:
         v = unet.apply({"params": params}, q_sample(z0, t_B, eps), cond, t_B)
-        return losses.weighted_mean(losses.l2(v, velocity(z0, t_B, eps), weight), windows.weight)
+        return losses.weighted_mean(losses.l2(v, velocity(z0, t_B, eps), weight), windows.weight), {}, None
 
-    value, gradients = jax.value_and_grad(loss)(state.params["teacher"])
-    state, norm = apply_gradients(config, state, "teacher", gradients)
-    return finish_step(config, state, "teacher"), metrics | {"loss": value, **norm}
+    state, terms, _ = descend(config, state, "teacher", loss, "loss")
+    return finish_step(config, state, "teacher"), metrics | terms
 
 
-def eval_step(config, weights: dict, frozen: dict, batch: dict, key: jax.Array) -> dict:
+def eval_step(
+    config: ConfigDict, weights: dict, frozen: dict[str, Any], batch: dict[str, Any], key: jax.Array
+) -> dict[str, Any]:
     """Super-resolution of clips by `eval.steps` guided solver steps, and the v-prediction's error at fixed levels."""
-    key_encode, key_noise = jax.random.split(key)
-    model = model_of(config)
-    unet = UNet(model.unet, dtype_of(config))
+    steps, guidance = config.eval.steps, config.eval.guidance
+    outputs, z = unet_outputs(config, weights["teacher"], frozen, batch, key, steps, guidance)
+    unet = UNet(model_of(config).unet, dtype_of(config))
 
-    def apply(z, cond, t_B):
-        return unet.apply({"params": weights["teacher"]}, z, cond, t_B)
+    def error(level: int) -> jax.Array:
+        t_B = jnp.full(z.hr.shape[:1], level)
+        v = unet.apply({"params": weights["teacher"]}, q_sample(z.hr, t_B, z.noise), z.lr, t_B)
+        return losses.l2(v, velocity(z.hr, t_B, z.noise))
 
-    windows, _ = prepare(batch)
-    z0, z_lr = encode_pair(config, frozen, windows, key_encode)
-    noise = jax.random.normal(key_noise, z0.shape)
-    errors = []
-    for level in (99, 299, 499, 699, 899):
-        t_B = jnp.full(z0.shape[:1], level)
-        errors.append(losses.l2(apply(q_sample(z0, t_B, noise), z_lr, t_B), velocity(z0, t_B, noise)))
-
-    def predict_v(z, t_B):
-        return guided_v(apply, z, z_lr, t_B, config.eval.guidance, config.unconditional)
-
-    z_hat = solve(predict_v, noise, solver_grid(config.eval.steps))
-    decoded = decode(frozen["vae"], model, z_hat, frozen["scale_factor"], dtype_of(config))
-    outputs = mel_outputs(config, frozen, windows, decoded, batch["cutoff_hz"])
-    outputs["metrics"]["velocity_mse"] = sum(errors) / len(errors)
+    outputs["metrics"]["velocity_mse"] = sum(map(error, LEVELS)) / len(LEVELS)
     return outputs
