@@ -17,7 +17,7 @@ class LatentCache:
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
         if not (self.folder / ABOUT).is_file():
-            raise UserError(f"data.latents={folder}: no latents there; python -m flashsr_jax.cache_latents writes them")
+            raise UserError(f"data.latents={folder}: no latents there; `flashsr data encode` writes them")
         self.about = json.loads((self.folder / ABOUT).read_text())
         self._arrays = {name: np.load(self.folder / f"{name}.npy", mmap_mode="r") for name in CACHED}
 

@@ -2,7 +2,7 @@
 
 On a CPU encoding takes as long as the U-Net's own update, so a run can read windows that were encoded before:
 
-    python -m flashsr_jax.cache_latents --config configs/regression.py:small --out corpus/latents --windows 15000 \
+    flashsr data encode --config regression:small --out corpus/latents --windows 15000 \
         --config.data.dir=corpus/dataset --config.vae_from=runs/vae
 
 then `--config.data.latents=corpus/latents` with regression, teacher or student, or several such folders with commas
