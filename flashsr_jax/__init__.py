@@ -1,6 +1,6 @@
 """FlashSR in JAX/Flax: one-step audio super-resolution to 48 kHz, its training and its evaluation."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["FlashSR"]
 
 

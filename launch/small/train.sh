@@ -30,7 +30,7 @@ if [ -d "$runs/latents" ]; then cached=(--config.data.latents="$(printf '%s\n' "
 for stage in "$@"; do
   case $stage in
     latents)
-      python -m flashsr_jax.cache_latents --config configs/regression.py:small --out "$runs/latents${SEED:-}" \
+      python -m flashsr_jax data encode --config regression:small --out "$runs/latents${SEED:-}" \
         --windows "${WINDOWS:-14000}" --config.seed="${SEED:-0}" --config.data.dir="$corpus" \
         --config.vae_from="${from:-$runs/vae}" \
         --config.dtype="$dtype" --config.data.workers="$workers" --config.batch_size=8 \
