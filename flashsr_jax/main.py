@@ -1,6 +1,8 @@
-"""Training as researchers of this field start it: python -m flashsr_jax.main --config configs/STAGE.py:PRESET --workdir DIR.
+"""Training as researchers of this field start it.
 
-The same as `flashsr train`, and with --dry-run as `flashsr plan`, for the same --config and --config.FIELD=VALUE.
+python -m flashsr_jax.main --config configs/STAGE.py:PRESET --workdir DIR [--config.FIELD=VALUE ...]
+
+is `flashsr train`; with --dry-run it is `flashsr plan`.
 """
 
 import argparse
