@@ -19,7 +19,7 @@ class _Moved:
     def find_spec(name: str, *_: object) -> None:
         package, _, module = name.rpartition(".")
         if package == __name__ and module in MOVED:
-            raise ModuleNotFoundError(f"it is `{MOVED[module]}` now", name=name)
+            raise ModuleNotFoundError(f"it is `flashsr {MOVED[module]}` now", name=name)
 
 
 sys.meta_path.append(_Moved)
