@@ -5,11 +5,7 @@ import sys
 __version__ = "0.2.0"
 __all__ = ["FlashSR"]
 
-MOVED = {
-    "benchmark": "flashsr benchmark train",
-    "cache_latents": "flashsr data encode",
-    "flops": "flashsr plan --presets",
-}
+MOVED = {"benchmark": "benchmark train", "cache_latents": "data encode", "flops": "plan --presets"}
 
 
 class _Moved:

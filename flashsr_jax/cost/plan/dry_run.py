@@ -1,4 +1,4 @@
-"""`python -m flashsr_jax.main --config configs/STAGE.py:PRESET --dry-run`."""
+"""The body of `flashsr plan`."""
 
 import logging
 
