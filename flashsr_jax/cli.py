@@ -5,33 +5,38 @@ import sys
 from collections.abc import Sequence
 
 from flashsr_jax import __version__
-from flashsr_jax.commands import benchmark, compare, data, evaluate, runs, upscale, weights
+from flashsr_jax.commands import benchmark, compare, data, evaluate, plan, runs, train, upscale, weights
 from flashsr_jax.commands.arguments import said
 from flashsr_jax.errors import UserError
 
-WORDS = (upscale, benchmark, data, runs, evaluate, compare, weights)
+WORDS = (upscale, benchmark, data, train, plan, runs, evaluate, compare, weights)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line `argv` (default: the process's own); returns the exit code.
+def main(argv: Sequence[str] | None = None, prog: str = "flashsr") -> int:
+    """Run the command line `argv` (default: the process's own); returns the exit code. `prog` begins error messages.
 
-    0: all done; 1: something failed, said in one line each on stderr; 2: wrong usage; 130: interrupted.
+    0: all done; 1: something failed, said in one line each on stderr; 2: wrong usage; 75: a training run was told to
+    stop, and goes on when started again; 130: interrupted.
     """
-    args = parser().parse_args(argv)
+    whole = parser(prog)
+    args, rest = whole.parse_known_args(argv)
+    if rest and "overrides" not in args:
+        whole.error(f"unrecognized arguments: {' '.join(rest)}")
+    args.prog, args.overrides = prog, rest
     try:
         return args.run(args)
     except KeyboardInterrupt:
-        print("flashsr: interrupted", file=sys.stderr)
+        print(f"{prog}: interrupted", file=sys.stderr)
         return 130
     except (UserError, OSError) as error:
-        print(f"flashsr: {said(error)}", file=sys.stderr)
+        print(f"{prog}: {said(error)}", file=sys.stderr)
         return 1
 
 
-def parser() -> argparse.ArgumentParser:
+def parser(prog: str = "flashsr") -> argparse.ArgumentParser:
     """Of the whole command; each word adds its own."""
-    whole = argparse.ArgumentParser(prog="flashsr", description="One-step audio super-resolution to 48 kHz.")
-    whole.add_argument("--version", action="version", version=f"flashsr {__version__}")
+    whole = argparse.ArgumentParser(prog=prog, description="One-step audio super-resolution to 48 kHz.")
+    whole.add_argument("--version", action="version", version=f"{prog} {__version__}")
     commands = whole.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for word in WORDS:
         word.add(commands)

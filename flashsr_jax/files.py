@@ -11,15 +11,19 @@ from pathlib import Path
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a new name in the folder of `path` (same suffix) to write to; rename it to `path` when the block succeeds.
 
-    When the block raises, what was written is removed and `path` stays as it was. Raises FileNotFoundError where the
-    folder does not exist.
+    When the block raises, what was written is removed and `path` stays as it was. The file gets the permissions that
+    the user's umask gives a new one, whatever the block's writer does (safetensors': 600). Raises FileNotFoundError
+    where the folder does not exist.
     """
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"cannot write {path}: the folder {path.parent} does not exist")
     partial = path.parent / f".{secrets.token_hex(6)}.part{path.suffix}"
     try:
+        partial.touch()
+        permissions = partial.stat().st_mode
         yield partial
+        partial.chmod(permissions)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

@@ -3,7 +3,7 @@
 # The image holds this repository in /flashsr_jax, installed with JAX for the devices; the claim is a volume with data/ that
 # all hosts can write (see launch/train.sh). For TPUs: RESOURCE=google.com/tpu PER_HOST=4 HOSTS=16
 # NODES=$'cloud.google.com/gke-tpu-accelerator: tpu-v5p-slice\ncloud.google.com/gke-tpu-topology: 4x4x4'
-# Hosts that are taken away or fail start the whole set again, and the run goes on; a mistake (exit code 1) ends it.
+# Hosts that are taken away or fail start the whole set again, and the run goes on; a mistake (exit code 1 or 2) ends it.
 set -euo pipefail
 NAME=${NAME:-flashsr}
 IMAGE=${IMAGE:?an image with this repository in /flashsr_jax}
@@ -42,7 +42,7 @@ spec:
                 onExitCodes:
                   containerName: train
                   operator: In
-                  values: [1]
+                  values: [1, 2]
           template:
             spec:
               restartPolicy: Never

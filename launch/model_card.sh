@@ -12,7 +12,7 @@ if [ -d "$runs/regression" ]; then trained=(--regression "$runs/regression"); fi
 flashsr evaluate --data "$corpus/test" --weights small "${trained[@]}" --cutoffs 4000 --seeds 3 -o "$out/4khz"
 flashsr evaluate --data "$corpus/test" --weights small --cutoffs 2000,8000,12000 -o "$out/cutoffs"
 if [ -d "$runs/teacher" ]; then
-  flashsr evaluate --data "$corpus/test" --weights small --teacher "$runs/teacher" --guidance "${GUIDANCE:-1}" \
+  flashsr evaluate --data "$corpus/test" --weights small --teacher "$runs/teacher" --teacher-guidance "${GUIDANCE:-1}" \
     --cutoffs 4000 --no-perceptual -o "$out/teacher"
 fi
 sources=("$out" "$corpus")

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Profiles training steps of the published size on one host's accelerators: speed, share of the peak, and a trace.
+# Profiles training steps of the published size on one host's accelerators: speed, share of the peak (JSON), and a trace.
 # bash launch/profile.sh [STAGE...]     (default: teacher student vae vocoder); results in profile/
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -16,9 +16,9 @@ export XLA_PYTHON_CLIENT_PREALLOCATE=${XLA_PYTHON_CLIENT_PREALLOCATE:-false} # s
 mkdir -p "$OUT"
 for stage in "${STAGES[@]}"; do
   for remat in ${REMAT:-none products}; do
-    python -m flashsr_jax.cost.training train --stage "$stage" --preset "$PRESET" --batch "${BATCH[$stage]}" --steps "$STEPS" \
-      --remat "$remat" ${DATA:+--data "$DATA"} --json "$OUT/$stage-$remat.json" --profile "$OUT/trace-$stage-$remat" |
-      tee "$OUT/$stage-$remat.md"
+    python -m flashsr_jax benchmark train --config "$stage:$PRESET" --config.batch_size="${BATCH[$stage]}" \
+      --config.remat="$remat" --repeats "$STEPS" ${DATA:+--data "$DATA"} --profile "$OUT/trace-$stage-$remat" --json |
+      tee "$OUT/$stage-$remat.json"
   done
 done
 echo "traces: tensorboard --logdir $OUT, or load trace-*/plugins/profile/*/*.trace.json.gz at ui.perfetto.dev"

@@ -4,19 +4,16 @@ Letters: B batch, N samples, T mel frames (N / 480), F mel bins, K = N_FFT / 2 +
 Source: FlashSR (Im & Nam, ICASSP 2025, arXiv:2501.10807), section III, and its published inference code's constants.
 """
 
-import functools
-import warnings
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import librosa
 import numpy as np
 
-from flashsr_jax.audio import HOP, SAMPLE_RATE, fft
+from flashsr_jax.audio import HOP, fft
+from flashsr_jax.audio.mel import mel_filterbank
 
 N_FFT = 2048
-MEL_FMIN, MEL_FMAX = 20.0, 24_000.0
 MEL_FLOOR = 1e-5
 
 
@@ -81,14 +78,6 @@ def magnitude(spectrum: jax.Array) -> jax.Array:
     return jnp.where(silent, 0.0, jnp.sqrt(jnp.where(silent, 1.0, power)))
 
 
-@functools.cache
-def mel_filterbank(mel_bins: int = 256, n_fft: int = N_FFT, fmin: float = MEL_FMIN) -> np.ndarray:
-    """librosa's Slaney filterbank for 48 kHz, (mel_bins, n_fft // 2 + 1), from fmin to 24000 Hz."""
-    with warnings.catch_warnings():  # the finest scales have more mel bins than FFT bins in their lowest octaves
-        warnings.simplefilter("ignore", UserWarning)
-        return librosa.filters.mel(sr=SAMPLE_RATE, n_fft=n_fft, n_mels=mel_bins, fmin=fmin, fmax=MEL_FMAX)
-
-
 def log_mel(x_BxN: jax.Array, mel_bins: int = 256) -> jax.Array:
     """Natural-log mel magnitude spectrogram (B, N / 480, mel_bins) of waveforms (B, N) at 48 kHz.
 
@@ -101,5 +90,5 @@ def log_mel(x_BxN: jax.Array, mel_bins: int = 256) -> jax.Array:
         raise ValueError(f"log_mel needs a multiple of {HOP} samples, more than {pad}; got {samples}")
     padded = jnp.pad(x_BxN.astype(jnp.float32), ((0, 0), (pad, pad)), mode="reflect")
     magnitude_BxTxK = magnitude(stft(padded, N_FFT, HOP))
-    mel_BxTxF = jnp.matmul(magnitude_BxTxK, mel_filterbank(mel_bins).T, precision=jax.lax.Precision.HIGHEST)
+    mel_BxTxF = jnp.matmul(magnitude_BxTxK, mel_filterbank(mel_bins, N_FFT).T, precision=jax.lax.Precision.HIGHEST)
     return jnp.log(jnp.maximum(mel_BxTxF, MEL_FLOOR))

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from flashsr_jax.errors import UserError
 
 
-def command(commands, name: str, run: Callable, summary: str) -> argparse.ArgumentParser:
+def command(
+    commands: argparse._SubParsersAction, name: str, run: Callable[[argparse.Namespace], int], summary: str
+) -> argparse.ArgumentParser:
     """A sub-command whose arguments are handled by `run(args) -> exit code`."""
     parser = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
     parser.set_defaults(run=run)
@@ -78,7 +80,29 @@ def integer(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
-def add_weights(group) -> None:
+def renamed(new: str) -> Callable[[str], None]:
+    """An argparse type of an option that has another name now: an error that says which."""
+
+    def refuse(text: str) -> None:
+        raise argparse.ArgumentTypeError(f"is {new} now: write {new} {text}")
+
+    return refuse
+
+
+def add_config(parser: argparse.ArgumentParser, group: argparse._ActionsContainer | None = None) -> None:
+    """--config, required (in `group`, where there is one), and any --config.FIELD, which come as `args.overrides`."""
+    (group or parser).add_argument(
+        "--config",
+        required=group is None,
+        metavar="STAGE:PRESET",
+        help="vae:small, say; or a file, configs/vae.py:small, or a run's own, RUN/config.json; "
+        "--config.FIELD=VALUE changes a field",
+    )
+    parser.set_defaults(overrides=[])
+
+
+def add_weights(group: argparse._ActionsContainer) -> None:
+    """--weights: the model."""
     group.add_argument(
         "--weights",
         default="small",
@@ -87,7 +111,8 @@ def add_weights(group) -> None:
     )
 
 
-def add_computation(networks) -> None:
+def add_computation(networks: argparse._ActionsContainer) -> None:
+    """How and where the networks are computed."""
     networks.add_argument(
         "--steps", type=integer(1, 1000), default=1, metavar="N", help="evaluations of the diffusion model (default 1)"
     )

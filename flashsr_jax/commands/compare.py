@@ -3,9 +3,10 @@
 import argparse
 
 from flashsr_jax.commands.arguments import command
+from flashsr_jax.extras import needing
 
 
-def add(commands) -> None:
+def add(commands: argparse._SubParsersAction) -> None:
     """The word and its flags."""
     compare = command(commands, "compare", run, "measure two files against the original")
     compare.add_argument("a", metavar="A")
@@ -15,7 +16,9 @@ def add(commands) -> None:
     compare.add_argument("--cutoff", type=float, metavar="HZ", help="where the input ended: measures of either band")
 
 
+@needing("eval", "comparing files")
 def run(args: argparse.Namespace) -> int:
+    """Print the measures of both files."""
     from flashsr_jax.evaluate.compare import compare
 
     print(compare(args.a, args.b, args.reference, args.cutoff, not args.no_perceptual))

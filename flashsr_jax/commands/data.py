@@ -2,11 +2,12 @@
 
 import argparse
 
-from flashsr_jax.commands.arguments import command, integer
+from flashsr_jax.commands.arguments import add_config, command, integer
+from flashsr_jax.extras import needing
 
 
-def add(commands) -> None:
-    """The word and its flags."""
+def add(commands: argparse._SubParsersAction) -> None:
+    """The words `data build` and `data encode`, and their flags."""
     data = commands.add_parser("data", help="data sets for training").add_subparsers(required=True, metavar="COMMAND")
     parser = command(data, "build", build, "build a training data set from folders of recordings")
     parser.add_argument(
@@ -26,9 +27,19 @@ def add(commands) -> None:
     )
     parser.add_argument("--workers", type=integer(1, 1024), metavar="N", help="decoding processes (default: all cores)")
     parser.add_argument("--overwrite", action="store_true", help="replace a data set of other inputs or options")
+    parser = command(
+        data, "encode", encode, "encode training windows once, for stages that read them by --config.data.latents=DIR"
+    )
+    add_config(parser)
+    parser.add_argument("--out", required=True, metavar="DIR", help="the folder to write, which does not exist yet")
+    parser.add_argument(
+        "--windows", type=integer(1, 10**9), required=True, metavar="N", help="how many windows to draw and encode"
+    )
 
 
+@needing("train", "building a data set")
 def build(args: argparse.Namespace) -> int:
+    """Recordings become a data set."""
     from flashsr_jax.data.build import build_dataset
 
     build_dataset(
@@ -40,4 +51,18 @@ def build(args: argparse.Namespace) -> int:
         workers=args.workers,
         overwrite=args.overwrite,
     )
+    return 0
+
+
+@needing("train", "encoding training windows")
+def encode(args: argparse.Namespace) -> int:
+    """Training windows of a regression, teacher or student configuration become latents."""
+    from flashsr_jax.commands.configuration import load_configuration
+    from flashsr_jax.commands.train import log_to_terminal
+    from flashsr_jax.devices.runtime import enable_compilation_cache
+    from flashsr_jax.train.latents import write_cache
+
+    log_to_terminal()
+    enable_compilation_cache()
+    write_cache(load_configuration(args.config, args.overrides), args.out, args.windows)
     return 0

@@ -3,11 +3,12 @@
 import argparse
 import dataclasses
 
-from flashsr_jax.commands.arguments import command, cutoffs, integer, named_folder
+from flashsr_jax.commands.arguments import command, cutoffs, integer, named_folder, renamed
 from flashsr_jax.errors import UserError
+from flashsr_jax.extras import needing
 
 
-def add(commands) -> None:
+def add(commands: argparse._SubParsersAction) -> None:
     """The word and its flags."""
     evaluate = command(
         commands, "evaluate", run, "compare models, baselines and other systems' files, and write a report"
@@ -37,11 +38,13 @@ def add(commands) -> None:
     )
     evaluate.add_argument("--teacher", metavar="RUN", help="a teacher's run folder or weights file to compare")
     evaluate.add_argument(
-        "--steps", type=integer(1, 1000), default=50, metavar="N", help="the teacher's steps (default 50)"
+        "--teacher-steps", type=integer(1, 1000), default=50, metavar="N", help="the teacher's steps (default 50)"
     )
     evaluate.add_argument(
-        "--guidance", type=float, default=1.0, metavar="S", help="the teacher's guidance scale (default 1: none)"
+        "--teacher-guidance", type=float, default=1.0, metavar="S", help="its guidance scale (default 1: none)"
     )
+    for old in ("--steps", "--guidance"):
+        evaluate.add_argument(old, type=renamed(f"--teacher-{old[2:]}"), help=argparse.SUPPRESS)
     evaluate.add_argument("--regression", metavar="RUN", help="a regression U-Net's run or weights file to compare")
     evaluate.add_argument(
         "--outputs",
@@ -74,7 +77,9 @@ def add(commands) -> None:
     )
 
 
+@needing("eval", "evaluation")
 def run(args: argparse.Namespace) -> int:
+    """Measure, and print the tables and where the report is."""
     from flashsr_jax.devices.runtime import enable_compilation_cache
     from flashsr_jax.evaluate.evaluation import Options, evaluate
 

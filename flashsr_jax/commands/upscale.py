@@ -4,9 +4,10 @@ import argparse
 import sys
 
 from flashsr_jax.commands.arguments import add_computation, add_weights, command, cutoff, decibels, integer
+from flashsr_jax.extras import needing
 
 
-def add(commands) -> None:
+def add(commands: argparse._SubParsersAction) -> None:
     """The word and its flags."""
     upscale = command(commands, "upscale", run, "restore the high band of audio files: 48 kHz wav or flac out")
     upscale.add_argument(
@@ -46,6 +47,11 @@ def add(commands) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    """Upscale all inputs; 1 where one of them could not be."""
+    if args.spectrogram:
+        with needing("pictures", "--spectrogram"):  # before hours of upscaling
+            import matplotlib  # noqa: F401
+
     from flashsr_jax.devices.runtime import choose_device, enable_compilation_cache, limit_heap
     from flashsr_jax.upscale.files import Options, upscale_files
     from flashsr_jax.upscale.model import load_model

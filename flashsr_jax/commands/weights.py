@@ -3,9 +3,10 @@
 import argparse
 
 from flashsr_jax.commands.arguments import command
+from flashsr_jax.extras import needing
 
 
-def add(commands) -> None:
+def add(commands: argparse._SubParsersAction) -> None:
     """The word and its flags."""
     weights = commands.add_parser("weights", help="model files").add_subparsers(required=True, metavar="COMMAND")
     pack = command(weights, "pack", run_pack, "put trained networks together in one file for upscaling")
@@ -28,7 +29,9 @@ def add(commands) -> None:
         )
 
 
+@needing("train", "reading networks of runs")
 def run_pack(args: argparse.Namespace) -> int:
+    """Several networks become one file."""
     from flashsr_jax.exchange.pack import pack
 
     named = {network: getattr(args, network) for network in ("vae", "unet", "vocoder")}
@@ -36,14 +39,18 @@ def run_pack(args: argparse.Namespace) -> int:
     return 0
 
 
+@needing("train", "importing weights")
 def run_import(args: argparse.Namespace) -> int:
+    """Checkpoints of the published code become one file."""
     from flashsr_jax.exchange.published import import_published
 
     import_published(args.files, args.output, args.dtype)
     return 0
 
 
+@needing("train", "exporting weights")
 def run_export(args: argparse.Namespace) -> int:
+    """One file, or a run's network, becomes what other programs read."""
     from flashsr_jax.devices.runtime import enable_compilation_cache
     from flashsr_jax.exchange.published import export
 

@@ -1,20 +1,18 @@
-"""How fast a training step is here: python -m flashsr_jax.cost.training train [--stage student] [--preset base].
+"""How fast a training step is on this machine: the body of `flashsr benchmark train`.
 
-Weights are random, since they take as long as trained ones; so are the waveforms, unless --data names a dataset. Every
-stage and preset runs in a process of its own, whose peak memory is its own.
+Weights are random, since they take as long as trained ones; so are the waveforms, unless the configuration names a
+dataset.
 """
 
-import argparse
-import importlib.util
-import json
 import os
-import subprocess
-import sys
 import time
-from pathlib import Path
+from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
 from flashsr_jax.audio import HOP, SAMPLE_RATE
 from flashsr_jax.audio.lowpass import LowpassFilter, filter_arrays
@@ -22,15 +20,12 @@ from flashsr_jax.cost.machine import MatrixRate, peak_memory
 from flashsr_jax.cost.plan.chips import CHIPS
 from flashsr_jax.cost.plan.run import Run
 from flashsr_jax.devices import sharding
-from flashsr_jax.errors import UserError
-from flashsr_jax.models.presets import PRESETS
 from flashsr_jax.train.batch import seconds_per_window, waveform_batches
 from flashsr_jax.train.loop import make_programs, step_flops
 from flashsr_jax.train.stages import STAGES
 
 COLUMNS = {
-    "stage": "stage",
-    "preset": "preset",
+    "configuration": "configuration",
     "batch": "batch",
     "windows_per_second": "windows/s",
     "audio_seconds_per_second": "audio s/s",
@@ -43,28 +38,12 @@ COLUMNS = {
 }
 
 
-def main(argv: list[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    args = _parser().parse_args(argv)
-    try:
-        if len(args.stage) * len(args.preset) == 1:
-            rows = [measure(_config(args), args.preset[0], args.steps, args.profile)]
-        else:
-            rows = [_in_own_process(args, stage, preset) for preset in args.preset for stage in args.stage]
-    except UserError as error:
-        print(f"flashsr_jax: {error}", file=sys.stderr)
-        return 1
-    if args.json:
-        Path(args.json).write_text(json.dumps(rows, indent=2) + "\n")
-    print(table(rows))
-    return 0
-
-
-def measure(config, preset: str, steps: int, profile: str | None = None) -> dict:
-    """Figures of `steps` training steps of `config`, after compiling anew and one step to warm up.
+def measure(config: ConfigDict, name: str, steps: int, profile: str | os.PathLike | None = None) -> dict[str, Any]:
+    """Figures of `steps` training steps of `config`, called `name`, after compiling anew and one step to warm up.
 
     Share of the peak: of the maker's figure where the device is in `plan.chips`, else of the rate of a matrix product
-    of the same type measured just before and after. With `profile`, a folder, the steps are traced into it.
+    of the same type measured just before and after. With `profile`, a folder, the steps are traced into it. Raises
+    UserError for a configuration that cannot run on the devices that are here, and where there is no such dataset.
     """
     jax.config.update("jax_enable_compilation_cache", False)
     mesh = sharding.make_mesh(**config.mesh)
@@ -104,8 +83,7 @@ def measure(config, preset: str, steps: int, profile: str | None = None) -> dict
     kind = jax.devices()[0].device_kind
     peak = next((chip.peak for chip in CHIPS if chip.matches(kind)), None)
     return {
-        "stage": config.stage,
-        "preset": preset,
+        "configuration": name,
         "batch": config.batch_size,
         "windows_per_second": steps * config.batch_size / seconds,
         "audio_seconds_per_second": steps * config.batch_size * seconds_per_window(config) / seconds,
@@ -124,27 +102,28 @@ def measure(config, preset: str, steps: int, profile: str | None = None) -> dict
         "dtype": config.dtype,
         "remat": config.remat,
         "steps": steps,
-        "data": config.data.dir if Path(config.data.dir).is_dir() else "random",
+        "data": config.data.dir or "random",
     }
 
 
-def table(rows: list[dict]) -> str:
+def table(row: dict[str, Any]) -> str:
     """Markdown of what `measure` returned."""
 
-    def text(value) -> str:
+    def text(value: object) -> str:
         return f"{value:.3g}" if isinstance(value, float) else str(value)
 
-    lines = ["| " + " | ".join(COLUMNS.values()) + " |", "| --- | --- " + "| ---: " * (len(COLUMNS) - 2) + "|"]
-    lines += ["| " + " | ".join(text(row[name]) for name in COLUMNS) + " |" for row in rows]
-    first = rows[0]
-    about = (
-        f"{first['device']}, {first['cores']} cores, jax {first['jax']}; {first['steps']} steps on {first['data']} data"
-    )
-    peaks = sorted({f"{row['peak_tflop_per_second']:.3g} TFLOP/s ({row['peak_is']})" for row in rows})
-    return "\n".join([*lines, "", about, f"peak of a device: {', '.join(peaks)}"])
+    lines = [
+        "| " + " | ".join(COLUMNS.values()) + " |",
+        "| --- " + "| ---: " * (len(COLUMNS) - 1) + "|",
+        "| " + " | ".join(text(row[name]) for name in COLUMNS) + " |",
+        "",
+        f"{row['device']}, {row['cores']} cores, jax {row['jax']}; {row['steps']} steps on {row['data']} data",
+        f"peak of a device: {row['peak_tflop_per_second']:.3g} TFLOP/s ({row['peak_is']})",
+    ]
+    return "\n".join(lines)
 
 
-def _random_frozen(config, mesh) -> dict:
+def _random_frozen(config: ConfigDict, mesh: Mesh) -> dict:
     rng = np.random.default_rng(0)
     run = Run.of(config)
     _, shardings = run.shardings(mesh)
@@ -154,10 +133,10 @@ def _random_frozen(config, mesh) -> dict:
     return sharding.place(values, shardings)
 
 
-def _batches(config):
-    """Endless training batches: of the dataset where there is one, else the same noise again and again."""
+def _batches(config: ConfigDict) -> Iterator[dict]:
+    """Endless training batches: of config.data.dir where it names a dataset, else the same noise again and again."""
     samples = config.data.window_frames * HOP
-    if Path(config.data.dir).is_dir():
+    if config.data.dir:
         yield from waveform_batches(config, config.batch_size)
     lowpass = filter_arrays(LowpassFilter("bessel", 10, 4000.0))
     size = config.batch_size
@@ -170,54 +149,3 @@ def _batches(config):
     }
     while True:
         yield batch
-
-
-def _config(args: argparse.Namespace):
-    path = Path(args.configs) / f"{args.stage[0]}.py"
-    if not path.is_file():
-        raise UserError(
-            f"--configs {args.configs}: there is no {path.name}; run from the repository, or name its configs/"
-        )
-    spec = importlib.util.spec_from_file_location(f"config_{args.stage[0]}", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config(args.preset[0])
-    config.batch_size = args.batch or config.batch_size
-    config.remat = args.remat or config.remat
-    config.dtype = args.dtype or config.dtype
-    config.data.dir = args.data or "random"
-    return config
-
-
-def _in_own_process(args: argparse.Namespace, stage: str, preset: str) -> dict:
-    options = {"batch": args.batch, "steps": args.steps, "remat": args.remat, "dtype": args.dtype, "data": args.data}
-    options |= {"configs": args.configs, "stage": stage, "preset": preset, "json": "/dev/stdout"}
-    given = [f"--{name}={value}" for name, value in options.items() if value is not None]
-    if args.profile:
-        given.append(f"--profile={args.profile}/{stage}-{preset}")
-    command = [sys.executable, "-m", "flashsr_jax.cost.training", "train", *given]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-    if done.returncode:
-        raise UserError(f"{stage}:{preset} ended with exit code {done.returncode}; its messages are above")
-    return json.JSONDecoder().raw_decode(done.stdout)[0][0]
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m flashsr_jax.cost.training", description=__doc__.splitlines()[0])
-    commands = parser.add_subparsers(required=True, metavar="train")
-    train = commands.add_parser("train", help="training steps of stages and presets")
-    train.add_argument("--stage", nargs="+", choices=list(STAGES), default=list(STAGES), help="default: all")
-    train.add_argument("--preset", nargs="+", choices=list(PRESETS), default=list(PRESETS), help="default: all")
-    train.add_argument("--batch", type=int, help="windows a step, over all devices (default: the configuration's)")
-    train.add_argument("--steps", type=int, default=5, help="steps that are timed (default 5)")
-    train.add_argument("--remat", help="instead of the configuration's: none, products, blocks")
-    train.add_argument("--dtype", help="instead of the configuration's: float32, bfloat16")
-    train.add_argument("--data", help="a dataset of `flashsr data build` instead of noise")
-    train.add_argument("--configs", default="configs", help="folder of the stages' configurations (default: configs)")
-    train.add_argument("--profile", help="a folder for a trace of the timed steps, for TensorBoard or Perfetto")
-    train.add_argument("--json", help="a file for all figures")
-    return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

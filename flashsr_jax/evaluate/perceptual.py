@@ -10,8 +10,8 @@ import numpy as np
 import soxr
 
 from flashsr_jax.audio import SAMPLE_RATE
-from flashsr_jax.errors import UserError
 from flashsr_jax.evaluate.signals import Unmeasurable, check_lengths, checked
+from flashsr_jax.extras import needing
 
 ZIMTOHRLI_SAMPLES = 4800  # 100 ms; under 4000 samples zimtohrli 0.2.1 writes outside its memory
 VISQOL_SAMPLES = 46_080  # 0.96 s: 45 frames, one patch of its comparison
@@ -92,25 +92,17 @@ def check_installed() -> None:
 
 @functools.cache
 def _pyohrli():
-    try:
+    with needing("eval", "a perceptual metric"):
         from zimtohrli import Pyohrli
-    except ImportError as error:
-        raise _missing("zimtohrli", error) from error
     return Pyohrli()
 
 
 @functools.cache
 def _visqol_api():
-    try:
+    with needing("eval", "a perceptual metric"):
         import numba  # makes visqol fast
         from visqol import VisqolApi
-    except ImportError as error:
-        raise _missing("visqol-python", error) from error
     numba.set_num_threads(1)  # more do not make it faster, and the evaluation runs a process for each core
     api = VisqolApi()
     api.create(mode="audio")
     return api
-
-
-def _missing(package: str, error: ImportError) -> UserError:
-    return UserError(f"perceptual metrics need the package {package} ({error}): pip install 'flashsr_jax[eval]'")

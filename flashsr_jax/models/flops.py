@@ -1,4 +1,4 @@
-"""Floating-point operations of a JAX function, counted in its jaxpr. Run as a module: the table of the presets.
+"""Floating-point operations of a JAX function, counted in its jaxpr, and the table of the presets.
 
 Convolutions and matrix products count, 2 a multiply-add, as is the custom; pointwise functions and FFTs do not.
 """
@@ -134,7 +134,3 @@ def table() -> str:
         for network, cost in costs.items():
             lines.append(f"| {name} | {network} | {cost.parameters / 1e6:.2f} | {cost.flops / 1e9:.2f} |")
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    print(table())

@@ -10,11 +10,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import librosa
 import numpy as np
 from jax import lax
 
 from flashsr_jax.audio import front_end
+from flashsr_jax.audio.mel import mel_filterbank, mel_frequencies
 
 
 def weighted_mean(loss_B: jax.Array, weight_B: jax.Array) -> jax.Array:
@@ -71,7 +71,7 @@ def loudness_weights(mel_BxTxF: jax.Array, grid: tuple[int, int], exponent: floa
 @functools.cache
 def _mel_centres(bins: int) -> np.ndarray:
     """Centre of each mel bin in Hz, float32."""
-    return librosa.mel_frequencies(bins + 2, fmin=front_end.MEL_FMIN, fmax=front_end.MEL_FMAX)[1:-1].astype(np.float32)
+    return mel_frequencies(bins + 2)[1:-1].astype(np.float32)
 
 
 def kl_divergence(mean: jax.Array, logvar: jax.Array) -> jax.Array:
@@ -183,12 +183,12 @@ def _log_band_power(x_BxN: jax.Array, window: int) -> jax.Array:
 
 @functools.cache
 def _power_filterbank(window: int) -> np.ndarray:
-    return front_end.mel_filterbank(POWER_BANDS[window], window, 0.0)
+    return mel_filterbank(POWER_BANDS[window], window, 0.0)
 
 
 @functools.cache
 def _scale_filterbank(window: int) -> np.ndarray:
-    return front_end.mel_filterbank(window * 5 // 32, window, 0.0)
+    return mel_filterbank(window * 5 // 32, window, 0.0)
 
 
 def mel_errors(estimate_BxTxF: jax.Array, target_BxTxF: jax.Array, cutoff_B: jax.Array) -> dict[str, jax.Array]:

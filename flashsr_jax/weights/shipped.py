@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from flashsr_jax.errors import UserError
+from flashsr_jax.extras import needing
 
 SHIPPED = {"small": Path(__file__).parent / "small.safetensors"}
 HUB = "hf:"
@@ -25,11 +26,9 @@ def _from_hub(name: str) -> Path:
     repository, _, file = rest.partition("/")
     if not owner or not repository:
         raise UserError(f"{name}: write hf:OWNER/REPO, or hf:OWNER/REPO/FILE")
-    try:
+    with needing("hub", name):
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-    except ImportError as error:
-        raise UserError(f"{name} needs huggingface_hub: pip install 'flashsr_jax[hub]'") from error
     try:
         return Path(hf_hub_download(f"{owner}/{repository}", file or HUB_FILE))
     except LocalEntryNotFoundError as error:

@@ -27,7 +27,7 @@ train() { # the optimizer's role, the configuration, which names the run, and th
 for stage in "$@"; do
   case $stage in
     latents)
-      python -m flashsr_jax.cache_latents --config configs/regression.py:small --out "$runs/latents${SEED:-}" \
+      python -m flashsr_jax data encode --config regression:small --out "$runs/latents${SEED:-}" \
         --windows "${WINDOWS:-14000}" "${overrides[@]}" --config.seed="${SEED:-0}" --config.batch_size=8 "$vae" ;;
     vocoder | vae) train "$stage" "$stage" ;;
     regression) train regression regression "${unet[@]}" --config.init_from="$from" ;;

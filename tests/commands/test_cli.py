@@ -104,6 +104,11 @@ def test_version(capsys):
         ["upscale", "in.wav", "-o", "o.wav", "--weights", "w", "--seed", "x"],
         ["data"],
         ["weights", "pack", "--vae", "a"],
+        ["train", "--config", "vae:tiny"],
+        ["plan", "--devices", "8"],
+        ["data", "encode", "--config", "vae:tiny", "--out", "latents", "--windows", "0"],
+        ["benchmark", "train"],
+        ["runs", "folder", "--config.seed=1"],
     ],
 )
 def test_wrong_usage_exits_with_2(arguments, capsys):

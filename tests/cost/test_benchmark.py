@@ -1,4 +1,4 @@
-"""`python -m flashsr_jax.cost.training train` as a developer runs it, on a stage that compiles at once."""
+"""`flashsr benchmark train` as a developer runs it, on a stage that compiles at once."""
 
 import json
 from types import SimpleNamespace
@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from flashsr_jax.cost.training import COLUMNS, main
+from flashsr_jax.cli import main
+from flashsr_jax.cost.training import COLUMNS
 from flashsr_jax.train.stages import STAGES
 from flashsr_jax.train.state import apply_gradients, create, finish_step
 
@@ -40,15 +41,19 @@ def restored():
     jax.config.update("jax_enable_compilation_cache", True)  # which the benchmark turns off
 
 
-def test_figures_of_a_stage(tmp_path, capsys, monkeypatch):
+@pytest.fixture
+def config(tmp_path, monkeypatch):
     monkeypatch.setitem(STAGES, "vae", LINEAR)
-    (tmp_path / "vae.py").write_text(CONFIG)
-    options = ["--stage", "vae", "--preset", "tiny", "--batch", "16", "--steps", "2", "--remat", "products"]
-    code = main(["train", *options, "--configs", str(tmp_path), "--json", str(tmp_path / "out.json")])
-    out = capsys.readouterr().out
-    assert code == 0 and out.startswith("| stage | preset | batch | windows/s |")
-    (row,) = json.loads((tmp_path / "out.json").read_text())
+    (tmp_path / "linear.py").write_text(CONFIG)
+    return f"{tmp_path}/linear.py:tiny"
+
+
+def test_figures_of_a_stage(config, capsys):
+    options = ["--config.batch_size=16", "--config.remat=products", "--repeats", "2"]
+    assert main(["benchmark", "train", "--config", config, *options, "--json"]) == 0
+    row = json.loads(capsys.readouterr().out)
     assert set(COLUMNS) <= row.keys() and row["batch"] == 16 and row["remat"] == "products"
+    assert row["configuration"] == config and row["steps"] == 2
     assert row["audio_seconds_per_second"] == pytest.approx(0.32 * row["windows_per_second"])
     # One product forward and one for the gradient of its weight; there is none for that of its input.
     flops_of_a_window = 2 * 2 * 32 * 480 * 480
@@ -56,10 +61,16 @@ def test_figures_of_a_stage(tmp_path, capsys, monkeypatch):
     assert row["share_of_peak"] == pytest.approx(row["tflop_per_second"] / 8 / row["peak_tflop_per_second"])
     assert 0 < row["data_wait_share"] < 1 and row["compile_seconds"] > 0 and row["trace_seconds"] > 0
     assert row["peak_memory_gib"] > 0 and row["data"] == "random"
-    assert f"| vae | tiny | 16 | {row['windows_per_second']:.3g} |" in out
 
 
-def test_mistakes_are_one_line(tmp_path, capsys):
-    assert main(["train", "--stage", "teacher", "--preset", "tiny", "--configs", str(tmp_path)]) == 1
-    error = capsys.readouterr().err
-    assert error.startswith(f"flashsr_jax: --configs {tmp_path}: there is no teacher.py; run from the")
+def test_the_table_of_a_stage(config, capsys):
+    assert main(["benchmark", "train", "--config", config, "--repeats", "1"]) == 0
+    head, _, row, *about = capsys.readouterr().out.splitlines()
+    assert head.startswith("| configuration | batch | windows/s |") and row.startswith(f"| {config} | 8 | ")
+    assert "1 steps on random data" in about[1] and about[2].startswith("peak of a device: ")
+
+
+def test_mistakes_are_one_line(config, tmp_path, capsys):
+    assert main(["benchmark", "train", "--config", config, "--data", str(tmp_path / "none")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"flashsr: data.dir={tmp_path}/none: no dataset there")

@@ -1,5 +1,7 @@
 """Training as a researcher runs it: the command line, all stages in a row, mistakes."""
 
+import sys
+
 import numpy as np
 import pytest
 import soundfile
@@ -8,7 +10,7 @@ from flashsr_jax.cli import main as flashsr
 from flashsr_jax.runs.checkpoint import load_weights
 from flashsr_jax.weights.store import load_weights as load_file
 
-from helpers.training import ROOT, command, finish, logged, run
+from helpers.training import ROOT, finish, logged, run
 
 
 def test_every_stage_reports_its_losses_its_speed_and_its_scores(runs):
@@ -46,9 +48,9 @@ def test_the_unet_stages_train_on_windows_that_were_encoded_before(runs, dataset
     sources = [f"--config.vae_from={runs['vae']}", f"--config.teacher_from={runs['teacher']}"]
 
     def cache(out, *options):
-        program = command("student", tmp_path, dataset, "--out", str(out), "--windows", "20", *sources, *options)
-        program[2] = "flashsr_jax.cache_latents"
-        return finish(program)
+        micro = ["--config", f"{ROOT}/tests/helpers/micro.py:student", f"--config.data.dir={dataset}"]
+        words = [sys.executable, "-m", "flashsr_jax", "data", "encode", "--out", str(out), "--windows", "20"]
+        return finish([*words, *micro, *sources, *options])
 
     code, stderr = cache(tmp_path / "latents")
     assert code == 0 and "20 of 20 windows" in stderr, stderr
