@@ -1,12 +1,13 @@
 """The `flashsr` command. Only the standard library is imported until a word runs, so that --help is at once."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
 from flashsr_jax import __version__
 from flashsr_jax.commands import benchmark, compare, data, evaluate, runs, upscale, weights
-from flashsr_jax.errors import UserError
+from flashsr_jax.errors import DEBUG, UserError, show_traceback
 
 WORDS = (upscale, benchmark, data, runs, evaluate, compare, weights)
 
@@ -17,12 +18,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     0: all done; 1: something failed, said in one line each on stderr; 2: wrong usage; 130: interrupted.
     """
     args = parser().parse_args(argv)
+    if args.debug:
+        os.environ[DEBUG] = "1"  # for the processes that this one starts, too
     try:
         return args.run(args)
     except KeyboardInterrupt:
         print("flashsr: interrupted", file=sys.stderr)
         return 130
     except (UserError, OSError) as error:
+        show_traceback()
         print(f"flashsr: {error}", file=sys.stderr)
         return 1
 

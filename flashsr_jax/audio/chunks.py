@@ -37,7 +37,7 @@ class Header(NamedTuple):
     what to tell the user; `audio`: start and stop; `wave_format`: the format tag of a wav; `mask`: of its channels."""
 
     audio: tuple[int, int] | None = None
-    changes: dict[int, bytes] = {}  # noqa: RUF012: never changed
+    changes: dict[int, bytes] = {}
     remark: str | None = None
     wave_format: int | None = None
     mask: int | None = None
@@ -102,12 +102,18 @@ def _audio(data, size: int, chunk: Chunk) -> tuple[tuple[int, int], dict[int, by
             unknown = claimed >= UNKNOWN - SKIPPED
             known = any(-(1 << 16) <= claimed - placeholder <= 1 << 16 for placeholder in PLACEHOLDERS)
         if unknown and known:
+            if data[:4] == b"caff":  # libsndfile knows no unknown length there
+                return (chunk.start, size), {chunk.field: struct.pack(chunk.kind, there + chunk.more)}, None
             return (chunk.start, size), {}, None
         if unknown:
             says = f"its header says {claimed} bytes of audio, {there} are there: taken as a stream of unknown length"
             return (chunk.start, size), {}, says
         if claimed - there <= FEW_BYTES:
-            return (chunk.start, size), {}, f"its header says {claimed - there} bytes more than there are: taken as it is"
+            return (
+                (chunk.start, size),
+                {},
+                f"its header says {claimed - there} bytes more than there are: taken as it is",
+            )
         raise UserError(f"is cut short: {there} of {claimed} bytes of audio are there")
     loose = there - claimed
     if not chunk.kind.endswith("Q"):

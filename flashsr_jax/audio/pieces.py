@@ -19,7 +19,7 @@ class Pieces(io.RawIOBase):
 
     def __init__(self, path: Path, pieces: Sequence[bytes | tuple[int, int]], size: int | None = None):
         super().__init__()
-        self._file = open(path, "rb", buffering=0)  # noqa: SIM115: closed in close()
+        self._file = open(path, "rb", buffering=0)  # noqa: SIM115
         self._pieces = list(pieces)
         lengths = [len(p) if isinstance(p, bytes) else p[1] - p[0] for p in self._pieces]
         self._ends = list(accumulate(lengths))

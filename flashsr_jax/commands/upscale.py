@@ -26,7 +26,6 @@ def add(commands) -> None:
     )
     upscale.add_argument("--spectrogram", action="store_true", help="draw before and after beside each output")
     upscale.add_argument("--json", action="store_true", help="a line of JSON for each file on standard output")
-    upscale.add_argument("--debug", action="store_true", help="show where in the program a file failed")
 
     sound = upscale.add_argument_group("sound")
     sound.add_argument(
@@ -68,7 +67,6 @@ def run(args: argparse.Namespace) -> int:
         spectrogram=args.spectrogram,
         overwrite=args.overwrite,
         json=args.json,
-        debug=args.debug,
     )
     failures = upscale_files(
         args.inputs, args.output, model, settings, options, recursive=args.recursive, suffix=args.format

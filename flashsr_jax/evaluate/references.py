@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import soundfile as sf
 import soxr
 
 from flashsr_jax.audio import SAMPLE_RATE
+from flashsr_jax.audio import files as audio_files
 from flashsr_jax.audio.bandwidth import bandwidth
 from flashsr_jax.data import CLASSES, INPUTS
 from flashsr_jax.data.build import folder_class
 from flashsr_jax.data.clips import fixed_clips
 from flashsr_jax.data.dataset import Recordings
 from flashsr_jax.data.recording import HIGH_BAND_HZ, MIN_RATE, SILENCE, SUFFIXES, best_channel
-from flashsr_jax.errors import UserError
+from flashsr_jax.errors import UserError, reason
 from flashsr_jax.evaluate.metrics import NYQUIST
 from flashsr_jax.evaluate.results import Problem
 
@@ -61,8 +61,8 @@ def load_references(
         try:
             audio, wall_hz = _read(path, seconds)
             references.append(Reference(name, folder_class(path) or "", path.parent.name, wall_hz, audio))
-        except (ValueError, sf.SoundFileError) as error:
-            problems.append(Problem(name, "", 0.0, str(error)))
+        except Exception as error:  # one odd file ends no evaluation
+            problems.append(Problem(name, "", 0.0, reason(error)))
     if not references:
         raise UserError(f"--data {data}: none of {len(files)} recordings can be used; {files[0]}: {problems[0].reason}")
     names = Counter(reference.name for reference in references)
@@ -116,16 +116,17 @@ def _spread(files: list[Path], count: int | None) -> list[Path]:
 
 
 def _read(path: Path, seconds: float) -> tuple[np.ndarray, float]:
-    """(Audio at 48 kHz, wall in Hz). Raises ValueError that says what is wrong with the recording."""
-    x_NxC, sample_rate = sf.read(path, always_2d=True)
+    """(Audio at 48 kHz, wall in Hz). Raises UserError that says what is wrong with the recording."""
+    x_CxN, sample_rate = audio_files.read(path)
+    x_NxC = x_CxN.T.astype(np.float64)
     if sample_rate < MIN_RATE:
-        raise ValueError(f"the sample rate is {sample_rate} Hz, under {MIN_RATE} Hz: no reference for 48 kHz")
+        raise UserError(f"the sample rate is {sample_rate} Hz, under {MIN_RATE} Hz: no reference for 48 kHz")
     if len(x_NxC) < MIN_SECONDS * sample_rate:
-        raise ValueError(f"lasts {len(x_NxC) / sample_rate:.2f} s, under {MIN_SECONDS:g} s")
+        raise UserError(f"lasts {len(x_NxC) / sample_rate:.2f} s, under {MIN_SECONDS:g} s")
     if not np.isfinite(x_NxC).all():
-        raise ValueError("holds NaN or infinite samples")
+        raise UserError("holds NaN or infinite samples")
     if np.abs(x_NxC).max() < SILENCE:
-        raise ValueError("is silent: its peak is under -80 dBFS")
+        raise UserError("is silent: its peak is under -80 dBFS")
     power_KxC = np.abs(np.fft.rfft(x_NxC, axis=0)) ** 2
     high_C = power_KxC[int(len(power_KxC) * HIGH_BAND_HZ * 2 / sample_rate) :].sum(axis=0)
     x_N = _loudest(x_NxC[:, best_channel(np.abs(x_NxC).max(axis=0), high_C)], round(seconds * sample_rate))

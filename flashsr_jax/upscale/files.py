@@ -8,7 +8,6 @@ import stat
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -36,7 +35,7 @@ class Options:
 
     cutoff_hz: where the inputs end; None: detected. lowpass, keep_low_band, high_band_gain_db: as in `Bands`.
     bit_depth: "16", "24" or "float"; None: float where the input is, else 24. spectrogram: draw a picture beside each
-    output. json: print a line for each file. debug: print the traceback of what went wrong with a file.
+    output. json: print a line for each file.
     """
 
     cutoff_hz: float | None = None
@@ -47,7 +46,6 @@ class Options:
     spectrogram: bool = False
     overwrite: bool = False
     json: bool = False
-    debug: bool = False
 
     def bands(self, cutoff_hz: float) -> Bands | None:
         """What to do to the bands of an input that ends at `cutoff_hz`."""
@@ -95,8 +93,6 @@ def upscale_files(
             failures += 1
             progress.close("failed")
             report["error"] = reason(error)
-            if options.debug:
-                traceback.print_exc()
             print(f"flashsr: {source.name}: {report['error']}", file=sys.stderr)
         if options.json:
             print(json.dumps(report), flush=True)
