@@ -1,13 +1,14 @@
 """The `flashsr` command. Only the standard library is imported until a word runs, so that --help is at once."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
 from flashsr_jax import __version__
 from flashsr_jax.commands import benchmark, compare, data, evaluate, plan, runs, train, upscale, weights
 from flashsr_jax.commands.arguments import said
-from flashsr_jax.errors import UserError
+from flashsr_jax.errors import DEBUG, UserError, show_traceback
 
 WORDS = (upscale, benchmark, data, train, plan, runs, evaluate, compare, weights)
 
@@ -23,12 +24,15 @@ def main(argv: Sequence[str] | None = None, prog: str = "flashsr") -> int:
     if rest and "overrides" not in args:
         whole.error(f"unrecognized arguments: {' '.join(rest)}")
     args.prog, args.overrides = prog, rest
+    if args.debug:
+        os.environ[DEBUG] = "1"  # for the processes that this one starts, too
     try:
         return args.run(args)
     except KeyboardInterrupt:
         print(f"{prog}: interrupted", file=sys.stderr)
         return 130
     except (UserError, OSError) as error:
+        show_traceback()
         print(f"{prog}: {said(error)}", file=sys.stderr)
         return 1
 

@@ -1,4 +1,10 @@
-"""The one exception that command lines turn into a single line instead of a traceback."""
+"""The one exception that command lines turn into a single line instead of a traceback, and the line of any other."""
+
+import os
+import sys
+import traceback
+
+DEBUG = "FLASHSR_DEBUG"  # in the environment: show tracebacks, too (`--debug`)
 
 
 class UserError(ValueError):
@@ -15,3 +21,25 @@ class UserError(ValueError):
     def __str__(self) -> str:
         text = super().__str__()
         return f"{self.argument}={text}" if self.argument else text
+
+
+def reason(error: Exception) -> str:
+    """One line that says what went wrong with a file, without its name, which the caller says.
+
+    To be called where the error is handled: `--debug` shows its traceback.
+    """
+    show_traceback()
+    if isinstance(error, UserError):
+        return str(error)
+    if libsndfile := getattr(error, "error_string", None):
+        return f"cannot be read as audio: {libsndfile.strip().rstrip('.')}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    kind, text = type(error).__name__, str(error).strip().partition("\n")[0]
+    return f"{kind}: {text} (--debug shows where)" if text else f"{kind} (--debug shows where)"
+
+
+def show_traceback() -> None:
+    """Print the traceback of the error that is being handled where `--debug` asks for it."""
+    if os.environ.get(DEBUG):
+        traceback.print_exc(file=sys.stderr)

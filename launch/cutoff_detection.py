@@ -10,11 +10,10 @@ import argparse
 
 import numpy as np
 import scipy.signal
-import soundfile as sf
 
 from flashsr_jax.audio import SAMPLE_RATE
 from flashsr_jax.audio.bandwidth import bandwidth, published_cutoff
-from flashsr_jax.audio.files import blocks
+from flashsr_jax.audio.files import blocks, opened
 from flashsr_jax.audio.lowpass import LowpassFilter, apply_filter, simulate_low_resolution
 from flashsr_jax.upscale.sources import find
 
@@ -46,9 +45,9 @@ def main() -> None:
     sources = find([arguments.folder], recursive=True)
     recordings = []
     for source in sources[:: max(1, len(sources) // arguments.clips)][: arguments.clips]:
-        with sf.SoundFile(source.path) as audio:
-            if audio.samplerate != SAMPLE_RATE:
-                parser.error(f"{source.path}: {audio.samplerate} Hz; the recordings have to be at {SAMPLE_RATE} Hz")
+        with opened(source.path) as audio:
+            if audio.sample_rate != SAMPLE_RATE:
+                parser.error(f"{source.path}: {audio.sample_rate} Hz; the recordings have to be at {SAMPLE_RATE} Hz")
             recordings.append(np.concatenate([block[0] for block in blocks(audio)]))
     ends = [bandwidth(x, SAMPLE_RATE) for x in recordings]
     print(f"{len(recordings)} recordings; full band (17.6 kHz or more): {np.mean(np.array(ends) >= 17_600):.0%}\n")

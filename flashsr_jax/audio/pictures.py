@@ -10,7 +10,6 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import scipy.signal
-import soundfile as sf
 from matplotlib.figure import Figure
 
 from flashsr_jax.audio import SAMPLE_RATE
@@ -68,11 +67,11 @@ def spectrogram_figure(
 
 def file_spectrograms(files: Mapping[str, Path], path: str | os.PathLike) -> None:
     """`spectrogram_figure` of files of any length, rate and channel count: the sums of their channels at 48 kHz."""
-    spectra, seconds = {}, max(sf.info(name).duration for name in files.values())
+    spectra, seconds = {}, max(audio_files.seconds(name) for name in files.values())
     hop = _hop(round(seconds * SAMPLE_RATE))
     for title, name in files.items():
-        with sf.SoundFile(name) as audio:
-            stream = resample_stream(audio_files.blocks(audio), audio.samplerate, audio.channels)
+        with audio_files.opened(name) as audio:
+            stream = resample_stream(audio_files.blocks(audio), audio.sample_rate, audio.channels)
             spectra[title] = stream_spectrogram_db((block_CxN.mean(axis=0) for block_CxN in stream), hop)
     _figure(spectra, hop, seconds, SAMPLE_RATE, path)
 

@@ -11,6 +11,7 @@ def command(
 ) -> argparse.ArgumentParser:
     """A sub-command whose arguments are handled by `run(args) -> exit code`."""
     parser = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of whatever fails")
     parser.set_defaults(run=run)
     return parser
 

@@ -146,6 +146,8 @@ def _build(recordings, catalogue, partial: Path, out: Path, min_bandwidth_hz: fl
                     writer.initialize_splits([recording.split], fail_if_exists=False)
                     writer.add_examples({recording.split: _records(recording, result)})
                     summary.recordings.append(_manifest_row(recording, result))
+                    for remark in result.remarks:
+                        print(f"flashsr: {recording.name}: {remark}", file=sys.stderr)
                 else:
                     result = Unusable("duplicate", f"same audio as {first}")
                 file.unlink()
@@ -293,22 +295,44 @@ def _decode_all(
     if workers == 0:
         yield from (_decode(*argument) for argument in arguments)
         return
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        waiting = collections.deque()
+    waiting: collections.deque = collections.deque()
+    pool = _pool(workers)
+
+    def first():
+        argument, future = waiting.popleft()
         try:
-            for argument in arguments:
-                waiting.append(pool.submit(_decode, *argument))
-                if len(waiting) > 4 * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        except BrokenProcessPool as error:
-            raise UserError(
-                "a decoding process was killed (out of memory, or by a recording): give fewer --workers"
-            ) from error
-        finally:
-            for future in waiting:
-                future.cancel()
+            return future.result()
+        except BrokenProcessPool:  # by this one, or by another that was decoded at the same time
+            return _decode_alone(argument)
+
+    try:
+        for argument in arguments:
+            try:
+                future = pool.submit(_decode, *argument)
+            except BrokenProcessPool:
+                pool.shutdown()
+                pool = _pool(workers)
+                future = pool.submit(_decode, *argument)
+            waiting.append((argument, future))
+            if len(waiting) > 4 * workers:
+                yield first()
+        while waiting:
+            yield first()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
+
+
+def _decode_alone(argument: tuple) -> tuple[Recording, Decoded | Unusable]:
+    """Decode a recording in a process of its own, after one was killed: if this one is, too, it was the recording."""
+    with _pool(1) as pool:
+        try:
+            return pool.submit(_decode, *argument).result()
+        except BrokenProcessPool:
+            return argument[0], Unusable("unreadable", "decoding it killed the process (out of memory?)")
 
 
 def _decode(recording: Recording, file: Path, min_bandwidth_hz: float, spool: Path):

@@ -3,6 +3,7 @@
 Letters: N samples, C channels.
 """
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterator
@@ -10,11 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soundfile as sf
 import soxr
 
 from flashsr_jax.audio import SAMPLE_RATE
+from flashsr_jax.audio import files as audio_files
 from flashsr_jax.audio.bandwidth import BandwidthMeter
+from flashsr_jax.audio.resampling import check_finite
+from flashsr_jax.errors import UserError, reason
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3")
 MIN_RATE = 44_100
@@ -45,6 +48,7 @@ class Decoded:
     fingerprint: str
     samples: int
     gains: tuple[float, ...]  # sample value = int16 x gain, one a segment
+    remarks: tuple[str, ...]  # what was odd about the file, and how it was taken
 
 
 def segment_lengths(samples: int) -> list[int]:
@@ -62,7 +66,7 @@ def decode(path: Path, file: Path, min_bandwidth_hz: float) -> Decoded:
     floor however quiet the recording is. Memory does not grow with the recording's length. Raises Unusable.
     """
     try:
-        sample_rate, channels, channel, fingerprint = _survey(path)
+        sample_rate, channels, channel, fingerprint, remarks = _survey(path)
         meter = BandwidthMeter(sample_rate)
         unscaled = file.with_suffix(".f32")
         try:
@@ -76,42 +80,46 @@ def decode(path: Path, file: Path, min_bandwidth_hz: float) -> Decoded:
             gains = _write_segments(unscaled, file, samples)
         finally:
             unscaled.unlink(missing_ok=True)
-    except sf.SoundFileError as error:
-        raise Unusable("unreadable", str(error)) from error
-    return Decoded(file, sample_rate, channels, channel, bandwidth_hz, fingerprint, samples, gains)
+    except Unusable:
+        raise
+    except UserError as error:
+        raise Unusable("cut short" if "cut short" in str(error) else "unreadable", f"{path} {error}") from error
+    except Exception as error:  # one odd file ends no build
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise Unusable("unreadable", f"{path}: {reason(error)}") from error
+    return Decoded(file, sample_rate, channels, channel, bandwidth_hz, fingerprint, samples, gains, remarks)
 
 
-def _blocks(path: Path) -> Iterator[np.ndarray]:
-    with sf.SoundFile(path) as sound:
-        yield from sound.blocks(BLOCK_SECONDS * sound.samplerate, dtype="float32", always_2d=True)
-
-
-def _survey(path: Path) -> tuple[int, int, int, str]:
-    """(sample rate, channels, the channel to use, fingerprint of the decoded audio) of a usable recording.
+def _survey(path: Path) -> tuple[int, int, int, str, tuple[str, ...]]:
+    """(sample rate, channels, the channel to use, fingerprint of the decoded audio, remarks) of a usable recording.
 
     The channel is the one with most energy above 10 kHz among those that are not dead: a downmix would cancel the
     high band where the channels are not in phase.
     """
-    with sf.SoundFile(path) as sound:
-        sample_rate, channels = sound.samplerate, sound.channels
-    if sample_rate < MIN_RATE:
-        raise Unusable("sample rate too low", f"{sample_rate} Hz, under {MIN_RATE} Hz")
-    fingerprint = hashlib.blake2b(f"{sample_rate} {channels}".encode(), digest_size=16)
-    frames, peak_C, high_C = 0, np.zeros(channels), np.zeros(channels)
-    for block_NxC in _blocks(path):
-        if not np.isfinite(block_NxC).all():
-            raise Unusable("not finite", "holds NaN or infinite samples")
-        fingerprint.update(block_NxC.tobytes())
-        frames += len(block_NxC)
-        peak_C = np.maximum(peak_C, np.abs(block_NxC).max(axis=0))
-        high_C += high_band_energy(block_NxC, sample_rate)
+    with audio_files.opened(path) as audio:
+        sample_rate, channels, remarks = audio.sample_rate, audio.channels, tuple(audio.remarks)
+        if sample_rate < MIN_RATE:
+            raise Unusable("sample rate too low", f"{sample_rate} Hz, under {MIN_RATE} Hz")
+        fingerprint = hashlib.blake2b(f"{sample_rate} {channels}".encode(), digest_size=16)
+        frames, peak_C, high_C = 0, np.zeros(channels), np.zeros(channels)
+        for block_CxN in audio_files.blocks(audio, BLOCK_SECONDS * sample_rate):
+            try:
+                check_finite(block_CxN, frames)
+            except UserError as error:
+                raise Unusable("not finite", str(error)) from error
+            block_NxC = np.ascontiguousarray(block_CxN.T)
+            fingerprint.update(block_NxC.tobytes())
+            frames += len(block_NxC)
+            peak_C = np.maximum(peak_C, np.abs(block_NxC).max(axis=0))
+            high_C += high_band_energy(block_NxC, sample_rate)
     if frames == 0:
         raise Unusable("empty", "holds no samples")
     if frames < MIN_SECONDS * sample_rate:
         raise Unusable("too short", f"{frames / sample_rate:.3f} s, under {MIN_SECONDS} s")
     if peak_C.max() < SILENCE:
         raise Unusable("silent", "peak under -80 dBFS")
-    return sample_rate, channels, best_channel(peak_C, high_C), fingerprint.hexdigest()
+    return sample_rate, channels, best_channel(peak_C, high_C), fingerprint.hexdigest(), remarks
 
 
 def high_band_energy(x_NxC: np.ndarray, sample_rate: int) -> np.ndarray:
@@ -128,10 +136,11 @@ def best_channel(peak_C: np.ndarray, high_C: np.ndarray) -> int:
 def _resampled(path: Path, sample_rate: int, channel: int, meter: BandwidthMeter) -> Iterator[np.ndarray]:
     """The channel at 48 kHz, piece by piece; the meter is shown the original on the way."""
     resampler = soxr.ResampleStream(sample_rate, SAMPLE_RATE, 1, dtype="float32", quality="VHQ")
-    for block_NxC in _blocks(path):
-        x_N = np.ascontiguousarray(block_NxC[:, channel])
-        meter.update(x_N)
-        yield x_N if sample_rate == SAMPLE_RATE else resampler.resample_chunk(x_N)
+    with audio_files.opened(path) as audio:
+        for block_CxN in audio_files.blocks(audio, BLOCK_SECONDS * sample_rate):
+            x_N = np.ascontiguousarray(block_CxN[channel])
+            meter.update(x_N)
+            yield x_N if sample_rate == SAMPLE_RATE else resampler.resample_chunk(x_N)
     if sample_rate != SAMPLE_RATE:
         yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
 

@@ -1,12 +1,12 @@
 """The body of `flashsr compare`: two files against the original, metric by metric. Letters: N samples, C channels."""
 
 import numpy as np
-import soundfile as sf
 import soxr
 
 from flashsr_jax.audio import SAMPLE_RATE
+from flashsr_jax.audio import files as audio_files
 from flashsr_jax.audio.bandwidth import bandwidth
-from flashsr_jax.errors import UserError
+from flashsr_jax.errors import UserError, reason
 from flashsr_jax.evaluate.measuring import every_metric
 from flashsr_jax.evaluate.metrics import BETTER, NYQUIST, ReferenceSpectra
 from flashsr_jax.evaluate.references import wall
@@ -51,12 +51,14 @@ def compare(a: str, b: str, reference: str, cutoff_hz: float | None = None, perc
 
 def _read(path: str) -> tuple[np.ndarray, int]:
     try:
-        x_NxC, rate = sf.read(path, always_2d=True)
-    except sf.LibsndfileError as error:
-        raise UserError(f"{path} cannot be read as audio: {error.error_string}") from error
-    if not np.isfinite(x_NxC).all():
+        x_CxN, rate = audio_files.read(path)
+    except OSError:
+        raise
+    except Exception as error:
+        raise UserError(f"{path} {reason(error)}") from error
+    if not np.isfinite(x_CxN).all():
         raise UserError(f"{path} holds NaN or infinite samples")
-    return x_NxC.T, rate
+    return x_CxN.astype(np.float64), rate
 
 
 def _mean_metrics(

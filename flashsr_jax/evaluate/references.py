@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import soundfile as sf
 import soxr
 
 from flashsr_jax.audio import SAMPLE_RATE
+from flashsr_jax.audio import files as audio_files
 from flashsr_jax.audio.bandwidth import bandwidth
 from flashsr_jax.data import CLASSES, INPUTS
 from flashsr_jax.data.build import folder_class
 from flashsr_jax.data.clips import fixed_clips
 from flashsr_jax.data.dataset import Recordings
 from flashsr_jax.data.recording import MIN_RATE, SILENCE, SUFFIXES, best_channel, high_band_energy
-from flashsr_jax.errors import UserError
+from flashsr_jax.errors import UserError, reason
 from flashsr_jax.evaluate.metrics import NYQUIST
 from flashsr_jax.evaluate.results import Problem
 from flashsr_jax.evaluate.signals import Unmeasurable
@@ -67,8 +67,8 @@ def load_references(
         try:
             audio, wall_hz = _read(path, seconds)
             references.append(Reference(name, folder_class(path) or "", path.parent.name, wall_hz, audio))
-        except (Unmeasurable, sf.SoundFileError) as error:
-            problems.append(Problem(name, "", 0.0, str(error)))
+        except Exception as error:  # one odd file ends no evaluation
+            problems.append(Problem(name, "", 0.0, reason(error)))
     names = Counter(reference.name for reference in references)
     if twice := [name for name, uses in names.items() if uses > 1]:
         raise UserError(f"{data}: several files are named {twice[0]}: rename all but one", "data")
@@ -121,7 +121,8 @@ def _spread(files: list[Path], count: int | None) -> list[Path]:
 
 def _read(path: Path, seconds: float) -> tuple[np.ndarray, float]:
     """(Audio at 48 kHz, wall in Hz). Raises Unmeasurable that says what is wrong with the recording."""
-    x_NxC, sample_rate = sf.read(path, always_2d=True)
+    x_CxN, sample_rate = audio_files.read(path)
+    x_NxC = x_CxN.T.astype(np.float64)
     if sample_rate < MIN_RATE:
         raise Unmeasurable(f"the sample rate is {sample_rate} Hz, under {MIN_RATE} Hz: no reference for 48 kHz")
     if len(x_NxC) < MIN_SECONDS * sample_rate:

@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-import soundfile as sf
 
 from flashsr_jax.audio import SAMPLE_RATE
+from flashsr_jax.audio import files as audio_files
 from flashsr_jax.audio.front_end import denormalise, log_mel, normalisation, normalise
 from flashsr_jax.data.recording import SUFFIXES
-from flashsr_jax.errors import UserError
+from flashsr_jax.errors import UserError, reason
 from flashsr_jax.evaluate import baselines
 from flashsr_jax.evaluate.references import Reference
 from flashsr_jax.evaluate.signals import Unmeasurable
@@ -107,14 +107,15 @@ def outputs(name: str, folder: str) -> System:
         if found is None:
             raise Unmeasurable(f"no file {stems[0]}.wav or {stems[1]}.wav")
         try:
-            y_NxC, sample_rate = sf.read(found, dtype="float32", always_2d=True)
-        except sf.SoundFileError as error:
-            raise Unmeasurable(f"{found} cannot be read: {error}") from error
+            y_CxN, sample_rate = audio_files.read(found)
+        except Exception as error:
+            raise Unmeasurable(f"{found}: {reason(error)}") from error
         if sample_rate != SAMPLE_RATE:
             raise Unmeasurable(f"{found} has {sample_rate} Hz, not {SAMPLE_RATE} Hz")
-        if y_NxC.shape != (len(low_N), 1):
-            shape = f"{y_NxC.shape[0]} samples x {y_NxC.shape[1]} channels"
-            raise Unmeasurable(f"{found} has {shape}, not {len(low_N)} x 1")
-        return y_NxC[:, 0]
+        if y_CxN.shape != (1, len(low_N)):
+            raise Unmeasurable(
+                f"{found} has {y_CxN.shape[1]} samples x {y_CxN.shape[0]} channels, not {len(low_N)} x 1"
+            )
+        return y_CxN[0]
 
     return System(process)

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import shutil
+import stat
 import sys
 import tempfile
 import time
@@ -18,7 +19,7 @@ from flashsr_jax.audio import files as audio_files
 from flashsr_jax.audio.bands import Bands
 from flashsr_jax.audio.files import Survey, survey
 from flashsr_jax.audio.resampling import resample_stream
-from flashsr_jax.errors import UserError
+from flashsr_jax.errors import UserError, reason
 from flashsr_jax.files import replacing
 from flashsr_jax.progress import Progress
 from flashsr_jax.upscale.model import Model
@@ -89,10 +90,10 @@ def upscale_files(
             progress.close(f"-> {target or 'standard output'}")
             for message in _remarks(report):
                 print(f"flashsr: {source.name}: {message}", file=sys.stderr)
-        except (UserError, OSError, sf.SoundFileError) as error:
+        except Exception as error:  # one odd file ends no batch
             failures += 1
             progress.close("failed")
-            report["error"] = _reason(error)
+            report["error"] = reason(error)
             print(f"flashsr: {source.name}: {report['error']}", file=sys.stderr)
         if options.json:
             print(json.dumps(report), flush=True)
@@ -120,12 +121,18 @@ def _target(source: Source, naming: Naming, made: dict[Path, str], overwrite: bo
 
 @contextlib.contextmanager
 def _on_disk(source: Source) -> Iterator[Path]:
-    """The input as a file; what comes from standard input goes to a temporary one, since it is read twice."""
+    """The input as a file; what comes from a pipe goes to a temporary one, since it is read twice."""
     if source.path:
-        yield source.path
-        return
-    with tempfile.NamedTemporaryFile(suffix=".wav") as file:
-        shutil.copyfileobj(sys.stdin.buffer, file)
+        kind = source.path.stat().st_mode
+        if stat.S_ISREG(kind):
+            yield source.path
+            return
+        if not (stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind)):
+            raise UserError("is neither a file nor a pipe")
+    with contextlib.ExitStack() as stack:
+        pipe = stack.enter_context(open(source.path, "rb")) if source.path else sys.stdin.buffer
+        file = stack.enter_context(tempfile.NamedTemporaryFile(suffix=".audio"))
+        shutil.copyfileobj(pipe, file)
         file.flush()
         yield Path(file.name)
 
@@ -145,7 +152,7 @@ def _upscale_file(
     cutoff_hz = options.cutoff_hz or found.bandwidth_hz
     passed_through = options.cutoff_hz is None and not 0 < cutoff_hz < FULL_BAND_HZ
     bit_depth = options.bit_depth or ("float" if found.floats and suffix == "wav" else "24")
-    with sf.SoundFile(path) as audio:
+    with audio_files.opened(path) as audio:
         if passed_through:
             outputs = resample_stream(audio_files.blocks(audio), found.sample_rate, found.channels)
         else:
@@ -170,6 +177,7 @@ def _upscale_file(
         "passed_through": passed_through,
         "peak_db": round(20 * np.log10(max(peak, 1e-10)), 2),
         "clipped": bool(peak > 1 and bit_depth != "float"),
+        "remarks": list(found.remarks),
         "elapsed": round(time.monotonic() - began, 2),
     }
 
@@ -219,6 +227,7 @@ def _picture(path: Path, target: Path) -> None:
 
 def _remarks(report: dict) -> Iterator[str]:
     """What the user should know about a file that was written."""
+    yield from report["remarks"]
     if report["passed_through"]:
         khz = f"full band already ({report['cutoff_hz'] / 1000:.1f} kHz)" if report["cutoff_hz"] else "silent"
         yield f"{khz}, only resampled; --cutoff HZ upscales it all the same"
@@ -226,12 +235,3 @@ def _remarks(report: dict) -> Iterator[str]:
         yield f"output exceeded full scale by {report['peak_db']:.2f} dB and was clipped"
     elif report["peak_db"] > 0:
         yield f"output exceeds full scale by {report['peak_db']:.2f} dB, which a file of floats keeps"
-
-
-def _reason(error: Exception) -> str:
-    """One line without the file's name, which the caller has said."""
-    if isinstance(error, sf.LibsndfileError):
-        return f"cannot be read as audio: {error.error_string.rstrip('.')}"
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}: {error.filename}"
-    return str(error)
