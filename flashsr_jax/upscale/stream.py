@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flashsr_jax.audio.bands import Bands
+from flashsr_jax.audio.bands import Bands, BandsByStretch
 from flashsr_jax.audio.front_end import Normalisation, denormalise, normalise
 from flashsr_jax.audio.resampling import check_rate, resample_stream
 from flashsr_jax.errors import UserError
@@ -44,7 +44,7 @@ class Settings:
     dtype: str = "float32"
     batch: int | None = None
     window_frames: int = WINDOW_FRAMES
-    bands: Bands | None = None
+    bands: Bands | BandsByStretch | None = None
 
 
 class Sampling(NamedTuple):
@@ -95,7 +95,12 @@ def _super_resolve_windows(
     model: Model, settings: Settings, batch: int, hop: int, input_GxCxN: np.ndarray, start_G: np.ndarray
 ) -> np.ndarray:
     """`process` of `process_windows`: the networks on every channel of every window, `batch` items at a time."""
-    x_GxCxN = settings.bands.before(input_GxCxN) if settings.bands else input_GxCxN
+    bands = settings.bands
+    x_GxCxN, restored_GxC = input_GxCxN, np.ones(input_GxCxN.shape[:2], bool)
+    if bands:
+        windows = list(zip(input_GxCxN, start_G.tolist(), strict=True))
+        x_GxCxN = np.stack([bands.before(x_CxN, start) for x_CxN, start in windows])
+        restored_GxC = np.stack([bands.restored(len(x_CxN), start, x_CxN.shape[1]) for x_CxN, start in windows])
     key, sampling = jax.random.key(settings.seed), Sampling(settings.steps, settings.guidance, settings.dtype)
     groups, channels, samples = x_GxCxN.shape
     mean_GxCx1 = x_GxCxN.mean(axis=-1, keepdims=True)
@@ -103,19 +108,22 @@ def _super_resolve_windows(
     peak_GxCx1 = np.broadcast_to(level_GxCx1.max(axis=1, keepdims=True), level_GxCx1.shape)
     frame_GxC = np.broadcast_to(start_G[:, None] // hop, (groups, channels))
 
-    items = groups * channels
+    items = int(restored_GxC.sum())
     fill = -items % batch  # the program has one shape: the last batch is filled up with silence
     lr_BxN, mean_Bx1, peak_Bx1, frame_B = (
-        np.concatenate([a.reshape(items, *a.shape[2:]), np.zeros((fill, *a.shape[2:]), a.dtype)])
+        np.concatenate([a[restored_GxC], np.zeros((fill, *a.shape[2:]), a.dtype)])
         for a in (x_GxCxN, mean_GxCx1, peak_GxCx1, frame_GxC.astype(np.int32))
     )
     output = [
         _super_resolve_batch(model.params, model.config, lr_BxN[b], mean_Bx1[b], peak_Bx1[b], frame_B[b], key, sampling)
         for b in (slice(first, first + batch) for first in range(0, items, batch))
     ]
-    y_GxCxN = np.concatenate(output)[:items].reshape(groups, channels, samples)
-    if settings.bands:
-        y_GxCxN = settings.bands.after(input_GxCxN, y_GxCxN)
+    y_GxCxN = np.array(x_GxCxN)
+    if items:
+        y_GxCxN[restored_GxC] = np.concatenate(output)[:items]
+    if bands:
+        outputs = zip(windows, y_GxCxN, strict=True)
+        y_GxCxN = np.stack([bands.after(x_CxN, y_CxN, start) for (x_CxN, start), y_CxN in outputs])
     return np.where(level_GxCx1 > 0, y_GxCxN, mean_GxCx1)  # a silent channel stays silent
 
 
