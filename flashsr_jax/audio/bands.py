@@ -47,9 +47,9 @@ class Bands:
         low = _masked(x if self.keep_low_band else y, low_mask(y.shape[-1], self.cutoff_hz, SPLICE))
         return low + np.float32(10 ** (self.high_band_gain_db / 20)) * self.added(y)
 
-    def added(self, y: np.ndarray, start: int = 0) -> np.ndarray:
-        """The part of an output (..., N) that is over the cutoff."""
-        return y - _masked(y, low_mask(y.shape[-1], self.cutoff_hz, SPLICE))
+    def added(self, y: np.ndarray, start: int = 0, edges: tuple[float, float] = SPLICE) -> np.ndarray:
+        """The part of a signal (..., N) over the cutoff, of which it begins within `edges`."""
+        return y - _masked(y, low_mask(y.shape[-1], self.cutoff_hz, edges))
 
     def restored(self, channels: int, start: int, samples: int) -> np.ndarray:
         """Whether each channel (C,) needs the networks in a window."""
@@ -82,9 +82,9 @@ class BandsByStretch:
         """As `Bands.after`: the input itself where it passes through."""
         return self._faded(y, start, lambda bands, c: bands.after(x[c], y[c]) if bands else x[c])
 
-    def added(self, y: np.ndarray, start: int) -> np.ndarray:
+    def added(self, y: np.ndarray, start: int, edges: tuple[float, float] = SPLICE) -> np.ndarray:
         """As `Bands.added`: nothing where the input passes through."""
-        return self._faded(y, start, lambda bands, c: bands.added(y[c]) if bands else np.zeros_like(y[c]))
+        return self._faded(y, start, lambda bands, c: bands.added(y[c], 0, edges) if bands else np.zeros_like(y[c]))
 
     def restored(self, channels: int, start: int, samples: int) -> np.ndarray:
         """As `Bands.restored`."""

@@ -152,7 +152,6 @@ def read_block(x_N: np.ndarray, sample_rate: int) -> Reading:
     level_K = 10 * np.log10(power_K + power_K.max() * 1e-14)
     swing_K = level_K - 10 * np.log10(median_K + power_K.max() * 1e-14)
 
-    highest = len(level_K) - 1
     edge, filtered = _edge(level_K, swing_K, sample_rate)
     hz = edge * sample_rate / size
     inside = int(0.93 * edge)
@@ -185,9 +184,7 @@ def _edge(level_K: np.ndarray, swing_K: np.ndarray, sample_rate: float, floor: b
         after = level_K[math.ceil(1.08 * k) : math.ceil(1.3 * k) + 1].mean()
         lowest, high = np.quantile(level_K[math.ceil(1.08 * k) :], (0.25, 0.75))
         drop = before - after
-        wall = before - high >= WALL_DB and (
-            drop >= DEEP_WALL_DB or (drop >= WALL_DB and after - lowest <= FLOOR_DB)
-        )
+        wall = before - high >= WALL_DB and (drop >= DEEP_WALL_DB or (drop >= WALL_DB and after - lowest <= FLOOR_DB))
         if wall or (drop >= STEADY_WALL_DB and _steady(level_K, swing_K, k, drop)):
             if last != number - 1:
                 groups.append([])

@@ -31,7 +31,10 @@ class Stretch(NamedTuple):
 
 SAME = 0.15  # cutoffs that differ by no more are one: blocks of one recording are not read alike
 CHANGE = 0.45  # what a change costs, in blocks whose reading is denied
-LOWER, LOWER_UNFILTERED = 0.35, 0.03  # cost of a block that reads lower: a dull passage, with a filter's mark or without
+LOWER, LOWER_UNFILTERED = (
+    0.35,
+    0.03,
+)  # cost of a block that reads lower: a dull passage, with a filter's mark or without
 UNHEARD_DB, HEARD_DB = 45.0, 20.0  # blocks so far below the loudest have no say, and so far below it their full one
 MARGIN_DB = 6.0  # over the loudest of a duller stretch, what belongs to the brighter one
 
@@ -108,7 +111,9 @@ def _change(meter: BandwidthMeter, sample_rate: int, states: list[Reading], path
     first, last = (block - 1) * size, min((block + 1) * size, len(level_T))
     falls = before > after
     dull_T = level_T[last : last + size] if falls else level_T[max(0, first - size) : first]
-    if not len(dull_T) or (path_B[min(block + 1, len(path_B) - 1)] if falls else path_B[max(block - 2, 0)]) != states.index(low):
+    if not len(dull_T) or (
+        path_B[min(block + 1, len(path_B) - 1)] if falls else path_B[max(block - 2, 0)]
+    ) != states.index(low):
         dull_T = level_T[last - size // 4 : last] if falls else level_T[first : first + size // 4]
     bright = np.flatnonzero(level_T[first:last] > dull_T.max() + MARGIN_DB)
     if not len(bright):
