@@ -1,7 +1,7 @@
 """What may be done to a window's bands beside the networks: low-pass of the input, splice and gain of the output.
 
 All by zero-phase masks on the window's spectrum, whose wrap-around falls into the context that is thrown away.
-Letters: N samples at 48 kHz, K bins.
+Letters: C channels, N samples at 48 kHz, K bins.
 """
 
 import dataclasses
@@ -10,17 +10,19 @@ import numpy as np
 from scipy import fft
 
 from flashsr_jax.audio import SAMPLE_RATE
+from flashsr_jax.audio.stretches import Stretch
 
-# Of the cutoff. The splice ends where the input still has its level, the low-pass begins there.
-SPLICE = (0.8, 0.95)
-LOWPASS = (0.95, 1.05)
+SPLICE = (0.8, 0.95)  # of the cutoff: where the splice is, which is where the input still has its level
+LOWPASS = 1.06  # of the band's end: where the low-pass, which begins there, has taken all
+CROSSFADE = 3840  # samples from one stretch's treatment to the next's
 
 
 @dataclasses.dataclass(frozen=True)
 class Bands:
-    """What to do about the cutoff of an input.
+    """What to do about the cutoff of an input, from its first sample to its last.
 
-    lowpass: take away what the input has over the cutoff (the rests that a codec leaves) before the networks see it.
+    lowpass: take away what the input has over the end of its band, a floor or the rests that a codec leaves, before the
+    networks see it; they were trained on inputs with nothing there. end_hz: that end; None: the cutoff.
     keep_low_band: put the input's own band under the cutoff in the place of the networks'.
     high_band_gain_db: gain of what is over the cutoff in the output.
     """
@@ -29,18 +31,86 @@ class Bands:
     lowpass: bool = False
     keep_low_band: bool = False
     high_band_gain_db: float = 0.0
+    end_hz: float | None = None
 
-    def before(self, x: np.ndarray) -> np.ndarray:
-        """The input (..., N) as the networks get it."""
-        return _masked(x, low_mask(x.shape[-1], self.cutoff_hz, LOWPASS)) if self.lowpass else x
+    def before(self, x: np.ndarray, start: int = 0) -> np.ndarray:
+        """The input (..., N) as the networks get it; `start` is its first sample's time."""
+        end_hz = self.end_hz or self.cutoff_hz
+        if not self.lowpass or end_hz >= SAMPLE_RATE / 2:
+            return x
+        return _masked(x, low_mask(x.shape[-1], end_hz, (1.0, LOWPASS)))
 
-    def after(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    def after(self, x: np.ndarray, y: np.ndarray, start: int = 0) -> np.ndarray:
         """The output (..., N) of the networks for the input x."""
         if not self.keep_low_band and not self.high_band_gain_db:
             return y
         low = _masked(x if self.keep_low_band else y, low_mask(y.shape[-1], self.cutoff_hz, SPLICE))
-        high = y - _masked(y, low_mask(y.shape[-1], self.cutoff_hz, SPLICE))
-        return low + np.float32(10 ** (self.high_band_gain_db / 20)) * high
+        return low + np.float32(10 ** (self.high_band_gain_db / 20)) * self.added(y)
+
+    def added(self, y: np.ndarray, start: int = 0, edges: tuple[float, float] = SPLICE) -> np.ndarray:
+        """The part of a signal (..., N) over the cutoff, of which it begins within `edges`."""
+        return y - _masked(y, low_mask(y.shape[-1], self.cutoff_hz, edges))
+
+    def restored(self, channels: int, start: int, samples: int) -> np.ndarray:
+        """Whether each channel (C,) needs the networks in a window."""
+        return np.ones(channels, bool)
+
+
+@dataclasses.dataclass(frozen=True)
+class BandsByStretch:
+    """`Bands` by channel and stretch of time, each faded into the next; for arrays (C, N) of whole windows.
+
+    parts: of each channel, the first sample of each stretch and what to do there; None: it passes through.
+    """
+
+    parts: tuple[tuple[tuple[int, Bands | None], ...], ...]
+
+    @classmethod
+    def of(cls, stretches: tuple[tuple[Stretch, ...], ...], **options) -> "BandsByStretch":
+        """For what `stretches` found. `options` are fields of `Bands`."""
+
+        def bands(stretch: Stretch) -> Bands | None:
+            return None if stretch.passes else Bands(stretch.cutoff_hz, end_hz=stretch.end_hz, **options)
+
+        return cls(tuple(tuple((round(s.start * SAMPLE_RATE), bands(s)) for s in channel) for channel in stretches))
+
+    def before(self, x: np.ndarray, start: int) -> np.ndarray:
+        """As `Bands.before`."""
+        return self._faded(x, start, lambda bands, c: bands.before(x[c]) if bands else x[c])
+
+    def after(self, x: np.ndarray, y: np.ndarray, start: int) -> np.ndarray:
+        """As `Bands.after`: the input itself where it passes through."""
+        return self._faded(y, start, lambda bands, c: bands.after(x[c], y[c]) if bands else x[c])
+
+    def added(self, y: np.ndarray, start: int, edges: tuple[float, float] = SPLICE) -> np.ndarray:
+        """As `Bands.added`: nothing where the input passes through."""
+        return self._faded(y, start, lambda bands, c: bands.added(y[c], 0, edges) if bands else np.zeros_like(y[c]))
+
+    def restored(self, channels: int, start: int, samples: int) -> np.ndarray:
+        """As `Bands.restored`."""
+        return np.array([any(bands for bands, _ in self._weights(c, start, samples)) for c in range(channels)])
+
+    def _faded(self, like: np.ndarray, start: int, of) -> np.ndarray:
+        """(C, N): in each channel, of(bands, channel) of the stretches in the window, each with its weight."""
+        faded = np.empty(like.shape, np.float32)
+        for c in range(len(like)):
+            weights = self._weights(c, start, like.shape[-1])
+            if len(weights) == 1:  # exactly, whatever rounding would do
+                faded[c] = of(weights[0][0], c)
+            else:
+                faded[c] = sum(weight_N * of(bands, c) for bands, weight_N in weights)
+        return faded
+
+    def _weights(self, channel: int, start: int, samples: int) -> list[tuple[Bands | None, np.ndarray]]:
+        """The stretches that are in a window, with their weights (N,), which add up to one."""
+        parts = self.parts[channel]
+        begun = [np.ones(samples, np.float32)]  # how far each stretch has begun
+        for first, _ in parts[1:]:
+            position = np.clip((np.arange(start, start + samples) - first) / CROSSFADE + 0.5, 0, 1)
+            begun.append((np.sin(np.pi / 2 * position) ** 2).astype(np.float32))
+        begun.append(np.zeros(samples, np.float32))
+        weights = [(bands, a - b) for (_, bands), a, b in zip(parts, begun[:-1], begun[1:], strict=True)]
+        return [(bands, weight_N) for bands, weight_N in weights if weight_N.any()]
 
 
 def low_mask(samples: int, cutoff_hz: float, edges: tuple[float, float]) -> np.ndarray:

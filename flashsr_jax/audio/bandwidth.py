@@ -1,9 +1,10 @@
 """Where a recording's band ends, measured on the host.
 
-Letters: N samples, K bins.
+Letters: N samples, T frames, K bins, J bands, W samples of a frame.
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage, signal
@@ -29,11 +30,29 @@ def bandwidth(x_N: np.ndarray, sample_rate: int) -> float:
     """Highest frequency in Hz that a recording (N,) really contains: 0 for silence, half the rate for full band.
 
     Measured per block of 5 s and taken high among the blocks, since most music is dull most of the time; within a block
-    see `_block_bandwidth`. Never raises: silence and constants read 0, noise and single clicks full band.
+    see `read_block`. Never raises: silence and constants read 0, noise and single clicks full band.
     """
     meter = BandwidthMeter(sample_rate)
     meter.update(x_N)
     return meter.value()
+
+
+class Reading(NamedTuple):
+    """What a block of sound tells about its band.
+
+    cutoff_hz: where the band ends; 0 for silence, half the rate for full band. end_hz: where what a low-pass leaves
+    over the cutoff has sunk into what lies above it, a floor or nothing; real sound ends there. level_db: mean square
+    of the loudest frames, full scale 0 dB. filtered: a filter's mark is there, not only a floor that hides the rest.
+    """
+
+    cutoff_hz: float
+    end_hz: float
+    level_db: float
+    filtered: bool
+
+
+BLOCK_SECONDS = 5
+QUIET_DB = 40.0  # blocks so far below the loudest do not tell where the others end
 
 
 class BandwidthMeter:
@@ -41,70 +60,206 @@ class BandwidthMeter:
 
     def __init__(self, sample_rate: int):
         self._sample_rate = sample_rate
-        self._block = 5 * sample_rate
+        self._block = BLOCK_SECONDS * sample_rate
         self._pending = np.zeros(0, np.float32)
-        self._readings = []
+        self._readings: list[Reading] = []
+        self._levels: list[np.ndarray] = []
 
     def update(self, x_N: np.ndarray) -> None:
         """Takes the next samples (N,), mono."""
         self._pending = np.concatenate([self._pending, x_N])
         while len(self._pending) >= 2 * self._block:  # so that the last block is never a short one
-            self._readings.append(_block_bandwidth(self._pending[: self._block], self._sample_rate))
+            self._readings.append(read_block(self._pending[: self._block], self._sample_rate))
+            self._levels.append(band_levels(self._pending[: self._block], self._sample_rate))
             self._pending = self._pending[self._block :]
+
+    def readings(self) -> list[Reading]:
+        """Of each block of 5 s so far; the last one is of 5 to 10 s."""
+        return [*self._readings, read_block(self._pending, self._sample_rate)]
+
+    def levels(self) -> np.ndarray:
+        """Levels in dB (T, J) of each tenth of a second so far, in the bands of `band_edges`."""
+        return np.concatenate([*self._levels, band_levels(self._pending, self._sample_rate)]).astype(np.float32)
 
     def value(self) -> float:
         """Bandwidth in Hz of everything so far."""
-        readings = [hz for hz in (*self._readings, _block_bandwidth(self._pending, self._sample_rate)) if hz > 0]
-        return float(np.quantile(readings, 0.8, method="higher")) if readings else 0.0
+        readings = [reading for reading in self.readings() if reading.cutoff_hz > 0]
+        loudest = max((reading.level_db for reading in readings), default=0.0)
+        cutoffs = [reading.cutoff_hz for reading in readings if reading.level_db > loudest - QUIET_DB]
+        return float(np.quantile(cutoffs, 0.8, method="higher")) if cutoffs else 0.0
+
+
+FRAMES_PER_SECOND = 10  # of `band_levels`
+
+
+def band_edges(sample_rate: int) -> np.ndarray:
+    """Of the bands of `band_levels` in Hz (J + 1,): thirds of an octave from 1 kHz to half the rate."""
+    octaves = np.log2(sample_rate / 2000)
+    return 1000 * 2 ** np.linspace(0, octaves, max(1, round(3 * octaves)) + 1)
+
+
+def band_levels(x_N: np.ndarray, sample_rate: int) -> np.ndarray:
+    """Levels in dB (T, J) of each tenth of a second of a signal in each band, float16: 2 KB a minute and band."""
+    hop = sample_rate // FRAMES_PER_SECOND
+    frames_TxW = x_N[: len(x_N) // hop * hop].reshape(-1, hop) * signal.get_window("hann", hop).astype(np.float32)
+    power_TxK = np.square(np.abs(np.fft.rfft(frames_TxW)))
+    edges = np.round(band_edges(sample_rate) * hop / sample_rate).astype(int)
+    power_TxJ = np.stack([power_TxK[:, a:b].mean(axis=1) for a, b in zip(edges[:-1], edges[1:], strict=True)], axis=1)
+    return (10 * np.log10(power_TxJ / hop**2 + 1e-16)).astype(np.float16)
 
 
 SILENCE_DB = -90.0  # mean square of a frame, full scale 0 dB, under which it holds nothing
 ACTIVE_DB = 50.0  # frames further below the loudest do not count
 DEEP_WALL_DB = 35.0  # a drop from 0.9 to 1.1 of a frequency that only a filter makes ...
 WALL_DB, FLOOR_DB = 20.0, 12.0  # ... or a smaller one, if what follows is no further above the lowest level up there
+STEADY_WALL_DB, STEADY_DB = 9.0, 5.0  # ... or a yet smaller one, if what follows is a steady floor, flat to this
 EDGE_DB = 12.0  # the wall's edge: so far below the band before it
 CLEARLY_LOWER = 0.93  # the end of a gentle low-pass, of what is read otherwise
 QUANTISATION_DB = -114.0  # level per bin, full scale 0 dB, under which the top of the spectrum is rounding or dither
+REST_DB, REST_RANGE_DB = 40.0, 12.0  # what a codec leaves over a band: so far below its loudest, and so even
+END_DB = 5.0  # a low-pass's skirt ends so far above the floor it sinks into
 
 
-def _block_bandwidth(x_N: np.ndarray, sample_rate: int) -> float:
-    """Bandwidth in Hz of a few seconds of sound; 0 if there is none.
+def read_block(x_N: np.ndarray, sample_rate: int) -> Reading:
+    """The reading of a few seconds of sound.
 
     The upper edge of the deepest wall in the spectrum of the loud frames (95th percentile per bin, which an isolated
     click does not reach; images of a resampler may stick out above the wall), or where the spectrum has sunk into the
     floor of quantisation, whichever comes first; half the rate if there is neither. Where a gentle low-pass ends
-    clearly before that, its end.
+    clearly before that, its end. Frames with a crackle in them do not count where others are there. Of samples that
+    were only held or joined by lines, as at a higher rate than they were taken at, the samples before that are read.
     """
+    held = _held(x_N, sample_rate)
+    if held:
+        factor, first = held
+        reading = read_block(x_N[first::factor], sample_rate // factor)
+        return reading._replace(filtered=True, end_hz=max(reading.end_hz, reading.cutoff_hz))
     size = 1 << round(np.log2(sample_rate / 24))  # 2048 at 48 kHz
     x_N = np.pad(x_N - x_N.mean(), (0, max(0, size - len(x_N)))) if len(x_N) else np.zeros(size)
     frames_TxW = np.lib.stride_tricks.sliding_window_view(x_N, size)[:: size // 4]
     energy_T = 10 * np.log10(np.square(frames_TxW).mean(axis=1) + 1e-20)
-    if energy_T.max() < SILENCE_DB:
-        return 0.0
+    loud_db = float(energy_T.max())
+    if loud_db < SILENCE_DB:
+        return Reading(0.0, 0.0, loud_db, False)
+    active_T = energy_T > loud_db - ACTIVE_DB
+    quiet_T = active_T & ~_crackle(x_N, size)[: len(active_T)]
+    if active_T.sum() > quiet_T.sum() >= CRACKLE_SHARE * active_T.sum():
+        active_T = quiet_T
     window_W = signal.get_window("blackmanharris", size)
-    active_TxW = frames_TxW[energy_T > energy_T.max() - ACTIVE_DB]
-    power_TxK = np.abs(np.fft.rfft(active_TxW * (window_W / window_W.sum()))) ** 2
-    power_K = np.quantile(ndimage.uniform_filter1d(power_TxK, 5, axis=1, mode="nearest"), 0.95, axis=0)
+    power_TxK = np.abs(np.fft.rfft(frames_TxW[active_T] * (window_W / window_W.sum()))) ** 2
+    power_TxK = ndimage.uniform_filter1d(power_TxK, 5, axis=1, mode="nearest")
+    median_K, power_K = np.quantile(power_TxK, (0.5, 0.95), axis=0)
     level_K = 10 * np.log10(power_K + power_K.max() * 1e-14)
+    swing_K = level_K - 10 * np.log10(median_K + power_K.max() * 1e-14)
 
-    highest = len(level_K) - 1
-    walls = []
-    for k in np.unique(np.geomspace(1000 * size / sample_rate, highest / 1.1, 200).astype(int)):
+    edge, filtered = _edge(level_K, swing_K, sample_rate)
+    hz = edge * sample_rate / size
+    inside = int(0.93 * edge)
+    rest_K = level_K[int(0.7 * edge) : inside]
+    if len(rest_K) > 8 and np.ptp(rest_K) < REST_RANGE_DB and rest_K.max() < level_K[:inside].max() - REST_DB:
+        # What ends there may be the rests that a codec left over a band that was cut before.
+        rate = 2 * inside * sample_rate / size
+        before, cut_before = _edge(level_K[: inside + 1], swing_K[: inside + 1], rate, floor=False)
+        if cut_before:  # gentle filters, too, are seen down to the rests only: from the band, not from the shoulder
+            band_db = np.quantile(level_K[int(0.6 * before) : int(0.85 * before)], 0.75)
+            edge = int(np.flatnonzero(level_K[:before] >= band_db - EDGE_DB)[-1])
+            hz = edge * sample_rate / size
+            return Reading(float(hz), _end(level_K[: inside + 1], float(hz), rate), loud_db, True)
+    gentle_hz = rolloff(level_K, sample_rate)
+    if gentle_hz and gentle_hz < CLEARLY_LOWER * hz:
+        hz, filtered = gentle_hz, True
+    return Reading(float(hz), _end(level_K, float(hz), sample_rate), loud_db, filtered)
+
+
+def _edge(level_K: np.ndarray, swing_K: np.ndarray, sample_rate: float, floor: bool = True) -> tuple[int, bool]:
+    """The bin at which a spectrum in dB ends by a wall, or by the floor of quantisation, and whether by a wall.
+
+    swing_K: how much louder than their median the loud frames are.
+    """
+    size, highest = 2 * (len(level_K) - 1), len(level_K) - 1
+    groups: list[list[tuple[float, int, float]]] = []
+    last = None
+    for number, k in enumerate(np.unique(np.geomspace(1000 * size / sample_rate, highest / 1.1, 200).astype(int))):
         before = level_K[int(0.8 * k) : int(0.93 * k) + 1].mean()
         after = level_K[math.ceil(1.08 * k) : math.ceil(1.3 * k) + 1].mean()
         lowest, high = np.quantile(level_K[math.ceil(1.08 * k) :], (0.25, 0.75))
         drop = before - after
-        if before - high >= WALL_DB and (drop >= DEEP_WALL_DB or (drop >= WALL_DB and after - lowest <= FLOOR_DB)):
-            walls.append((drop, k, before))
-    edge = highest
-    if walls:
-        deepest = max(drop for drop, _, _ in walls)
-        k, before = next((k, before) for drop, k, before in walls if drop >= 0.9 * deepest)
-        edge = np.flatnonzero(level_K[: math.ceil(1.08 * k)] >= before - EDGE_DB)[-1]
-    floor = np.median(level_K[int(0.9 * highest) :])
-    if floor < QUANTISATION_DB:
-        above_floor = np.flatnonzero(ndimage.median_filter(level_K, 15, mode="nearest") > floor + 6)
-        edge = min(edge, above_floor[-1]) if above_floor.size else edge
-    hz = float(edge) * sample_rate / size
-    gentle_hz = rolloff(level_K, sample_rate)
-    return gentle_hz if gentle_hz and gentle_hz < CLEARLY_LOWER * hz else hz
+        wall = before - high >= WALL_DB and (drop >= DEEP_WALL_DB or (drop >= WALL_DB and after - lowest <= FLOOR_DB))
+        if wall or (drop >= STEADY_WALL_DB and _steady(level_K, swing_K, k, drop)):
+            if last != number - 1:
+                groups.append([])
+            groups[-1].append((drop, k, before))
+            last = number
+    edge, filtered = highest, bool(groups)
+    if groups:
+        deepest = max(max(group) for group in groups)[0]
+        group = next(g for g in groups if max(g)[0] >= min(0.9 * deepest, DEEP_WALL_DB))
+        k, before = next((k, before) for drop, k, before in group if drop >= 0.9 * max(group)[0])
+        drop = max(group)[0]
+        edge = int(np.flatnonzero(level_K[: math.ceil(1.08 * k)] >= before - min(EDGE_DB, drop / 2))[-1])
+    bottom = np.median(level_K[int(0.9 * highest) :])
+    if floor and bottom < QUANTISATION_DB:
+        above_floor = np.flatnonzero(ndimage.median_filter(level_K, 15, mode="nearest") > bottom + 6)
+        if above_floor.size and above_floor[-1] < edge:
+            edge, filtered = int(above_floor[-1]), False
+    return edge, filtered
+
+
+def _steady(level_K: np.ndarray, swing_K: np.ndarray, k: int, drop: float) -> bool:
+    """Whether a spectrum in dB falls at bin k at once to a floor that is flat and as steady as noise up to the top."""
+    above = slice(math.ceil(1.08 * k), None)
+    low, high = np.quantile(level_K[above], (0.05, 0.95))
+    steep = level_K[int(0.93 * k) : int(0.97 * k) + 1].mean() - level_K[math.ceil(1.04 * k) : math.ceil(1.1 * k)].mean()
+    return high - low <= STEADY_DB and np.quantile(swing_K[above], 0.95) <= STEADY_DB and steep >= 0.7 * drop
+
+
+def _end(level_K: np.ndarray, cutoff_hz: float, sample_rate: float) -> float:
+    """Where in Hz what is left over a cutoff has sunk into what lies above it; half the rate if nothing does."""
+    bins_per_hz = 2 * (len(level_K) - 1) / sample_rate
+    cutoff = math.ceil(cutoff_hz * bins_per_hz)
+    above_K = level_K[math.ceil(1.3 * cutoff) :]
+    if len(above_K) < 8:
+        return sample_rate / 2
+    sunk_K = ndimage.median_filter(level_K[cutoff:], 5, mode="nearest") <= np.median(above_K) + END_DB
+    return float(min((cutoff + np.argmax(sunk_K)) / bins_per_hz, sample_rate / 2))
+
+
+MOST_HELD = 12  # 4 to 48 kHz
+HELD_SHARE = 0.98  # of the energy of the differences, in one of so many samples
+
+
+def _held(x_N: np.ndarray, sample_rate: int) -> tuple[int, int] | None:
+    """(factor, first of the samples before) of a signal that was brought to its rate by holding each sample or by
+    lines between them; None for others."""
+    if len(x_N) < sample_rate // 4:
+        return None
+    for order in (1, 2):  # of the difference that is zero except where a sample was
+        energy_N = np.square(np.diff(np.asarray(x_N, np.float64), order))
+        total = energy_N.sum()
+        for factor in range(MOST_HELD, 1, -1):
+            if sample_rate % factor or sample_rate // factor < 4000 or not total:
+                continue
+            whole = energy_N[: len(energy_N) // factor * factor].reshape(-1, factor).sum(axis=0)
+            if whole.max() >= HELD_SHARE * total:
+                return factor, int(whole.argmax() + 1) % factor
+    return None
+
+
+CRACKLE_SHARE = 0.15  # of the loud frames, that have to be without
+CRACKLE_RATIO = 30.0  # of a crackle's second difference to the usual one around it
+CRACKLE_SAMPLES = 12  # a crackle is over within so many: sound rings
+
+
+def _crackle(x_N: np.ndarray, size: int) -> np.ndarray:
+    """Whether there is a crackle, of a record or a wrong sample, in each frame of `size` at a hop of size / 4 (T,)."""
+    hop = size // 4
+    bend_N = np.abs(np.diff(x_N, 2, append=[0, 0]))
+    bend_HxN = np.pad(bend_N, (0, -len(bend_N) % hop)).reshape(-1, hop)
+    usual_H = ndimage.median_filter(np.median(bend_HxN, axis=1), 3, mode="nearest")
+    usual_N = np.repeat(usual_H, hop)[: len(bend_N)] + 1e-12
+    around = hop // 4
+    lively = ndimage.uniform_filter1d((bend_N > CRACKLE_RATIO / 4 * usual_N).astype(np.float32), around) * around
+    crackle_N = (bend_N > CRACKLE_RATIO * usual_N) & (lively < CRACKLE_SAMPLES)
+    crackle_H = np.pad(crackle_N, (0, -len(crackle_N) % hop)).reshape(-1, hop).any(axis=1)
+    frames = (len(x_N) - size) // hop + 1
+    return np.lib.stride_tricks.sliding_window_view(np.pad(crackle_H, (0, 4)), 4).any(axis=1)[:frames]

@@ -18,6 +18,7 @@ from flashsr_jax.audio import SAMPLE_RATE, chunks, flac, mp3, ogg
 from flashsr_jax.audio.bandwidth import BandwidthMeter
 from flashsr_jax.audio.pieces import Pieces, patched
 from flashsr_jax.audio.resampling import check_finite, check_rate
+from flashsr_jax.audio.stretches import Stretch, stretches
 from flashsr_jax.errors import UserError
 
 BLOCK = 1 << 17  # samples read at a time
@@ -35,7 +36,9 @@ class Survey(NamedTuple):
     bandwidth_hz: float  # the highest of any channel; 0: silence
     floats: bool
     tags: dict[str, str]
-    remarks: tuple[str, ...] = ()
+    stretches: tuple[tuple[Stretch, ...], ...]  # of each channel: where the band ends, by stretch of time
+    peak: float  # absolute, full scale 1
+    remarks: tuple[str, ...]
 
 
 class Part(NamedTuple):
@@ -190,25 +193,43 @@ def _sound_file(part: Part) -> sf.SoundFile:
     return sf.SoundFile(part.source())
 
 
-def survey(path: Path) -> Survey:
-    """Read a file once, to its end. Raises UserError or soundfile's errors where it cannot be upscaled as it is."""
+def survey(path: Path, mono: bool = False) -> Survey:
+    """Read a file once, to its end; `mono`: its channels mixed to one.
+
+    Raises UserError or soundfile's errors where it cannot be upscaled as it is.
+    """
     with opened(path) as audio:
         if audio.channels > MOST_CHANNELS["wav"]:
             raise UserError(f"has {audio.channels} channels; up to {MOST_CHANNELS['wav']} can be upscaled")
         check_rate(audio.sample_rate)
-        meters = [BandwidthMeter(audio.sample_rate) for _ in range(audio.channels)]
-        samples = 0
+        channels = 1 if mono else audio.channels
+        meters = [BandwidthMeter(audio.sample_rate) for _ in range(channels)]
+        samples, peak = 0, 0.0
         for block_CxN in blocks(audio):
             check_finite(block_CxN, samples)
+            block_CxN = mixed(block_CxN) if mono else block_CxN
+            peak = max(peak, float(np.abs(block_CxN).max(initial=0)))
             samples += block_CxN.shape[1]
             for meter, x_N in zip(meters, block_CxN, strict=True):
                 meter.update(x_N)
         if not samples:
             raise UserError("has no samples")
-        bandwidth_hz = max(meter.value() for meter in meters)
         return Survey(
-            audio.sample_rate, audio.channels, samples, bandwidth_hz, audio.floats, audio.tags(), tuple(audio.remarks)
+            audio.sample_rate,
+            channels,
+            samples,
+            max(meter.value() for meter in meters),
+            audio.floats,
+            audio.tags(),
+            stretches(meters, audio.sample_rate, samples),
+            peak,
+            tuple(audio.remarks),
         )
+
+
+def mixed(block_CxN: np.ndarray) -> np.ndarray:
+    """All channels as one (1, N), their mean: it never clips."""
+    return block_CxN.mean(axis=0, keepdims=True, dtype=np.float32)
 
 
 def blocks(audio: Audio, samples: int = BLOCK) -> Iterator[np.ndarray]:
@@ -230,8 +251,16 @@ def seconds(path: str | os.PathLike) -> float:
 
 
 @contextlib.contextmanager
-def writer(path: Path, suffix: str, bit_depth: str, channels: int, samples: int, tags: dict[str, str]):
-    """An open 48 kHz file to write (n, C) blocks to; `samples` decides whether a wav has to be RF64.
+def writer(
+    path: Path,
+    suffix: str,
+    bit_depth: str,
+    channels: int,
+    samples: int,
+    tags: dict[str, str],
+    sample_rate: int = SAMPLE_RATE,
+):
+    """An open file to write (n, C) blocks to; `samples` decides whether a wav has to be RF64.
 
     Raises UserError where the format cannot hold it.
     """
@@ -241,7 +270,7 @@ def writer(path: Path, suffix: str, bit_depth: str, channels: int, samples: int,
         raise UserError(f"{suffix} holds {MOST_CHANNELS[suffix]} channels, not {channels}: take --format wav")
     size = samples * channels * {"16": 2, "24": 3, "float": 4}[bit_depth]
     kind = "FLAC" if suffix == "flac" else "WAV" if size < WAV_LIMIT else "RF64"
-    with sf.SoundFile(path, "w", SAMPLE_RATE, channels, SUBTYPES[bit_depth], format=kind) as file:
+    with sf.SoundFile(path, "w", sample_rate, channels, SUBTYPES[bit_depth], format=kind) as file:
         for name, value in tags.items():
             if name != "software":  # the encoder of the input
                 setattr(file, name, value)

@@ -29,12 +29,27 @@ def check_finite(block_CxN: np.ndarray, position: int) -> None:
         )
 
 
-def resample_stream(blocks: Iterable[np.ndarray], sample_rate: int, channels: int) -> Iterator[np.ndarray]:
-    """Resample blocks (C, n) to 48 kHz with soxr's best quality: exact length, no offset, whatever the blocks."""
-    resampler = soxr.ResampleStream(sample_rate, SAMPLE_RATE, channels, dtype="float32", quality="VHQ")
+def resample_stream(
+    blocks: Iterable[np.ndarray], sample_rate: int, channels: int, to_rate: int = SAMPLE_RATE
+) -> Iterator[np.ndarray]:
+    """Resample blocks (C, n) with soxr's best quality: exact length, no offset, whatever the blocks."""
+    resampler = soxr.ResampleStream(sample_rate, to_rate, channels, dtype="float32", quality="VHQ")
     position = 0
     for block in blocks:
         check_finite(block, position)
         position += block.shape[1]
         yield resampler.resample_chunk(np.ascontiguousarray(block.T, np.float32)).T
     yield resampler.resample_chunk(np.zeros((0, channels), np.float32), last=True).T
+
+
+def of_length(blocks: Iterable[np.ndarray], samples: int) -> Iterator[np.ndarray]:
+    """Blocks (C, n) of `samples` in all: what is more is left out, what is missing, a sample after two roundings, is
+    the last one again."""
+    written, last_Cx1 = 0, None
+    for block in blocks:
+        block = block[:, : samples - written]
+        if block.shape[1]:
+            written, last_Cx1 = written + block.shape[1], block[:, -1:]
+            yield block
+    if last_Cx1 is not None and written < samples:
+        yield np.repeat(last_Cx1, samples - written, axis=1)

@@ -25,6 +25,14 @@ def add(commands: argparse._SubParsersAction) -> None:
     upscale.add_argument(
         "--bit-depth", choices=("16", "24", "float"), help="of the outputs (default 24; float where the input is)"
     )
+    upscale.add_argument(
+        "--out-rate",
+        type=int,
+        choices=(44_100, 48_000, 96_000),
+        default=48_000,
+        metavar="HZ",
+        help="of the outputs: 44100, 48000 or 96000, resampled from 48000 (default 48000)",
+    )
     upscale.add_argument("--spectrogram", action="store_true", help="draw before and after beside each output")
     upscale.add_argument("--json", action="store_true", help="a line of JSON for each file on standard output")
 
@@ -32,11 +40,23 @@ def add(commands: argparse._SubParsersAction) -> None:
     sound.add_argument(
         "--cutoff", type=cutoff, default="auto", metavar="HZ", help="where the inputs end (default auto: detected)"
     )
-    sound.add_argument("--lowpass", action="store_true", help="take away what the inputs have over the cutoff")
+    sound.add_argument(
+        "--lowpass",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="take away what the inputs have over their band, a floor or a codec's rests (default: yes)",
+    )
     sound.add_argument("--keep-low-band", action="store_true", help="put the input's own band under the cutoff back")
     sound.add_argument(
         "--high-band-gain", type=decibels, default=0.0, metavar="DB", help="of what is over the cutoff (default 0)"
     )
+    sound.add_argument(
+        "--peak",
+        choices=("keep", "limit"),
+        default="limit",
+        help="what is added over full scale: limit (default) turns it down, keep clips it or, in floats, keeps it",
+    )
+    sound.add_argument("--mono", action="store_true", help="mix the channels to one")
     sound.add_argument(
         "--seed", type=integer(0, 2**32 - 1), default=0, metavar="N", help="same seed, same output (default 0)"
     )
@@ -70,6 +90,9 @@ def run(args: argparse.Namespace) -> int:
         keep_low_band=args.keep_low_band,
         high_band_gain_db=args.high_band_gain,
         bit_depth=args.bit_depth,
+        limit_peaks=args.peak == "limit",
+        mono=args.mono,
+        out_rate=args.out_rate,
         spectrogram=args.spectrogram,
         overwrite=args.overwrite,
         json=args.json,

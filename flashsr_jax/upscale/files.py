@@ -1,5 +1,6 @@
 """Super-resolution of audio files, block by block from disk to disk: the body of `flashsr upscale`."""
 
+import collections
 import contextlib
 import dataclasses
 import json
@@ -10,24 +11,29 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import soundfile as sf
 
 from flashsr_jax.audio import SAMPLE_RATE
 from flashsr_jax.audio import files as audio_files
-from flashsr_jax.audio.bands import Bands
+from flashsr_jax.audio.bands import Bands, BandsByStretch
 from flashsr_jax.audio.files import Survey, survey
-from flashsr_jax.audio.resampling import resample_stream
+from flashsr_jax.audio.limiter import FULL_SCALE, TRUE_PEAK_CEILING, Limiter
+from flashsr_jax.audio.resampling import of_length, resample_stream
+from flashsr_jax.audio.stretches import Stretch
 from flashsr_jax.errors import UserError, reason
 from flashsr_jax.files import replacing
 from flashsr_jax.progress import Progress
 from flashsr_jax.upscale.model import Model
 from flashsr_jax.upscale.sources import Naming, Source, find
-from flashsr_jax.upscale.stream import Settings, upscale_stream
+from flashsr_jax.upscale.stream import Settings, Tally, upscale_stream
 
-# The networks know cutoffs up to 16 kHz, which detection may read a tenth too high.
-FULL_BAND_HZ = 17_600.0
+LOUDER_DB = 1.0  # nothing was added where the output's high band is no more over the input's, ...
+FAINT_DB = -60.0  # ... or is fainter beside the low band
+MOST_DB = 60.0  # a limiter that takes more has taken all
+SAID_DB = 0.1  # a limiter's work that is less is not worth a word
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,24 +41,33 @@ class Options:
     """What `flashsr upscale` does beside running the networks.
 
     cutoff_hz: where the inputs end; None: detected. lowpass, keep_low_band, high_band_gain_db: as in `Bands`.
-    bit_depth: "16", "24" or "float"; None: float where the input is, else 24. spectrogram: draw a picture beside each
-    output. json: print a line for each file.
+    bit_depth: "16", "24" or "float"; None: float where the input is, else 24. limit_peaks: keep the output within full
+    scale, in a file of floats within the input's peak where that is over it. mono: mix the channels to one. out_rate:
+    of the outputs, in Hz. spectrogram: draw a picture beside each output. json: print a line for each file.
     """
 
     cutoff_hz: float | None = None
-    lowpass: bool = False
+    lowpass: bool = True
     keep_low_band: bool = False
     high_band_gain_db: float = 0.0
     bit_depth: str | None = None
+    limit_peaks: bool = True
+    mono: bool = False
+    out_rate: int = SAMPLE_RATE
     spectrogram: bool = False
     overwrite: bool = False
     json: bool = False
 
-    def bands(self, cutoff_hz: float) -> Bands | None:
-        """What to do to the bands of an input that ends at `cutoff_hz`."""
-        if not (self.lowpass or self.keep_low_band or self.high_band_gain_db):
-            return None
-        return Bands(cutoff_hz, self.lowpass, self.keep_low_band, self.high_band_gain_db)
+    def bands(self, found: Survey) -> Bands | BandsByStretch:
+        """What to do to the bands of an input."""
+        options = {
+            "lowpass": self.lowpass,
+            "keep_low_band": self.keep_low_band,
+            "high_band_gain_db": self.high_band_gain_db,
+        }
+        if self.cutoff_hz is not None:
+            return Bands(self.cutoff_hz, **options)
+        return BandsByStretch.of(found.stretches, **options)
 
 
 def upscale_files(
@@ -68,7 +83,7 @@ def upscale_files(
     """Super-resolve audio files to 48 kHz; returns how many failed, each with a line on stderr.
 
     `inputs` and `output` are as on the command line (see `sources`), `suffix` is "wav" or "flac" (None: by the name of
-    the output, else wav). A file that is full-band already, or silent, is only resampled, and that is said. With
+    the output, else wav). Where a file is full-band already, or silent, it is only resampled, and that is said. With
     `options.json` a line of JSON for each file goes to standard output. Raises UserError where `output` cannot be what
     it has to be.
     """
@@ -148,70 +163,121 @@ def _upscale_file(
 ) -> dict:
     """Write the output; returns what --json says about it."""
     began = time.monotonic()
-    found = survey(path)
-    cutoff_hz = options.cutoff_hz or found.bandwidth_hz
-    passed_through = options.cutoff_hz is None and not 0 < cutoff_hz < FULL_BAND_HZ
+    found = survey(path, options.mono)
+    every = [stretch for channel in found.stretches for stretch in channel]
+    passed_through = options.cutoff_hz is None and all(stretch.passes for stretch in every)
     bit_depth = options.bit_depth or ("float" if found.floats and suffix == "wav" else "24")
+    tally, limiter = Tally(), Limiter()
+    samples = int(found.samples * options.out_rate / found.sample_rate + 0.5)
     with audio_files.opened(path) as audio:
+        blocks = audio_files.blocks(audio)
+        if options.mono:
+            blocks = map(audio_files.mixed, blocks)
         if passed_through:
-            outputs = resample_stream(audio_files.blocks(audio), found.sample_rate, found.channels)
+            outputs = resample_stream(blocks, found.sample_rate, found.channels, options.out_rate)
         else:
-            settings = dataclasses.replace(settings, bands=options.bands(cutoff_hz))
-            stream = {"channels": found.channels, "settings": settings}
-            outputs = upscale_stream(model, audio_files.blocks(audio), found.sample_rate, **stream)
+            loudest = max(1.0, found.peak) if bit_depth == "float" else 1.0
+            ceiling = loudest * TRUE_PEAK_CEILING if options.limit_peaks else None
+            settings = dataclasses.replace(settings, bands=options.bands(found), ceiling=ceiling)
+            stream = {"channels": found.channels, "settings": settings, "tally": tally}
+            outputs = upscale_stream(model, blocks, found.sample_rate, **stream)
+            if options.out_rate != SAMPLE_RATE:
+                outputs = resample_stream(outputs, SAMPLE_RATE, found.channels, options.out_rate)
+        if options.limit_peaks and bit_depth != "float":
+            outputs = limiter.whole(outputs, FULL_SCALE)
+        output = _Output(suffix, bit_depth, found.channels, samples, found.tags, options.out_rate)
+        outputs = of_length(outputs, samples)
         if target is None:
-            peak = _to_standard_output(outputs, suffix, bit_depth, found, progress)
+            peak = _to_standard_output(outputs, output, progress)
         else:
             target.parent.mkdir(parents=True, exist_ok=True)
             with replacing(target) as partial:
-                peak = _write(partial, outputs, suffix, bit_depth, found, progress, target)
+                peak = _write(partial, outputs, output, progress, target)
     if options.spectrogram:
         _picture(path, target)
+    restored = {} if passed_through else _restored(options, found.stretches, tally)
     return {
         "output": str(target) if target else "-",
         "model": dict(model.origins),
         "sample_rate": found.sample_rate,
         "channels": found.channels,
         "seconds": found.samples / found.sample_rate,
-        "cutoff_hz": round(cutoff_hz),
+        "cutoff_hz": round(found.bandwidth_hz),
         "passed_through": passed_through,
-        "peak_db": round(20 * np.log10(max(peak, 1e-10)), 2),
+        **restored,
+        "stretches": [
+            {
+                "channel": channel,
+                "start": round(stretch.start, 2),
+                "end": round(stretch.end, 2),
+                "cutoff_hz": round(options.cutoff_hz or stretch.cutoff_hz),
+                "passed_through": options.cutoff_hz is None and stretch.passes,
+            }
+            for channel, stretches in enumerate(found.stretches, start=1)
+            for stretch in (stretches if options.cutoff_hz is None else [_whole(found)])
+        ],
+        "peak_db": round(_db(peak), 2),
+        "limited_db": round(min(abs(_db(tally.least_gain)), MOST_DB), 2),
+        "turned_down_db": round(abs(_db(limiter.least)), 2),
         "clipped": bool(peak > 1 and bit_depth != "float"),
         "remarks": list(found.remarks),
         "elapsed": round(time.monotonic() - began, 2),
     }
 
 
-def _write(
-    path: Path,
-    outputs: Iterator[np.ndarray],
-    suffix: str,
-    bit_depth: str,
-    found: Survey,
-    progress: Progress,
-    name: Path | str,
-) -> float:
+def _whole(found: Survey) -> Stretch:
+    """All of a channel."""
+    return Stretch(0.0, found.samples / found.sample_rate, 0.0, 0.0)
+
+
+def _restored(options: Options, stretches: tuple[tuple[Stretch, ...], ...], tally: Tally) -> dict:
+    """What a report says of a file that was not only resampled: the cutoff that most of it has, the level of what is
+    over it beside the rest, and whether that was added."""
+    seconds: collections.Counter[float] = collections.Counter()
+    for stretch in (stretch for channel in stretches for stretch in channel if not stretch.passes):
+        seconds[stretch.cutoff_hz] += stretch.end - stretch.start
+    high_band_db = _db(np.sqrt(tally.over / tally.under)) if tally.under else None
+    return {
+        "cutoff_hz": round(options.cutoff_hz or seconds.most_common(1)[0][0]),
+        "high_band_db": high_band_db and round(high_band_db, 1),
+        "added": not tally.under or (high_band_db > FAINT_DB and tally.over > 10 ** (LOUDER_DB / 10) * tally.given),
+    }
+
+
+def _db(amplitude: float) -> float:
+    return float(20 * np.log10(max(amplitude, 1e-10)))
+
+
+class _Output(NamedTuple):
+    """What the file to write is: format, depth, channels, samples, tags, rate."""
+
+    suffix: str
+    bit_depth: str
+    channels: int
+    samples: int
+    tags: dict[str, str]
+    sample_rate: int
+
+
+def _write(path: Path, outputs: Iterator[np.ndarray], output: _Output, progress: Progress, name: Path | str) -> float:
     """Write all blocks (C, n); returns the absolute peak."""
-    total = round(found.samples * SAMPLE_RATE / found.sample_rate)
     written, peak = 0, 0.0
     try:
-        with audio_files.writer(path, suffix, bit_depth, found.channels, total, found.tags) as file:
+        with audio_files.writer(path, *output) as file:
             for block_CxN in outputs:
                 file.write(block_CxN.T)
                 written += block_CxN.shape[1]
                 peak = max(peak, float(np.abs(block_CxN).max(initial=0)))
-                progress.show(written / total)
+                progress.show(written / output.samples)
     except sf.LibsndfileError as error:
         raise UserError(f"the output {name} cannot be written (is the disk full?): {error.error_string}") from error
     return peak
 
 
-def _to_standard_output(
-    outputs: Iterator[np.ndarray], suffix: str, bit_depth: str, found: Survey, progress: Progress
-) -> float:
+def _to_standard_output(outputs: Iterator[np.ndarray], output: _Output, progress: Progress) -> float:
     """As `_write`, by way of a temporary file: the header, which comes first, is complete last."""
-    with tempfile.NamedTemporaryFile(suffix=f".{suffix}") as file:
-        peak = _write(Path(file.name), outputs, suffix, bit_depth, found, progress, "to standard output")
+    with tempfile.NamedTemporaryFile(suffix=f".{output.suffix}") as file:
+        peak = _write(Path(file.name), outputs, output, progress, "to standard output")
         with open(file.name, "rb") as complete:
             shutil.copyfileobj(complete, sys.stdout.buffer)
         sys.stdout.buffer.flush()
@@ -228,10 +294,37 @@ def _picture(path: Path, target: Path) -> None:
 def _remarks(report: dict) -> Iterator[str]:
     """What the user should know about a file that was written."""
     yield from report["remarks"]
+    khz = f"{report['cutoff_hz'] / 1000:.1f} kHz"
     if report["passed_through"]:
-        khz = f"full band already ({report['cutoff_hz'] / 1000:.1f} kHz)" if report["cutoff_hz"] else "silent"
-        yield f"{khz}, only resampled; --cutoff HZ upscales it all the same"
+        state = f"full band already ({khz})" if report["cutoff_hz"] else "silent"
+        yield f"{state}, only resampled; --cutoff HZ upscales it all the same"
+    elif not report["added"]:
+        yield f"nothing was added over {khz}: try without --no-lowpass, or another --cutoff HZ"
+    if not report["passed_through"] and (spread := _spread(report["stretches"])):
+        yield spread
+    if report["limited_db"] > SAID_DB:
+        yield f"the added band was turned down by up to {report['limited_db']:.1f} dB to stay within full scale"
+    if report["turned_down_db"] > SAID_DB:
+        yield f"turned down by up to {report['turned_down_db']:.1f} dB to stay within full scale"
     if report["clipped"]:
         yield f"output exceeded full scale by {report['peak_db']:.2f} dB and was clipped"
     elif report["peak_db"] > 0:
         yield f"output exceeds full scale by {report['peak_db']:.2f} dB, which a file of floats keeps"
+
+
+def _spread(stretches: list[dict]) -> str | None:
+    """In words, what share of each channel ends where; None where all ends at one frequency."""
+    seconds: dict[int, collections.Counter] = collections.defaultdict(collections.Counter)
+    for stretch in stretches:
+        if not stretch["passed_through"]:
+            what = f"ends at {stretch['cutoff_hz'] / 1000:.1f} kHz"
+        else:
+            what = "is full band already and stays" if stretch["cutoff_hz"] else "is silent"
+        seconds[stretch["channel"]][what] += stretch["end"] - stretch["start"]
+    words = {}
+    for channel, of_what in seconds.items():
+        shares = [f"{100 * length / of_what.total():.0f} % {what}" for what, length in of_what.most_common()]
+        words[channel] = ", ".join(shares) if len(shares) > 1 else next(iter(of_what))
+    if len(set(words.values())) > 1:
+        return "; ".join(f"channel {channel} {text}" for channel, text in words.items())
+    return words[1] if len(seconds[1]) > 1 else None

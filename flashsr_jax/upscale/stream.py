@@ -16,8 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flashsr_jax.audio.bands import Bands
+from flashsr_jax.audio.bands import Bands, BandsByStretch
 from flashsr_jax.audio.front_end import Normalisation, denormalise, normalise
+from flashsr_jax.audio.limiter import Limiter
 from flashsr_jax.audio.resampling import check_rate, resample_stream
 from flashsr_jax.errors import UserError
 from flashsr_jax.models.pipeline import decode, latent_shape, predict_latent, vocode
@@ -35,7 +36,8 @@ class Settings:
     seed: same seed, same output. steps: evaluations of the U-Net (1: the student's way). guidance: scale of a teacher's
     classifier-free guidance (1: none). dtype: of the networks' computation. batch: windows (of one channel) computed at
     once; None: 1 on a CPU, 4 on an accelerator. window_frames: a window in mel frames of 10 ms. bands: what to do to
-    the bands on either side of the input's cutoff, if anything.
+    the bands on either side of the input's cutoff, if anything. ceiling: where the output's true peak would exceed it,
+    the band over the cutoff, which `bands` gives, is turned down; None: nowhere.
     """
 
     seed: int = 0
@@ -44,7 +46,39 @@ class Settings:
     dtype: str = "float32"
     batch: int | None = None
     window_frames: int = WINDOW_FRAMES
-    bands: Bands | None = None
+    bands: Bands | BandsByStretch | None = None
+    ceiling: float | None = None
+
+
+CLEARLY_OVER = (1.1, 1.2)  # of a cutoff: where what is over it begins that no filter's skirt left
+
+
+class Tally:
+    """What was done to a stream, as far as it has come: with `Settings.bands`.
+
+    given, over, under: energies of the input and of the output clearly over the cutoff, and of the output's rest, of
+    all that was not passed through. least_gain: the smallest of the added band by `Settings.ceiling`.
+    """
+
+    def __init__(self):
+        self.given = self.over = self.under = 0.0
+        self._limiter = Limiter()
+
+    @property
+    def least_gain(self) -> float:
+        return self._limiter.least
+
+    def add(self, bands: Bands | BandsByStretch, x_CxN: np.ndarray, y_CxN: np.ndarray, start: int, kept: slice) -> None:
+        """Counts a window's input and output."""
+        given, over = (bands.added(z, start, CLEARLY_OVER)[:, kept] for z in (x_CxN, y_CxN))
+        restored_C = bands.restored(len(x_CxN), start, x_CxN.shape[-1])
+        self.given += float(np.square(given, dtype=np.float64).sum())
+        self.over += float(np.square(over, dtype=np.float64).sum())
+        self.under += float(np.square(y_CxN[restored_C][:, kept] - over[restored_C], dtype=np.float64).sum())
+
+    def limited(self, blocks: Iterable[np.ndarray], ceiling: float) -> Iterator[np.ndarray]:
+        """Blocks (2 C, n) of an output and what was added to it, to blocks (C, n) under a ceiling."""
+        return self._limiter.added((block.reshape(2, -1, block.shape[-1]) for block in blocks), ceiling)
 
 
 class Sampling(NamedTuple):
@@ -71,7 +105,13 @@ def upscale(model: Model, x: np.ndarray, sample_rate: int, **options) -> np.ndar
 
 
 def upscale_stream(
-    model: Model, blocks: Iterable[np.ndarray], sample_rate: int, *, channels: int, settings: Settings = Settings()
+    model: Model,
+    blocks: Iterable[np.ndarray],
+    sample_rate: int,
+    *,
+    channels: int,
+    settings: Settings = Settings(),
+    tally: Tally | None = None,
 ) -> Iterator[np.ndarray]:
     """Super-resolve a stream of blocks (C, n), float32 around [-1, 1], into a stream of blocks (C, m) at 48 kHz.
 
@@ -79,23 +119,42 @@ def upscale_stream(
     input is cut into blocks.
 
     Each window is normalised as in training, by its channels' means and their joint peak, which the output undoes: a
-    level shared between windows would show the networks quiet passages as they never saw them.
+    level shared between windows would show the networks quiet passages as they never saw them. `tally` is told what was
+    done.
     Raises UserError for rates under 4 kHz, samples that are not finite, and windows that do not suit the model.
     """
     check_rate(sample_rate)
     frames = framing(model.config, settings.window_frames)
     (device,) = jax.tree.leaves(model.params)[0].devices()
     batch = settings.batch or (1 if device.platform == "cpu" else 4)
-    process = functools.partial(_super_resolve_windows, model, settings, batch, frames.hop)
     resampled = resample_stream(blocks, sample_rate, channels)
-    return process_windows(process, resampled, frames, channels=channels, group=max(1, batch // channels))
+    bands, tally = settings.bands, tally or Tally()
+
+    def process(x_GxCxN: np.ndarray, start_G: np.ndarray) -> np.ndarray:
+        y_GxCxN = _super_resolve_windows(model, settings, batch, frames.hop, x_GxCxN, start_G)
+        if not bands:
+            return y_GxCxN
+        for x_CxN, y_CxN, start in zip(x_GxCxN, y_GxCxN, start_G.tolist(), strict=True):
+            tally.add(bands, x_CxN, y_CxN, start, slice(frames.context, frames.context + frames.step))
+        if settings.ceiling is None:
+            return y_GxCxN
+        added = [bands.added(y_CxN, start) for y_CxN, start in zip(y_GxCxN, start_G.tolist(), strict=True)]
+        return np.concatenate([y_GxCxN, np.stack(added)], axis=1)
+
+    outputs = process_windows(process, resampled, frames, channels=channels, group=max(1, batch // channels))
+    return tally.limited(outputs, settings.ceiling) if bands and settings.ceiling is not None else outputs
 
 
 def _super_resolve_windows(
     model: Model, settings: Settings, batch: int, hop: int, input_GxCxN: np.ndarray, start_G: np.ndarray
 ) -> np.ndarray:
-    """`process` of `process_windows`: the networks on every channel of every window, `batch` items at a time."""
-    x_GxCxN = settings.bands.before(input_GxCxN) if settings.bands else input_GxCxN
+    """(G, C, N): the networks on every channel of every window, `batch` items at a time."""
+    bands = settings.bands
+    x_GxCxN, restored_GxC = input_GxCxN, np.ones(input_GxCxN.shape[:2], bool)
+    if bands:
+        windows = list(zip(input_GxCxN, start_G.tolist(), strict=True))
+        x_GxCxN = np.stack([bands.before(x_CxN, start) for x_CxN, start in windows])
+        restored_GxC = np.stack([bands.restored(len(x_CxN), start, x_CxN.shape[1]) for x_CxN, start in windows])
     key, sampling = jax.random.key(settings.seed), Sampling(settings.steps, settings.guidance, settings.dtype)
     groups, channels, samples = x_GxCxN.shape
     mean_GxCx1 = x_GxCxN.mean(axis=-1, keepdims=True)
@@ -103,19 +162,22 @@ def _super_resolve_windows(
     peak_GxCx1 = np.broadcast_to(level_GxCx1.max(axis=1, keepdims=True), level_GxCx1.shape)
     frame_GxC = np.broadcast_to(start_G[:, None] // hop, (groups, channels))
 
-    items = groups * channels
+    items = int(restored_GxC.sum())
     fill = -items % batch  # the program has one shape: the last batch is filled up with silence
     lr_BxN, mean_Bx1, peak_Bx1, frame_B = (
-        np.concatenate([a.reshape(items, *a.shape[2:]), np.zeros((fill, *a.shape[2:]), a.dtype)])
+        np.concatenate([a[restored_GxC], np.zeros((fill, *a.shape[2:]), a.dtype)])
         for a in (x_GxCxN, mean_GxCx1, peak_GxCx1, frame_GxC.astype(np.int32))
     )
     output = [
         _super_resolve_batch(model.params, model.config, lr_BxN[b], mean_Bx1[b], peak_Bx1[b], frame_B[b], key, sampling)
         for b in (slice(first, first + batch) for first in range(0, items, batch))
     ]
-    y_GxCxN = np.concatenate(output)[:items].reshape(groups, channels, samples)
-    if settings.bands:
-        y_GxCxN = settings.bands.after(input_GxCxN, y_GxCxN)
+    y_GxCxN = np.array(x_GxCxN)
+    if items:
+        y_GxCxN[restored_GxC] = np.concatenate(output)[:items]
+    if bands:
+        outputs = zip(windows, y_GxCxN, strict=True)
+        y_GxCxN = np.stack([bands.after(x_CxN, y_CxN, start) for (x_CxN, start), y_CxN in outputs])
     return np.where(level_GxCx1 > 0, y_GxCxN, mean_GxCx1)  # a silent channel stays silent
 
 
