@@ -16,7 +16,6 @@ import soxr
 from flashsr_jax.audio import SAMPLE_RATE
 from flashsr_jax.audio.bandwidth import BandwidthMeter
 
-SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3")
 MIN_RATE = 44_100
 MIN_SECONDS = 0.1
 SILENCE = 10 ** (-80 / 20)  # peak of a silent recording, and of a dead channel below the loudest one

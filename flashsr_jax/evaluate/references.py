@@ -14,11 +14,12 @@ import soxr
 
 from flashsr_jax.audio import SAMPLE_RATE
 from flashsr_jax.audio.bandwidth import bandwidth
+from flashsr_jax.audio.formats import SUFFIXES
 from flashsr_jax.data import CLASSES, INPUTS
 from flashsr_jax.data.build import folder_class
 from flashsr_jax.data.clips import fixed_clips
 from flashsr_jax.data.dataset import Recordings
-from flashsr_jax.data.recording import HIGH_BAND_HZ, MIN_RATE, SILENCE, SUFFIXES, best_channel
+from flashsr_jax.data.recording import HIGH_BAND_HZ, MIN_RATE, SILENCE, best_channel
 from flashsr_jax.errors import UserError
 from flashsr_jax.evaluate.metrics import NYQUIST
 from flashsr_jax.evaluate.results import Problem

@@ -14,8 +14,8 @@ import numpy as np
 import soundfile as sf
 
 from flashsr_jax.audio import SAMPLE_RATE
+from flashsr_jax.audio.formats import SUFFIXES
 from flashsr_jax.audio.front_end import denormalise, log_mel, normalisation, normalise
-from flashsr_jax.data.recording import SUFFIXES
 from flashsr_jax.errors import UserError
 from flashsr_jax.evaluate import baselines
 from flashsr_jax.evaluate.references import Reference
