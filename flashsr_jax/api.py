@@ -10,10 +10,12 @@ import jax
 import numpy as np
 
 from flashsr_jax.audio import SAMPLE_RATE
+from flashsr_jax.audio.resampling import check_rate
 from flashsr_jax.devices.runtime import enable_compilation_cache
 from flashsr_jax.errors import UserError
+from flashsr_jax.upscale.arguments import as_samples, check_channels, check_integer
 from flashsr_jax.upscale.model import Model, load_model
-from flashsr_jax.upscale.stream import Settings, upscale, upscale_stream
+from flashsr_jax.upscale.stream import LONGEST_WINDOW, Settings, upscale, upscale_stream
 from flashsr_jax.upscale.windows import WINDOW_FRAMES, framing
 
 RESAMPLER_SAMPLES = 1800  # of the input, that soxr's best quality holds back at most, measured from 4 to 96 kHz
@@ -38,20 +40,26 @@ class FlashSR:
     @classmethod
     def load(cls, weights: str | os.PathLike = "small") -> "FlashSR":
         """From a weights file, or the model that comes along. Raises UserError where it cannot be read."""
+        if not isinstance(weights, (str, os.PathLike)):
+            raise UserError(f"weights of type {type(weights).__name__}: give a file's name, or 'small'")
         enable_compilation_cache()
         return cls(load_model(weights))
 
     def __call__(self, x: np.ndarray | jax.Array, sample_rate: int, **options) -> np.ndarray:
         """Upscale (N,), (C, N) or (B, C, N) to 48 kHz: float32, the last axis round(N x 48000 / sample_rate).
 
-        The channels of an example share level and noise; the examples of a batch are as if upscaled one by one.
-        Raises UserError for other shapes, rates under 4 kHz and samples that are not finite.
+        x is anything that NumPy takes, or a tensor of PyTorch: floats in [-1, 1], or int16, int32, int8 or uint8, which
+        are scaled. The channels, up to 64, of an example share level and noise; the examples of a batch are as if
+        upscaled one by one. Raises UserError for other shapes and types, rates under 4 kHz, samples that are not finite
+        and options that there are not.
         """
-        x = np.asarray(x, np.float32)
+        check_rate(sample_rate)
+        x = as_samples(x)
         if x.ndim != 3:
             return upscale(self.model, x, sample_rate, **options)
         if not len(x):
-            raise UserError(f"expected at least one example, got {x.shape}")
+            raise UserError(f"expected at least one example, got shape {x.shape}")
+        check_channels(x)
         return np.stack([upscale(self.model, example_CxN, sample_rate, **options) for example_CxN in x])
 
     def stream(
@@ -60,13 +68,16 @@ class FlashSR:
         """Upscale blocks (C, n) of any lengths as they come; yields blocks (C, m) at 48 kHz as soon as they are final.
 
         What comes out is what `__call__` returns of the whole. An output lags its input by at most `latency` seconds
-        and the time to compute a window.
+        and the time to compute a window. Raises UserError as `__call__` does.
         """
-        return upscale_stream(self.model, blocks, sample_rate, channels=channels, settings=Settings(**options))
+        return upscale_stream(self.model, blocks, sample_rate, channels=channels, settings=Settings.of(options))
 
     def latency(self, sample_rate: int, window_frames: int = WINDOW_FRAMES) -> float:
         """Seconds of input after a sample that have to be there before its output is final: the rest of its window, and
-        what the resampler holds back. Shorter windows lag less, and show the networks less of what is around."""
+        what the resampler holds back. Shorter windows lag less, and show the networks less of what is around. Raises
+        UserError for rates under 4 kHz and windows that do not suit the model."""
+        check_rate(sample_rate)
+        check_integer("window_frames", window_frames, 1, LONGEST_WINDOW)
         frames = framing(self.model.config, window_frames)
         resampler = RESAMPLER_SAMPLES / sample_rate if sample_rate != SAMPLE_RATE else 0.0
         return (frames.window - frames.context) / SAMPLE_RATE + resampler

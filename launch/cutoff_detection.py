@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("folder")
     parser.add_argument("--clips", type=int, default=40, help="recordings at most, evenly chosen (default 40)")
     arguments = parser.parse_args()
-    sources = find([arguments.folder], recursive=True)
+    sources = find([arguments.folder], recursive=True).sources
     recordings = []
     for source in sources[:: max(1, len(sources) // arguments.clips)][: arguments.clips]:
         with opened(source.path) as audio:

@@ -3,6 +3,7 @@
 Letters: C channels.
 """
 
+import numbers
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -15,7 +16,11 @@ MIN_SAMPLE_RATE = 4_000
 
 
 def check_rate(sample_rate: int) -> None:
-    """Raise UserError for a rate under 4 kHz."""
+    """Raise UserError for what is no whole number of Hz (a float that is one will do), and for a rate under 4 kHz."""
+    number = isinstance(sample_rate, numbers.Real) and not isinstance(sample_rate, bool)
+    if not number or not float(sample_rate).is_integer():
+        given = sample_rate if number else f"a value of type {type(sample_rate).__name__}"
+        raise UserError(f"the sample rate is {given}: give a whole number of Hz, 44100 say")
     if sample_rate < MIN_SAMPLE_RATE:
         raise UserError(f"the sample rate is {sample_rate} Hz; super-resolution needs {MIN_SAMPLE_RATE} Hz or more")
 

@@ -81,6 +81,14 @@ def integer(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
+def shard(text: str) -> tuple[int, int]:
+    """An argparse type: INDEX/COUNT, one of so many parts."""
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no part of a whole: write 2/16 for the second of sixteen")
+    return int(index), int(count)
+
+
 def renamed(new: str) -> Callable[[str], None]:
     """An argparse type of an option that has another name now: an error that says which."""
 

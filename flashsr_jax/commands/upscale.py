@@ -1,9 +1,12 @@
 """`flashsr upscale`: audio files to 48 kHz."""
 
 import argparse
+import contextlib
+import signal
 import sys
+from collections.abc import Iterator
 
-from flashsr_jax.commands.arguments import add_computation, add_weights, command, cutoff, decibels, integer
+from flashsr_jax.commands.arguments import add_computation, add_weights, command, cutoff, decibels, integer, shard
 from flashsr_jax.extras import needing
 
 
@@ -17,10 +20,15 @@ def add(commands: argparse._SubParsersAction) -> None:
         "-o",
         "--output",
         metavar="OUT",
-        help="a file, a folder (several inputs, or a trailing /), or - (default: IN-48k.wav beside each input)",
+        help="a .wav or .flac file, a folder, made if need be, or - (default: IN-48k.wav beside each input)",
     )
     upscale.add_argument("-r", "--recursive", action="store_true", help="upscale the audio files in folders, too")
-    upscale.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
+    existing = upscale.add_mutually_exclusive_group()
+    existing.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
+    existing.add_argument("--skip-existing", action="store_true", help="leave outputs that exist, do what is missing")
+    upscale.add_argument(
+        "--shard", type=shard, metavar="I/N", help="do the I-th of N parts of the inputs, on one of N machines, say"
+    )
     upscale.add_argument("--format", choices=("wav", "flac"), help="of the outputs (default: by -o, else wav)")
     upscale.add_argument(
         "--bit-depth", choices=("16", "24", "float"), help="of the outputs (default 24; float where the input is)"
@@ -75,6 +83,7 @@ def run(args: argparse.Namespace) -> int:
     from flashsr_jax.devices.runtime import choose_device, enable_compilation_cache, limit_heap
     from flashsr_jax.upscale.files import Options, upscale_files
     from flashsr_jax.upscale.model import load_model
+    from flashsr_jax.upscale.sources import Shard
     from flashsr_jax.upscale.stream import Settings
 
     limit_heap()
@@ -95,9 +104,25 @@ def run(args: argparse.Namespace) -> int:
         out_rate=args.out_rate,
         spectrogram=args.spectrogram,
         overwrite=args.overwrite,
+        skip_existing=args.skip_existing,
         json=args.json,
     )
-    failures = upscale_files(
-        args.inputs, args.output, model, settings, options, recursive=args.recursive, suffix=args.format
-    )
+    shard = Shard(*args.shard) if args.shard else None
+    names = {"recursive": args.recursive, "suffix": args.format, "shard": shard}
+    with _ends_when_told():
+        failures = upscale_files(args.inputs, args.output, model, settings, options, **names)
     return 1 if failures else 0
+
+
+@contextlib.contextmanager
+def _ends_when_told() -> Iterator[None]:
+    """SIGTERM, which schedulers send before they stop a job, ends by way of what removes a half-written output."""
+
+    def end(number: int, frame: object) -> None:
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

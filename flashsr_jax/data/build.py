@@ -26,8 +26,9 @@ import numpy as np
 import soundfile as sf
 
 from flashsr_jax.audio import SAMPLE_RATE
+from flashsr_jax.audio.formats import SUFFIXES
 from flashsr_jax.data import CLASSES, INPUTS, LEFT_OUT, MANIFEST, SPLITS
-from flashsr_jax.data.recording import SUFFIXES, Decoded, Unusable, decode, segment_lengths
+from flashsr_jax.data.recording import Decoded, Unusable, decode, segment_lengths
 from flashsr_jax.errors import UserError
 
 FOLDER_NAMES = {"voice": "speech", "sfx": "effects", "fx": "effects"} | {name: name for name in CLASSES}

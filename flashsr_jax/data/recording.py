@@ -19,7 +19,6 @@ from flashsr_jax.audio.bandwidth import BandwidthMeter
 from flashsr_jax.audio.resampling import check_finite
 from flashsr_jax.errors import UserError, reason
 
-SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3")
 MIN_RATE = 44_100
 MIN_SECONDS = 0.1
 SILENCE = 10 ** (-80 / 20)  # peak of a silent recording, and of a dead channel below the loudest one

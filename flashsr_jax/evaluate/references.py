@@ -14,11 +14,12 @@ import soxr
 from flashsr_jax.audio import SAMPLE_RATE
 from flashsr_jax.audio import files as audio_files
 from flashsr_jax.audio.bandwidth import bandwidth
+from flashsr_jax.audio.formats import SUFFIXES
 from flashsr_jax.data import CLASSES, INPUTS
 from flashsr_jax.data.build import folder_class
 from flashsr_jax.data.clips import fixed_clips
 from flashsr_jax.data.dataset import Recordings
-from flashsr_jax.data.recording import MIN_RATE, SILENCE, SUFFIXES, best_channel, high_band_energy
+from flashsr_jax.data.recording import MIN_RATE, SILENCE, best_channel, high_band_energy
 from flashsr_jax.errors import UserError, reason
 from flashsr_jax.evaluate.metrics import NYQUIST
 from flashsr_jax.evaluate.results import Problem

@@ -14,8 +14,8 @@ import numpy as np
 
 from flashsr_jax.audio import SAMPLE_RATE
 from flashsr_jax.audio import files as audio_files
+from flashsr_jax.audio.formats import SUFFIXES
 from flashsr_jax.audio.front_end import denormalise, log_mel, normalisation, normalise
-from flashsr_jax.data.recording import SUFFIXES
 from flashsr_jax.errors import UserError, reason
 from flashsr_jax.evaluate import baselines
 from flashsr_jax.evaluate.references import Reference

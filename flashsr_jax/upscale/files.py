@@ -4,6 +4,7 @@ import collections
 import contextlib
 import dataclasses
 import json
+import os
 import shutil
 import stat
 import sys
@@ -27,7 +28,7 @@ from flashsr_jax.errors import UserError, reason
 from flashsr_jax.files import replacing
 from flashsr_jax.progress import Progress
 from flashsr_jax.upscale.model import Model
-from flashsr_jax.upscale.sources import Naming, Source, find
+from flashsr_jax.upscale.sources import PICTURE, Naming, Shard, Source, find
 from flashsr_jax.upscale.stream import Settings, Tally, upscale_stream
 
 LOUDER_DB = 1.0  # nothing was added where the output's high band is no more over the input's, ...
@@ -43,7 +44,8 @@ class Options:
     cutoff_hz: where the inputs end; None: detected. lowpass, keep_low_band, high_band_gain_db: as in `Bands`.
     bit_depth: "16", "24" or "float"; None: float where the input is, else 24. limit_peaks: keep the output within full
     scale, in a file of floats within the input's peak where that is over it. mono: mix the channels to one. out_rate:
-    of the outputs, in Hz. spectrogram: draw a picture beside each output. json: print a line for each file.
+    of the outputs, in Hz. spectrogram: draw a picture beside each output. overwrite: replace outputs that exist.
+    skip_existing: leave them, and do what is missing. json: print a line for each file.
     """
 
     cutoff_hz: float | None = None
@@ -56,6 +58,7 @@ class Options:
     out_rate: int = SAMPLE_RATE
     spectrogram: bool = False
     overwrite: bool = False
+    skip_existing: bool = False
     json: bool = False
 
     def bands(self, found: Survey) -> Bands | BandsByStretch:
@@ -79,30 +82,39 @@ def upscale_files(
     *,
     recursive: bool = False,
     suffix: str | None = None,
+    shard: Shard | None = None,
 ) -> int:
     """Super-resolve audio files to 48 kHz; returns how many failed, each with a line on stderr.
 
     `inputs` and `output` are as on the command line (see `sources`), `suffix` is "wav" or "flac" (None: by the name of
-    the output, else wav). Where a file is full-band already, or silent, it is only resampled, and that is said. With
-    `options.json` a line of JSON for each file goes to standard output. Raises UserError where `output` cannot be what
-    it has to be.
+    the output, else wav), `shard` the part of the inputs to do (None: all). Where a file is full-band already, or
+    silent, it is only resampled, and that is said. With `options.json` a line of JSON for each file goes to standard
+    output. Raises UserError where `output` cannot be what it has to be.
     """
-    sources = find(inputs, recursive)
+    sources, passed_over = find(inputs, recursive, output)
     naming = Naming(sources, output, suffix)
-    if naming.standard and (options.json or options.spectrogram):
-        raise UserError("standard output holds the audio: give -o FILE for --json and --spectrogram")
-    made: dict[Path, str] = {}
-    failures = 0
+    if naming.standard and (options.json or options.spectrogram or options.skip_existing):
+        raise UserError("standard output holds the audio: give -o FILE for --json, --spectrogram and --skip-existing")
+    for line in passed_over:
+        print(f"flashsr: {line}", file=sys.stderr)
+    if shard:
+        every, sources = len(sources), shard.of(sources)
+        print(f"flashsr: shard {shard.index}/{shard.count}: {len(sources)} of {every} inputs", file=sys.stderr)
+    failures = skipped = 0
     for number, source in enumerate(sources, start=1):
         progress = Progress(f"[{number}/{len(sources)}] {Path(source.name).name}")
         report = {"input": source.name}
         try:
-            target = _target(source, naming, made, options.overwrite)
+            target = _target(source, naming, options)
             with _on_disk(source) as path:
-                report |= _upscale_file(path, target, naming.suffix, model, settings, options, progress)
-            if target:
-                made[target] = source.name
-            progress.close(f"-> {target or 'standard output'}")
+                if _is_done(target, options):
+                    report |= {"output": str(target), "skipped": True}
+                    if options.spectrogram and not _picture_of(target).exists():
+                        _picture(path, target)
+                else:
+                    report |= _upscale_file(path, target, naming.suffix, model, settings, options, progress)
+            skipped += "skipped" in report
+            progress.close("was there already" if "skipped" in report else f"-> {target or 'standard output'}")
             for message in _remarks(report):
                 print(f"flashsr: {source.name}: {message}", file=sys.stderr)
         except Exception as error:  # one odd file ends no batch
@@ -112,26 +124,41 @@ def upscale_files(
             print(f"flashsr: {source.name}: {report['error']}", file=sys.stderr)
         if options.json:
             print(json.dumps(report), flush=True)
+    if skipped:
+        print(f"flashsr: {skipped} of {len(sources)} outputs were there already", file=sys.stderr)
     return failures
 
 
-def _target(source: Source, naming: Naming, made: dict[Path, str], overwrite: bool) -> Path | None:
-    """The output's file (None: standard output). Raises UserError where it would replace what it should not."""
+def _target(source: Source, naming: Naming, options: Options) -> Path | None:
+    """The output's file (None: standard output). Raises UserError where it, or its picture, would replace what it
+    should not."""
     if source.problem:
         raise UserError(source.problem)
     target = naming.target(source)
     if target is None:
         return None
-    if target in made:
-        raise UserError(f"{target} was just made from {made[target]}: give the two different folders")
-    if target.exists():
-        if target.is_dir():
-            raise UserError(f"the output {target} is a folder")
-        if source.path and target.samefile(source.path):
-            raise UserError(f"the output {target} is the input itself: choose another -o")
-        if not overwrite:
-            raise UserError(f"the output {target} exists: choose another -o, or give --overwrite")
+    replaces = options.overwrite or _is_done(target, options)
+    _check_free("output", target, source, replaces)
+    if options.spectrogram:
+        _check_free("picture", _picture_of(target), source, replaces)
     return target
+
+
+def _check_free(kind: str, path: Path, source: Source, replaces: bool) -> None:
+    """Raise UserError where a name is taken. A link is taken, whatever it points to: it would be replaced itself."""
+    if not os.path.lexists(path):
+        return
+    if path.is_dir():
+        raise UserError(f"the {kind} {path} is a folder")
+    if source.path and path.exists() and path.samefile(source.path):
+        raise UserError(f"the {kind} {path} is the input itself: choose another -o")
+    if not replaces:
+        raise UserError(f"the {kind} {path} exists: choose another -o, or give --overwrite or --skip-existing")
+
+
+def _is_done(target: Path | None, options: Options) -> bool:
+    """Whether an output is left as it is; outputs are complete or not there."""
+    return options.skip_existing and target is not None and target.exists()
 
 
 @contextlib.contextmanager
@@ -288,11 +315,17 @@ def _picture(path: Path, target: Path) -> None:
     """The spectrograms of input and output beside the output."""
     from flashsr_jax.audio.pictures import file_spectrograms  # slow to import
 
-    file_spectrograms({"input": path, "output": target}, target.with_suffix(".png"))
+    file_spectrograms({"input": path, "output": target}, _picture_of(target))
+
+
+def _picture_of(target: Path) -> Path:
+    return target.with_suffix(f".{PICTURE}")
 
 
 def _remarks(report: dict) -> Iterator[str]:
     """What the user should know about a file that was written."""
+    if "skipped" in report:
+        return
     yield from report["remarks"]
     khz = f"{report['cutoff_hz'] / 1000:.1f} kHz"
     if report["passed_through"]:

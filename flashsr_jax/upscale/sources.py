@@ -1,78 +1,196 @@
 """Which files `flashsr upscale` is asked for, and what its outputs are called."""
 
 import glob
+import hashlib
 import os
-from collections.abc import Iterator, Sequence
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from flashsr_jax.audio.formats import MEDIA, SUFFIXES, readable
 from flashsr_jax.errors import UserError
 
 STANDARD = "-"  # standard input, or output
-SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc")
 FORMATS = ("wav", "flac")
+PICTURE = "png"
 MARK = "-48k"  # at the end of the name of an output that lies beside its input
+ENDINGS = " or ".join(f".{name}" for name in FORMATS)
+KINDS_SAID = 8  # of suffixes and of names that were passed over
 
 
 class Source(NamedTuple):
     """An input: its name as messages say it, the file (None: standard input), the folder under -o that its output goes
-    to, and why it cannot be read, if that is known."""
+    to, why it cannot be read, if that is known, and its place among the inputs, the same wherever they are mounted."""
 
     name: str
     path: Path | None
     folder: Path = Path()
     problem: str | None = None
+    key: str = ""
 
 
-def find(inputs: Sequence[str], recursive: bool) -> list[Source]:
+class Found(NamedTuple):
+    """The inputs, and a line for each folder or pattern in which something was passed over."""
+
+    sources: list[Source]
+    passed_over: list[str]
+
+
+class Shard(NamedTuple):
+    """One of `count` parts of the inputs, from 1."""
+
+    index: int
+    count: int
+
+    def of(self, sources: Sequence[Source]) -> list[Source]:
+        """The sources of this part, by a hash of their places: all parts together have each source once, whichever
+        machine asks. What cannot be found is in every part. Raises UserError for standard input, which has no place."""
+        if any(source.path is None for source in sources):
+            raise UserError("standard input is one input and has no shards")
+        return [source for source in sources if source.problem or self._has(source.key)]
+
+    def _has(self, key: str) -> bool:
+        name = unicodedata.normalize("NFC", key)  # file systems differ in how they write an umlaut
+        digest = hashlib.sha256(name.encode(errors="surrogateescape")).digest()
+        return int.from_bytes(digest[:8]) % self.count == self.index - 1
+
+
+def find(inputs: Sequence[str], recursive: bool, output: str | None = None) -> Found:
     """All files that the inputs mean: files, folders (with `recursive`), patterns (`*`, `?`, `[..]`, `**`), `-`.
 
-    What cannot be found is there with its problem. In folders, files that are no audio by their suffix, hidden ones and
-    earlier outputs beside their inputs are passed over.
+    What cannot be found is there with its problem. In folders, hidden files and the folder of the outputs (`output`)
+    are left out; files that are no audio by their suffix, linked folders and earlier outputs that lie beside their
+    inputs are passed over.
     """
-    return [source for text in inputs for source in _of_input(text, recursive)]
+    sources, passed_over = [], []
+    named = [text for text in inputs if text != STANDARD and Path(text).exists() and not Path(text).is_dir()]
+    root = os.path.commonpath([Path(text).absolute().parent for text in named]) if named else ""
+    for text in inputs:
+        path = Path(text)
+        if text == STANDARD:
+            sources.append(Source("standard input", None))
+        elif path.is_dir() and not recursive:
+            sources.append(Source(text, path, problem="is a folder: give -r to upscale the files in it"))
+        elif path.is_dir():
+            walk = _Walk(path, output)
+            sources += walk.sources or [Source(text, path, problem="has no audio files in it")]
+            passed_over += walk.line()
+        elif path.exists():
+            sources.append(Source(text, path, key=path.absolute().relative_to(root).as_posix()))
+        elif glob.has_magic(text):
+            _match(text, sources, passed_over)
+        else:
+            sources.append(Source(text, path, problem="no such file"))
+    return Found(sources, passed_over)
 
 
-def _of_input(text: str, recursive: bool) -> Iterator[Source]:
-    path = Path(text)
-    if text == STANDARD:
-        yield Source("standard input", None)
-    elif path.is_dir():
-        yield from _of_folder(path, recursive)
-    elif path.exists():
-        yield Source(text, path)
-    elif glob.has_magic(text):
-        found = [Path(name) for name in sorted(glob.glob(text, recursive=True)) if Path(name).is_file()]
-        yield from (Source(str(file), file) for file in found)
-        if not found:
-            yield Source(text, path, problem="no file has such a name")
-    else:
-        yield Source(text, path, problem="no such file")
+def _match(pattern: str, sources: list[Source], passed_over: list[str]) -> None:
+    """Add the files that a pattern means, and say which folders it means that nobody looks into."""
+    parts = Path(pattern).parts
+    root = Path(*parts[: next(index for index, part in enumerate(parts) if glob.has_magic(part))])
+    found = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]
+    files = [path for path in found if path.is_file()]
+    sources += [Source(str(file), file, key=file.relative_to(root).as_posix()) for file in files]
+    folders = [f"{path} (a folder)" for path in found if path.is_dir()]
+    if not files:
+        problem = f"means no file, but {_few(folders)}" if folders else "no file has such a name"
+        sources.append(Source(pattern, Path(pattern), problem=problem))
+    elif folders and "**" not in pattern:  # which has looked into them
+        passed_over.append(f"{pattern}: passed over: {_few(folders)}")
 
 
-def _of_folder(folder: Path, recursive: bool) -> Iterator[Source]:
-    if not recursive:
-        yield Source(str(folder), folder, problem="is a folder: give -r to upscale the files in it")
-        return
-    found = False
-    for file in sorted(folder.rglob("*")):
-        hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
-        if file.suffix.lower() in SUFFIXES and file.is_file() and not hidden and not file.stem.endswith(MARK):
-            yield Source(str(file), file, file.parent.relative_to(folder))
-            found = True
-    if not found:
-        yield Source(str(folder), folder, problem="has no audio files in it")
+class _Walk:
+    """The audio files of a folder and all below it, and what was passed over."""
+
+    def __init__(self, top: Path, output: str | None):
+        self.top = top
+        self.sources: list[Source] = []
+        self._suffixes: Counter[str] = Counter()
+        self._made = 0
+        self._names: list[str] = []
+        self._output = os.path.realpath(output) if output is not None else None
+        self._readable = readable()
+        for folder, subfolders, files in os.walk(top, onerror=self._unreadable):
+            subfolders[:] = sorted(name for name in subfolders if self._enters(Path(folder, name)))
+            names = sorted(name for name in files if not name.startswith("."))
+            audio = [name for name in names if Path(name).suffix.lower() in self._readable]
+            beside = {*audio, *(Path(name).stem for name in audio)}
+            for name in names:
+                self._take(Path(folder, name), name in audio, beside)
+        self.sources.sort(key=lambda source: source.path)
+
+    def line(self) -> list[str]:
+        """What was passed over, in one line; none where nothing was."""
+        kinds = [f"{number} {suffix or 'without a suffix'}" for suffix, number in sorted(self._suffixes.items())]
+        hint = any(f".{suffix}" in MEDIA for suffix in self._suffixes)
+        said = (
+            [_few(kinds) + (" (pip install 'flashsr_jax[av]' reads films and their sound)" if hint else "")]
+            if kinds
+            else []
+        )
+        said += [_few(self._names)] if self._names else []
+        said += [f"{self._made} made here before"] if self._made else []
+        return [f"{self.top}: passed over: {', '.join(said)}"] if said else []
+
+    def _enters(self, folder: Path) -> bool:
+        if folder.name.startswith("."):
+            return False
+        if os.path.realpath(folder) == self._output:
+            return False
+        if folder.is_symlink():
+            self._names.append(f"{folder.relative_to(self.top)} (a link)")
+            return False
+        return True
+
+    def _take(self, file: Path, audio: bool, beside: set[str]) -> None:
+        place = file.relative_to(self.top)
+        if _made_here(file, beside):
+            self._made += 1
+        elif not audio:
+            self._suffixes[file.suffix.lower().removeprefix(".")] += 1
+        elif not file.is_file():
+            self._names.append(f"{place} ({'a broken link' if file.is_symlink() else 'not a file'})")
+        elif os.path.realpath(file) != self._output:
+            self.sources.append(Source(str(file), file, place.parent, key=place.as_posix()))
+
+    def _unreadable(self, error: OSError) -> None:
+        self._names.append(f"{Path(error.filename).relative_to(self.top)} ({error.strerror})")
+
+
+def _made_here(file: Path, beside: set[str]) -> bool:
+    """Whether a file is an output, or its picture, of a source that lies beside it."""
+    source = file.stem.removesuffix(MARK)
+    return file.suffix.lower().removeprefix(".") in (*FORMATS, PICTURE) and source != file.stem and source in beside
+
+
+def _few(texts: Sequence[str]) -> str:
+    more = len(texts) - KINDS_SAID
+    return ", ".join(texts[:KINDS_SAID]) + (f" and {more} more" if more > 0 else "")
 
 
 class Naming:
     """Where each output goes: beside its input, into a folder, to one file or to standard output.
 
-    Raises UserError where `output` cannot be what the inputs make it.
+    Inputs of one folder whose names differ in their suffixes alone keep them: x.wav and x.flac become x.wav.wav and
+    x.flac.wav. Raises UserError where `output` cannot be what the inputs, all shards together, make it.
     """
 
     def __init__(self, sources: Sequence[Source], output: str | None, suffix: str | None):
         self._folder = self._file = None
         self.suffix = suffix or "wav"
+        self._names: dict[tuple[Path, str], set[str]] = defaultdict(set)  # of the inputs that share folder and stem
+        for source in sources:
+            if source.path:
+                self._names[source.path.parent, source.path.stem].add(source.path.name)
+        self._set_place(sources, output, suffix)
+        self._owners: dict[Path | None, Source] = {}
+        for source in sources:
+            if not source.problem:
+                self._owners.setdefault(self._target(source), source)
+
+    def _set_place(self, sources: Sequence[Source], output: str | None, suffix: str | None) -> None:
         if output is None:
             self.standard = any(source.path is None for source in sources)
             if self.standard and len(sources) > 1:
@@ -80,28 +198,40 @@ class Naming:
             return
         self.standard = output == STANDARD
         several = len(sources) > 1 or any(source.folder != Path() for source in sources)
+        ending = Path(output).suffix.lower()
         if self.standard:
             if several:
                 raise UserError(f"-o - takes one output, but there are {len(sources)} inputs: give a folder")
-        elif several or output.endswith(("/", os.sep)) or Path(output).is_dir():
+        elif several or output.endswith(("/", os.sep)) or Path(output).is_dir() or ending not in (*SUFFIXES, *MEDIA):
             self._folder = Path(output)
             if self._folder.exists() and not self._folder.is_dir():
-                raise UserError(f"-o {output} is a file, but there are {len(sources)} inputs: give a folder")
+                if several:
+                    raise UserError(f"-o {output} is a file, but there are {len(sources)} inputs: give a folder")
+                raise UserError(f"-o {output} is a file, not a folder: end its name in {ENDINGS}, or give a folder")
         else:
             self._file = Path(output)
-            ending = self._file.suffix.lower().removeprefix(".")
-            if ending not in FORMATS or ending != (suffix or ending):
-                wanted = f".{suffix}" if suffix else " or ".join(f".{name}" for name in FORMATS)
-                raise UserError(f"-o {output}: end its name in {wanted}, or in / for a folder")
-            self.suffix = ending
+            if ending[1:] not in FORMATS or ending[1:] != (suffix or ending[1:]):
+                raise UserError(f"-o {output}: end its name in {f'.{suffix}' if suffix else ENDINGS}, or give a folder")
+            self.suffix = ending[1:]
 
     def target(self, source: Source) -> Path | None:
-        """The output's file; None: standard output."""
+        """The output's file; None: standard output. Raises UserError where an earlier input has the same."""
+        target = self._target(source)
+        owner = self._owners.get(target, source)
+        if owner is not source:
+            twice = "is given twice" if owner.name == source.name else None
+            raise UserError(twice or f"{target} is the output of {owner.name}: give the two different folders")
+        return target
+
+    def _target(self, source: Source) -> Path | None:
         if self.standard:
             return None
         if self._file:
             return self._file
-        stem = source.path.stem if source.path else "stdin"
+        if source.path is None:
+            return self._folder / f"stdin.{self.suffix}"
+        alone = len(self._names[source.path.parent, source.path.stem]) == 1
+        stem = source.path.stem if alone else source.path.name
         if self._folder:
             return self._folder / source.folder / f"{stem}.{self.suffix}"
         return source.path.with_name(f"{stem}{MARK}.{self.suffix}")

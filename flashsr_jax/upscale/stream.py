@@ -9,8 +9,8 @@ Letters: G windows, C channels, B = items of a batch (windows x channels), N sam
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,10 +23,21 @@ from flashsr_jax.audio.resampling import check_rate, resample_stream
 from flashsr_jax.errors import UserError
 from flashsr_jax.models.pipeline import decode, latent_shape, predict_latent, vocode
 from flashsr_jax.models.presets import ModelConfig
+from flashsr_jax.upscale.arguments import (
+    CHANNELS,
+    as_blocks,
+    as_samples,
+    check_channels,
+    check_choice,
+    check_integer,
+    check_names,
+    check_number,
+)
 from flashsr_jax.upscale.model import Model
 from flashsr_jax.upscale.windows import WINDOW_FRAMES, framing, process_windows
 
 BLOCK = 1 << 18  # samples handed on at a time by `upscale`
+LONGEST_WINDOW = 1 << 16  # mel frames: eleven minutes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +91,24 @@ class Tally:
         """Blocks (2 C, n) of an output and what was added to it, to blocks (C, n) under a ceiling."""
         return self._limiter.added((block.reshape(2, -1, block.shape[-1]) for block in blocks), ceiling)
 
+    def __post_init__(self):
+        """Raises UserError for values that no upscaling can have."""
+        check_integer("seed", self.seed, 0, 2**32 - 1)
+        check_integer("steps", self.steps, 1, 1000)
+        check_number("guidance", self.guidance)
+        check_choice("dtype", self.dtype, ("float32", "bfloat16"))
+        if self.batch is not None:
+            check_integer("batch", self.batch, 1, 1024)
+        check_integer("window_frames", self.window_frames, 1, LONGEST_WINDOW)
+        if self.bands is not None and not isinstance(self.bands, Bands | BandsByStretch):
+            raise UserError(f"bands of type {type(self.bands).__name__}: take flashsr_jax.audio.bands.Bands, or None")
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> "Settings":
+        """Settings from options by name. Raises UserError for names and values that there are not."""
+        check_names(options, [field.name for field in dataclasses.fields(cls)])
+        return cls(**options)
+
 
 class Sampling(NamedTuple):
     """The part of the settings that a compiled program is of."""
@@ -92,14 +121,17 @@ class Sampling(NamedTuple):
 def upscale(model: Model, x: np.ndarray, sample_rate: int, **options) -> np.ndarray:
     """Super-resolve a signal (N,) or (C, N) in memory to 48 kHz: float32, the last axis round(N x 48000 / sample_rate).
 
-    `options` are fields of `Settings`; the rest is as in `upscale_stream`.
+    `options` are fields of `Settings`; samples are taken as `arguments.as_samples` says, the rest is as in
+    `upscale_stream`. Raises UserError for other shapes and for more than 64 channels, too.
     """
-    x = np.asarray(x, np.float32)
+    check_rate(sample_rate)
+    x = as_samples(x)
     if x.ndim not in (1, 2):
         raise UserError(f"expected audio of shape (samples,) or (channels, samples), got {x.shape}")
     x_CxN = np.atleast_2d(x)
+    check_channels(x_CxN)
     blocks = (x_CxN[:, start : start + BLOCK] for start in range(0, x_CxN.shape[1], BLOCK))
-    output = list(upscale_stream(model, blocks, sample_rate, channels=len(x_CxN), settings=Settings(**options)))
+    output = list(upscale_stream(model, blocks, sample_rate, channels=len(x_CxN), settings=Settings.of(options)))
     y_CxN = np.concatenate([np.zeros((len(x_CxN), 0), np.float32), *output], axis=1)
     return y_CxN.reshape(*x.shape[:-1], -1)
 
@@ -113,7 +145,7 @@ def upscale_stream(
     settings: Settings = Settings(),
     tally: Tally | None = None,
 ) -> Iterator[np.ndarray]:
-    """Super-resolve a stream of blocks (C, n), float32 around [-1, 1], into a stream of blocks (C, m) at 48 kHz.
+    """Super-resolve a stream of blocks (C, n), around [-1, 1], into a stream of blocks (C, m) at 48 kHz.
 
     The output has round(n x 48000 / sample_rate) samples of all n, without offset, and does not depend on how the
     input is cut into blocks.
@@ -121,9 +153,12 @@ def upscale_stream(
     Each window is normalised as in training, by its channels' means and their joint peak, which the output undoes: a
     level shared between windows would show the networks quiet passages as they never saw them. `tally` is told what was
     done.
-    Raises UserError for rates under 4 kHz, samples that are not finite, and windows that do not suit the model.
+    Raises UserError for rates under 4 kHz, more than 64 channels, windows that do not suit the model, and, once it
+    comes to them, blocks of another shape and samples that are not finite.
     """
     check_rate(sample_rate)
+    check_integer("channels", channels, 1, CHANNELS)
+    blocks = as_blocks(blocks, channels)
     frames = framing(model.config, settings.window_frames)
     (device,) = jax.tree.leaves(model.params)[0].devices()
     batch = settings.batch or (1 if device.platform == "cpu" else 4)

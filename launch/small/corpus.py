@@ -37,10 +37,10 @@ from flashsr_jax.audio import SAMPLE_RATE
 from flashsr_jax.audio.bandwidth import bandwidth
 from flashsr_jax.data import CLASSES, SPLITS
 from flashsr_jax.data.build import build_dataset
-from flashsr_jax.data.recording import MIN_SECONDS, SUFFIXES
+from flashsr_jax.data.recording import MIN_SECONDS
 
 TABLE = Path(__file__).resolve().parent / "corpus.csv"
-AUDIO = (*SUFFIXES, ".aif", ".aiff")
+AUDIO = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff")  # kept of a package: the shipped model's
 ARCHIVES = (".pk3", ".zip")
 # The pipeline draws cutoffs up to the recording's own bandwidth and the losses stop there, so a codec's wall at 16 kHz
 # costs the top of the band only; under it a recording has nothing to teach that the low-resolution side lacks.

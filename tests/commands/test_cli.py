@@ -181,7 +181,8 @@ def test_folders_are_made_and_a_slash_means_a_folder(weights, no_networks):
     assert main(["upscale", "a.wav", "-o", "deep/er/", "--weights", weights]) == 0
     assert main(["upscale", "a.wav", "-o", "deep", "--weights", weights]) == 0
     assert main(["upscale", "a.wav", "-o", "deep/b.wav", "--weights", weights]) == 0
-    assert files() == ["a.wav", "deep/a.wav", "deep/b.wav", "deep/er/a.wav"]
+    assert main(["upscale", "a.wav", "-o", "v1.2", "--weights", weights]) == 0
+    assert files() == ["a.wav", "deep/a.wav", "deep/b.wav", "deep/er/a.wav", "v1.2/a.wav"]
 
 
 def test_outputs_are_never_silently_replaced(weights, no_networks, capsys):
@@ -190,7 +191,9 @@ def test_outputs_are_never_silently_replaced(weights, no_networks, capsys):
     before = Path("old.wav").read_bytes()
     command = ["upscale", "a.wav", "-o", "old.wav", "--weights", weights]
     assert main(command) == 1
-    assert error_lines(capsys) == ["flashsr: a.wav: the output old.wav exists: choose another -o, or give --overwrite"]
+    assert error_lines(capsys) == [
+        "flashsr: a.wav: the output old.wav exists: choose another -o, or give --overwrite or --skip-existing"
+    ]
     assert Path("old.wav").read_bytes() == before
     assert main([*command, "--overwrite"]) == 0
     assert sf.info("old.wav").frames == 24_000
@@ -209,7 +212,7 @@ def test_two_inputs_of_one_name(weights, no_networks, capsys):
     record("y/a.flac")
     assert main(["upscale", "x/a.wav", "y/a.flac", "-o", "out", "--weights", weights, "--overwrite"]) == 1
     (line,) = error_lines(capsys)
-    assert line == "flashsr: y/a.flac: out/a.wav was just made from x/a.wav: give the two different folders"
+    assert line == "flashsr: y/a.flac: out/a.wav is the output of x/a.wav: give the two different folders"
     assert files() == ["out/a.wav", "x/a.wav", "y/a.flac"]
 
 
@@ -271,11 +274,13 @@ def test_bad_input_is_one_line_and_leaves_nothing(bad, weights, capsys):
 @pytest.mark.parametrize(
     ("inputs", "output", "message"),
     [
-        (["a.wav"], "b.mp3", "flashsr: -o b.mp3: end its name in .wav or .flac, or in / for a folder"),
-        (["a.wav"], "b", "flashsr: -o b: end its name in .wav or .flac, or in / for a folder"),
-        (["a.wav", "--format", "flac"], "b.wav", "flashsr: -o b.wav: end its name in .flac, or in / for a folder"),
+        (["a.wav"], "b.mp3", "flashsr: -o b.mp3: end its name in .wav or .flac, or give a folder"),
+        (["a.wav"], "b.m4a", "flashsr: -o b.m4a: end its name in .wav or .flac, or give a folder"),
+        (["a.wav", "--format", "flac"], "b.wav", "flashsr: -o b.wav: end its name in .flac, or give a folder"),
         (["a.wav", "a.wav"], "-", "flashsr: -o - takes one output, but there are 2 inputs: give a folder"),
         (["a.wav", "--json"], "-", "flashsr: standard output holds the audio: give -o FILE for --json"),
+        (["a.wav", "--skip-existing"], "-", "flashsr: standard output holds the audio: give -o FILE"),
+        (["-", "--shard", "1/2"], "b.wav", "flashsr: standard input is one input and has no shards"),
         (["-", "a.wav"], None, "flashsr: standard input goes to standard output and is upscaled alone"),
         (["a.wav", "--device", "tpu"], "b.wav", "flashsr: device tpu: there is none here; there is cpu"),
         (["a.wav", "a.wav"], "a.wav", "flashsr: -o a.wav is a file, but there are 2 inputs: give a folder"),

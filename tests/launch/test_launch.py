@@ -1,5 +1,5 @@
-"""The scripts that start training on clusters: linted, and run against stubs of the clusters' own commands, which write
-down what they are asked. No real cluster is ever asked: the stubs stand first in PATH."""
+"""The scripts that start training and upscaling on clusters: linted, and run against stubs of the clusters' own
+commands, which write down what they are asked. No real cluster is ever asked: the stubs stand first in PATH."""
 
 import importlib.util
 import json
@@ -121,6 +121,33 @@ def test_a_slurm_job_is_queued_again_unless_it_is_done_or_mistaken(cluster, ende
     assert asked == expected + (["scontrol requeue 7"] if again else [])
 
 
+@pytest.mark.parametrize(
+    ("ended", "restarts", "again"), [(0, 0, False), (1, 0, False), (2, 0, False), (143, 3, True), (143, 50, False)]
+)
+def test_a_job_of_an_array_upscales_its_part_and_is_queued_again_when_it_was_stopped(cluster, ended, restarts, again):
+    slurm = {"SLURM_SUBMIT_DIR": str(ROOT), "SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": str(restarts)}
+    array = {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_MAX": "16", "SLURM_NTASKS": "1"}
+    arguments = ("upscale", "-r", "/data/my songs", "-o", "/data/out")
+    bodies = {"srun": '"$@"', "python": f"exit {ended}"}
+    code, output, asked = cluster(LAUNCH / "slurm.sh", *arguments, bodies=bodies, **slurm, **array)
+    assert code == ended, output
+    assert asked == [
+        "srun bash launch/upscale.sh -r /data/my songs -o /data/out",
+        "python -m flashsr_jax upscale -r /data/my songs -o /data/out --shard 3/16 --skip-existing",
+    ] + (["scontrol requeue 7"] if again else [])
+
+
+def test_some_jobs_of_an_array_again_have_the_same_parts(cluster):
+    slurm = {"SLURM_SUBMIT_DIR": str(ROOT), "SLURM_JOB_ID": "7"}
+    array = {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_MAX": "7", "SHARDS": "16"}
+    code, output, asked = cluster(LAUNCH / "slurm.sh", "upscale", "in", bodies={"srun": '"$@"'}, **slurm, **array)
+    assert code == 0 and asked[1].endswith("upscale in --shard 3/16 --skip-existing"), output
+    code, output, asked = cluster(LAUNCH / "slurm.sh", "upscale", "in", **slurm)
+    assert code == 1 and "give sbatch --array=1-16" in output and not asked
+    code, output, asked = cluster(LAUNCH / "slurm.sh", "upscale", "in", **slurm, **array, SLURM_NTASKS="16")
+    assert code == 1 and "--nodes=1 --ntasks-per-node=1 --gpus-per-node=1" in output and not asked
+
+
 def test_what_the_slurm_script_asks_for_are_options_of_sbatch():
     options = [line.split()[1] for line in (LAUNCH / "slurm.sh").read_text().splitlines() if line.startswith("#SBATCH")]
     assert {"--requeue", "--signal=TERM@180", "--ntasks-per-node=8", "--gpus-per-node=8"} <= set(options)
@@ -190,6 +217,24 @@ def test_the_jobset_of_tpus_leaves_that_to_jax(cluster):
     assert {variable["name"] for variable in container["env"]} == {"SHARED", "PRESET"}
     assert container["resources"]["limits"] == {"google.com/tpu": 4}
     assert job["template"]["spec"]["nodeSelector"]["cloud.google.com/gke-tpu-topology"] == "4x4x4"
+
+
+def test_the_jobset_that_upscales_gives_every_pod_its_part(cluster):
+    job, container = jobset(cluster, "upscale", "-r", "/shared/my songs", "-o", "/shared/out", HOSTS="16")
+    assert job["parallelism"] == job["completions"] == 16 and job["completionMode"] == "Indexed"
+    assert container["args"] == ["-r", "/shared/my songs", "-o", "/shared/out"]
+    assert container["env"] == [{"name": "SHARDS", "value": "16"}]
+    assert container["resources"]["limits"] == {"nvidia.com/gpu": 1}
+    (rule,) = job["podFailurePolicy"]["rules"]  # a file that cannot be read stops no other part
+    assert (rule["action"], rule["onExitCodes"]["values"]) == ("FailIndex", [1, 2])
+    assert rule["onExitCodes"]["containerName"] == container["name"]
+    assert job["backoffLimitPerIndex"] == 50 and "backoffLimit" not in job
+    parts = [
+        cluster(*container["command"][1:], *container["args"], SHARDS="16", JOB_COMPLETION_INDEX=str(index))[2]
+        for index in (0, 15)
+    ]
+    command = "python -m flashsr_jax upscale -r /shared/my songs -o /shared/out --shard {}/16 --skip-existing"
+    assert parts == [[command.format(1)], [command.format(16)]]
 
 
 def test_the_schema_knows_a_misspelt_field(cluster):

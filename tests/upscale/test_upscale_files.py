@@ -76,9 +76,10 @@ def test_outputs_lie_beside_their_inputs_and_are_not_taken_for_inputs(upscale):
     assert upscale("-r", "music")[0] == 0
     made = ["music/a-48k.wav", "music/deep/b-48k.wav"]
     assert files() == sorted([*made, "music/.hidden/c.wav", "music/a.wav", "music/cover.jpg", "music/deep/b.flac"])
-    code, _, err = upscale("-r", "music")
+    code, _, (over, *err) = upscale("-r", "music")
+    assert over == "flashsr: music: passed over: 1 jpg, 2 made here before"
     assert code == 1 and [line.split(": ")[2] for line in err] == [f"the output {name} exists" for name in made]
-    assert upscale("-r", "music", "--overwrite") == (0, [], [])
+    assert upscale("-r", "music", "--overwrite") == (0, [], [over])
 
 
 def test_folders_keep_their_tree_under_the_output(upscale):
@@ -339,7 +340,7 @@ def test_bad_input_is_one_line_and_the_others_go_on(upscale, bad):
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["a.wav", "-o", "/dev/full"], "-o /dev/full: end its name in .wav or .flac"),
+        (["a.wav", "-o", "/dev/full"], "-o /dev/full is a file, not a folder: end its name in .wav or .flac"),
         (["a.wav", "-o", "taken/b.wav"], "taken"),
         (["nine.wav", "-o", "b.flac"], "flac holds 8 channels, not 9: take --format wav"),
         (["a.wav", "-o", "b.flac", "--bit-depth", "float"], "flac holds no floats: take --bit-depth 24"),
