@@ -4,7 +4,6 @@ Letters: C channels, N samples.
 """
 
 import contextlib
-import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,8 +74,8 @@ def blocks(audio: sf.SoundFile) -> Iterator[np.ndarray]:
 def _check_length(path: Path, audio: sf.SoundFile) -> None:
     """Raise UserError for a wav or aiff file that ends before its header says: libsndfile takes what is there."""
     chunk, order = {"WAV": (b"data", "<"), "WAVEX": (b"data", "<"), "AIFF": (b"SSND", ">")}.get(audio.format, (b"", ""))
-    position, size = 12, os.path.getsize(path)
-    with open(path, "rb") as file:
+    position, size = 12, path.stat().st_size
+    with path.open("rb") as file:
         while chunk and position + 8 <= size:
             file.seek(position)
             name, length = struct.unpack(f"{order}4sI", file.read(8))

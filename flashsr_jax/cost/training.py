@@ -204,7 +204,7 @@ def _in_own_process(args: argparse.Namespace, stage: str, preset: str) -> dict:
     if args.profile:
         given.append(f"--profile={args.profile}/{stage}-{preset}")
     command = [sys.executable, "-m", "flashsr_jax.cost.training", "train", *given]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         raise UserError(f"{stage}:{preset} ended with exit code {done.returncode}; its messages are above")
     return json.JSONDecoder().raw_decode(done.stdout)[0][0]

@@ -65,8 +65,7 @@ class BuildSummary:
     def __str__(self) -> str:
         lines = [f"{self.out}: {len(self.recordings)} recordings" + (", up to date" if self.up_to_date else "")]
         lines.append(f"{'hours':10}" + "".join(f"{split:>12}" for split in SPLITS))
-        for name in CLASSES:
-            lines.append(f"{name:10}" + "".join(f"{self.hours(name, split):12.3f}" for split in SPLITS))
+        lines += [f"{name:10}" + "".join(f"{self.hours(name, split):12.3f}" for split in SPLITS) for name in CLASSES]
         if self.left_out:
             lines.append(f"left out ({self.out / LEFT_OUT}):")
         for reason, count in collections.Counter(row["reason"] for row in self.left_out).most_common():
@@ -173,7 +172,7 @@ def _build(recordings, catalogue, partial: Path, out: Path, min_bandwidth_hz: fl
 def _find(sources: Sequence[str | Path], csv: str | Path | None) -> list[Recording]:
     """All recordings of the sources and of the CSV, in the order of their names."""
     listed = _read_csv(Path(csv)) if csv else {}
-    files = {path: None for path in listed}
+    files = dict.fromkeys(listed)
     roots = []
     for source in map(Path, sources):
         if not source.exists():

@@ -114,7 +114,7 @@ def _check(given: dict) -> None:
 def _tasks_of_this_job() -> int:
     """How many processes srun or mpirun started beside this one, itself included; 0 where there is nothing to join."""
     name = "SLURM_NTASKS" if "SLURM_STEP_NODELIST" in os.environ else "OMPI_COMM_WORLD_SIZE"
-    tasks = int(os.environ.get(name, 1))
+    tasks = int(os.environ.get(name, "1"))
     return tasks if tasks > 1 else 0
 
 

@@ -106,7 +106,8 @@ def _git(*arguments: str) -> str:
     if not (root / ".git").exists():
         return ""
     try:
-        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, errors="replace")
+        options = {"capture_output": True, "text": True, "errors": "replace"}
+        done = subprocess.run(["git", *arguments], cwd=root, check=False, **options)
     except OSError:
         return ""
     return done.stdout

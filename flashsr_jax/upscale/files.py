@@ -202,7 +202,7 @@ def _to_standard_output(
     """As `_write`, by way of a temporary file: the header, which comes first, is complete last."""
     with tempfile.NamedTemporaryFile(suffix=f".{suffix}") as file:
         peak = _write(Path(file.name), outputs, suffix, bit_depth, found, progress, "to standard output")
-        with open(file.name, "rb") as complete:
+        with Path(file.name).open("rb") as complete:
             shutil.copyfileobj(complete, sys.stdout.buffer)
         sys.stdout.buffer.flush()
     return peak

@@ -42,7 +42,7 @@ def _of_input(text: str, recursive: bool) -> Iterator[Source]:
     elif path.exists():
         yield Source(text, path)
     elif glob.has_magic(text):
-        found = [Path(name) for name in sorted(glob.glob(text, recursive=True)) if Path(name).is_file()]
+        found = [Path(name) for name in sorted(glob.glob(text, recursive=True)) if Path(name).is_file()]  # noqa: PTH207
         yield from (Source(str(file), file) for file in found)
         if not found:
             yield Source(text, path, problem="no file has such a name")
