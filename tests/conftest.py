@@ -10,12 +10,12 @@ from helpers import ROOT
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "xla"))
 
-import jax  # noqa: E402
-import pytest  # noqa: E402
+import jax
+import pytest
 
-from flashsr_jax.devices.runtime import enable_compilation_cache  # noqa: E402
+from flashsr_jax.devices.runtime import enable_compilation_cache
 
-from helpers.training import train_all  # noqa: E402
+from helpers.training import train_all
 
 jax.config.update("jax_num_cpu_devices", 8)
 enable_compilation_cache()

@@ -44,8 +44,8 @@ def sources(runs: dict[str, Path], stage: str) -> list[str]:
 def train_all(folder: Path, dataset) -> None:
     """All stages in a row, each on the ones before it, as folders of `folder`."""
     runs = {stage: folder / stage for stage in ("vocoder", "vae", "regression", "teacher", "student")}
-    for stage in runs:
-        code, stderr = run(stage, runs[stage], dataset, *sources(runs, stage))
+    for stage, workdir in runs.items():
+        code, stderr = run(stage, workdir, dataset, *sources(runs, stage))
         assert code == 0, stderr
 
 
