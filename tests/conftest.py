@@ -21,6 +21,18 @@ jax.config.update("jax_num_cpu_devices", 8)
 enable_compilation_cache()
 
 
+def pytest_xdist_auto_num_workers(config) -> int:
+    """Two workers for all tests, since compiling, most of the work, keeps one core busy; none for files by name."""
+    return 0 if config.args_source is pytest.Config.ArgsSource.ARGS else 2
+
+
+def pytest_collection_modifyitems(config, items) -> None:
+    """Tests of hours run only where -m asks for them by name."""
+    if "slow" not in config.option.markexpr:
+        config.hook.pytest_deselected(items=[item for item in items if "slow" in item.keywords])
+        items[:] = [item for item in items if "slow" not in item.keywords]
+
+
 @pytest.fixture(scope="module", autouse=True)
 def programs_of_one_file():
     """Compiled programs do not add up over the files of tests, which share few: two workers share the memory."""

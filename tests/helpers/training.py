@@ -1,10 +1,24 @@
-"""Training as a researcher runs it, at micro size: the command line in a process of its own, and what it left."""
+"""Training as a researcher runs it, at micro size: the command line, in this process or in one of its own, and what it
+left.
 
+`run` is for what training does: it saves the imports of a process. `finish`, and helpers/processes.py, are for what a
+process does: how it ends, what it is sent, how several meet.
+"""
+
+import contextlib
+import io
 import json
+import logging
 import os
 import subprocess
 import sys
+import traceback
+from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
+
+import jax
+from absl import flags
 
 from helpers import ROOT
 
@@ -12,15 +26,65 @@ from helpers import ROOT
 ENVIRONMENT = os.environ | {"JAX_NUM_CPU_DEVICES": "1", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 
 
-def command(stage: str, workdir, dataset, *options: str) -> list[str]:
-    """The command line of a micro-sized stage."""
+def options_of(stage: str, workdir, dataset, *options: str) -> list[str]:
+    """The options of a micro-sized stage, as they stand behind the command."""
     config = ["--config", f"{ROOT}/tests/helpers/micro.py:{stage}", "--workdir", str(workdir)]
-    return [sys.executable, "-m", "flashsr_jax.main", *config, f"--config.data.dir={dataset}", *options]
+    return [*config, f"--config.data.dir={dataset}", *options]
+
+
+def command(stage: str, workdir, dataset, *options: str) -> list[str]:
+    """The command line of a micro-sized stage, for a process of its own."""
+    return [sys.executable, "-m", "flashsr_jax.main", *options_of(stage, workdir, dataset, *options)]
 
 
 def run(stage: str, workdir, dataset, *options: str) -> tuple[int, str]:
-    """Run to the end; (exit code, stderr)."""
-    return finish(command(stage, workdir, dataset, *options))
+    """Run to the end in this process, on one device; (exit code, stderr)."""
+    return run_here(options_of(stage, workdir, dataset, *options))
+
+
+def run_here(options: list[str]) -> tuple[int, str]:
+    """Run `python -m flashsr_jax.main` in this process, as ENVIRONMENT has it; (exit code, stderr)."""
+    from flashsr_jax import main as program
+
+    with _as_in_a_new_process(["flashsr_jax.main", *options]) as stderr:
+        try:
+            program.main(program.parse(sys.argv))
+            code = 0
+        except SystemExit as ended:
+            code = ended.code if isinstance(ended.code, int) else 1
+            if isinstance(ended.code, str):
+                stderr.write(ended.code + "\n")
+        except Exception:  # noqa: BLE001 as a process ends with one that nobody expected
+            code = 1
+            stderr.write(traceback.format_exc())
+    return code, stderr.getvalue()
+
+
+@contextlib.contextmanager
+def _as_in_a_new_process(argv: list[str]) -> Iterator[io.StringIO]:
+    """With this command line, flags that nobody has set, a log on the standard error that is yielded, one device."""
+    stderr = io.StringIO()
+    defined, root, project = set(flags.FLAGS), logging.getLogger(), logging.getLogger("flashsr_jax")
+    handlers, levels = list(root.handlers), (root.level, project.level)
+    unoptimized = jax.config.values["jax_disable_most_optimizations"]
+    jax.config.update("jax_disable_most_optimizations", True)
+    try:
+        with (
+            mock.patch.object(sys, "argv", argv),
+            mock.patch.object(jax, "device_count", return_value=1),
+            contextlib.redirect_stderr(stderr),
+        ):
+            yield stderr
+    finally:
+        jax.config.update("jax_disable_most_optimizations", unoptimized)
+        root.handlers[:] = handlers
+        root.setLevel(levels[0])
+        project.setLevel(levels[1])
+        for name in set(flags.FLAGS) - defined:
+            delattr(flags.FLAGS, name)
+        for name in defined:
+            flags.FLAGS[name].unparse()
+        flags.FLAGS.unparse_flags()
 
 
 def finish(arguments: list[str]) -> tuple[int, str]:
@@ -62,7 +126,6 @@ def without_speed(lines: list[dict]) -> list[dict]:
 
 def checkpoint(workdir: Path, step: int) -> tuple[dict, dict]:
     """(the whole state as numpy arrays, the position in the data) of a run's checkpoint."""
-    import jax
     import numpy as np
     from orbax.checkpoint import v1 as ocp
 
@@ -75,7 +138,6 @@ def checkpoint(workdir: Path, step: int) -> tuple[dict, dict]:
 
 def assert_same_checkpoint(one: Path, other: Path, step: int, least: int = 50, atol: float = 0.0) -> None:
     """Two runs have the same state at a step, bit for bit or within `atol`, and the same position in the data."""
-    import jax
     import numpy as np
 
     (tree, position), (other_tree, other_position) = checkpoint(one, step), checkpoint(other, step)
