@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from helpers import ROOT
+from helpers import RECORDINGS, ROOT
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "xla"))
@@ -42,14 +42,11 @@ def programs_of_one_file():
 
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory) -> Path:
-    """The committed recordings, built as a user builds them."""
-    from flashsr_jax.cli import main
+    """The committed recordings, as `flashsr data build` builds them."""
+    from flashsr_jax.data.build import build_dataset
 
-    recordings = ROOT / "tests" / "recordings"
-    table = str(recordings / "recordings.csv")
-
-    def build(folder: Path) -> None:
-        assert main(["data", "build", str(recordings), "--csv", table, "--out", str(folder)]) == 0
+    def build(folder: Path) -> None:  # in this process: others would import for longer than they decode
+        build_dataset([RECORDINGS], folder, csv=RECORDINGS / "recordings.csv", workers=0)
 
     return _shared(tmp_path_factory, "dataset", build)
 

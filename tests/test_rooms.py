@@ -1,10 +1,13 @@
 """The rooms of the package stand on each other: no import runs upward, wherever in a file it is written."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import flashsr_jax
+
+from helpers import ROOT
 
 PACKAGE = Path(flashsr_jax.__file__).parent
 # From bottom to top; CONTRIBUTING.md says in a sentence what lives in each. `exchange` packs what `train` has made.
@@ -78,3 +81,8 @@ def test_each_room_says_what_lives_there():
         path = PACKAGE / room / "__init__.py" if (PACKAGE / room).is_dir() else PACKAGE / f"{room}.py"
         docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
         assert docstring, f"{path}: no docstring"
+
+
+def test_contributing_has_a_sentence_for_each_room_in_this_order():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert tuple(re.findall(r"^\| `(\w+)(?:/|\.py)` \| \S+ \S+", text, re.MULTILINE)) == ROOMS

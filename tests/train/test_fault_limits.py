@@ -77,6 +77,7 @@ def cut_off(monkeypatch, folder, config, broken=(), batches=8):
             train(patch, config, folder, broken)
 
 
+@pytest.mark.training
 def test_the_student_skips_the_phase_whose_weights_are_not_finite(runs, dataset, tmp_path):
     """The real command, a real stage: steps 4 to 6 have an infinite loss."""
     sources = [f"--config.vae_from={runs['vae']}", f"--config.teacher_from={runs['teacher']}"]
