@@ -1,8 +1,8 @@
-"""Low-resolution simulation on the device: `degrade.simulate_low_resolution` in the frequency domain.
+"""Low-resolution simulation on the device: `lowpass.simulate_low_resolution` in the frequency domain.
 
 Forward-backward filtering is a multiplication by |H|^2, resampling down and up one by the squared response of
 `resample_poly`'s windowed sinc plus the image that the down-sampling folds back around the cutoff. The host designs the
-filters (`degrade.filter_arrays`), the device applies them; every operation is per example, so batches shard freely.
+filters (`lowpass.filter_arrays`), the device applies them; every operation is per example, so batches shard freely.
 
 Letters: B batch, N samples, L transform length, K = L / 2 + 1 frequency bins, R = 20 roots (10 poles, 10 zeros).
 """
@@ -60,9 +60,9 @@ def _squared_magnitude(length: int, filters: dict[str, jax.Array]) -> jax.Array:
 
 
 def simulate_low_resolution(hr_BxN: jax.Array, filters: dict[str, jax.Array]) -> jax.Array:
-    """Low-resolution version (B, N) float32 of 48 kHz waveforms (B, N), one filter of `degrade.filter_arrays` each.
+    """Low-resolution version (B, N) float32 of 48 kHz waveforms (B, N), one filter of `lowpass.filter_arrays` each.
 
-    Stands for `degrade.simulate_low_resolution`, with the tolerances of tests/test_degrade.py.
+    Stands for `lowpass.simulate_low_resolution`, with the tolerances of tests/audio/test_degrade.py.
     Raises ValueError if N is under 64.
     """
     samples = hr_BxN.shape[-1]

@@ -17,7 +17,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -133,7 +133,7 @@ def build_dataset(
 def _build(recordings, catalogue, partial: Path, out: Path, min_bandwidth_hz: float, workers) -> BuildSummary:
     """Everything but the inputs' description, in the folder `partial`."""
     summary = BuildSummary(out)
-    fingerprints = {}
+    fingerprints: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="decoded-", dir=partial) as spool:
         writer = _writer(partial)
         results = _decode_all(recordings, catalogue, Path(spool), min_bandwidth_hz, workers)
@@ -279,7 +279,7 @@ def _decode_all(
     workers: int | None,
 ) -> Iterator[tuple[Recording, Decoded | Unusable]]:
     """Results in the recordings' order; at most a few recordings per worker wait on the disk."""
-    workers = os.cpu_count() if workers is None else workers
+    workers = os.cpu_count() or 1 if workers is None else workers
 
     def tasks():
         yield from recordings
@@ -293,7 +293,7 @@ def _decode_all(
         yield from (_decode(*argument) for argument in arguments)
         return
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        waiting = collections.deque()
+        waiting: collections.deque[Future] = collections.deque()
         try:
             for argument in arguments:
                 waiting.append(pool.submit(_decode, *argument))

@@ -35,12 +35,12 @@ def limit_heap() -> None:
     all memory. What the compiler leaves free among the small blocks is a twentieth more.
     """
     libc = ctypes.CDLL(None) if os.name == "posix" else None
-    if not hasattr(libc, "mallopt") or not hasattr(libc, "malloc_trim"):
+    if libc is None or not hasattr(libc, "mallopt") or not hasattr(libc, "malloc_trim"):
         return
     libc.mallopt(M_MMAP_THRESHOLD, 1 << 22)
     libc.mallopt(M_ARENA_MAX, 1)
 
-    def trim(event: str, seconds: float, **_) -> None:
+    def trim(event: str, duration_secs: float, **_: str | int) -> None:
         if event == COMPILED:
             libc.malloc_trim(0)
 

@@ -56,7 +56,7 @@ def summarise(scores: Sequence[Score], metric: str, by: Sequence[str], *, wall_f
     rows = []
     for group, of_group in _groups(scores, metric, by, wall_free):
         clips, missing = _clips(of_group, metric)
-        mean, low, high = _interval(_table(clips, clips))
+        mean, low, high = _interval(_table(clips, list(clips)))
         rows.append(Summary(group, mean, low, high, len(clips), missing))
     return rows
 
@@ -107,7 +107,7 @@ def _groups(
         raise ValueError(f"no metric {metric!r}; there are {', '.join(BETTER)}")
     if unknown := set(by) - GROUPABLE:
         raise ValueError(f"scores have no {', '.join(sorted(unknown))} to group by")
-    groups = {}
+    groups: dict[tuple, list[Score]] = {}
     for score in scores:
         if score.wall_free or not wall_free:
             groups.setdefault(tuple(getattr(score, field) for field in by), []).append(score)
@@ -122,7 +122,7 @@ class _Clip(NamedTuple):
 def _clips(scores: Sequence[Score], metric: str) -> tuple[dict[str, _Clip], int]:
     """(clips that have the metric for every seed of the scores and every cutoff of their own, number of the others)."""
     seeds = sorted({score.seed for score in scores})
-    values = {}
+    values: dict[str, dict[tuple[float, int], float | None]] = {}
     for score in scores:
         of_clip = values.setdefault(score.clip, {})
         if (score.cutoff_hz, score.seed) in of_clip:

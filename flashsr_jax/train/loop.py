@@ -99,7 +99,7 @@ def make_programs(config, stage: ModuleType, mesh, frozen) -> Programs:
     shardings = sharding.tree_shardings(abstract, mesh, *_rules(config))
 
     def step(state, frozen, batch, key):
-        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # for `spectral`
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # for `audio.fft`
             after, metrics = stage.train_step(config, state, frozen, batch, jax.random.fold_in(key, state.step))
         return if_finite(state, after, metrics) if config.max_skipped_steps else after, metrics
 
