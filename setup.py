@@ -51,6 +51,10 @@ setup(
         "hub": HUB,  # --weights hf:OWNER/REPO
         "test": [
             "jsonschema>=4",
+            "mkdocs-material>=9.5",  # the docs site, which the tests build
+            "mkdocstrings[python]>=0.27",
+            "mypy>=1.14",
+            "pre-commit>=4",
             "pytest>=8",
             "pytest-xdist>=3.6",
             "ruff>=0.8",

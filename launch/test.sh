@@ -10,5 +10,4 @@ if [ $# -gt 0 ]; then
 fi
 python -m pytest --durations=10
 python -m pytest --durations=10 -m training
-# Parity at the published size takes 6 GB: a process of its own gives them back, and a second worker would take as much.
-python -m pytest --durations=10 -m full -n 0
+python -m pytest --durations=10 -m full

@@ -9,6 +9,7 @@ Letters: B batch, N samples, L transform length, K = L / 2 + 1 frequency bins, R
 
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +34,7 @@ def _sinc_response() -> np.ndarray:
     return (transform * linear_phase).real[: round(SINC_BAND / SINC_STEP) + 2].astype(np.float32)
 
 
-def _resampling_response(ratio: jax.Array) -> jax.Array:
+def _resampling_response(ratio: jax.Array | np.ndarray) -> jax.Array:
     """`_sinc_response` interpolated linearly at frequency / cutoff."""
     table = jnp.asarray(_sinc_response())
     position = jnp.minimum(jnp.abs(ratio), SINC_BAND) / SINC_STEP
@@ -100,14 +101,14 @@ def _resample_down_and_up(x_BxN: jax.Array, rate_B: jax.Array, length: int) -> j
     bins_K = np.arange(length // 2 + 1, dtype=np.int32)
     low_passed_BxK = fft.rfft(x_BxN, length) * _resampling_response(bins_K / (period_Bx1 / 2))
     low_BxK = low_passed_BxK + _at(low_passed_BxK, bins_K - period_Bx1) + _at(low_passed_BxK, bins_K + period_Bx1)
-    back_BxK = 0.0
+    back_BxK: Any = 0.0
     for fold in (-length, 0, length):
         offset_BxK = (bins_K + fold + period_Bx1 // 2) % period_Bx1 - period_Bx1 // 2
         back_BxK += _resampling_response((bins_K + fold) / (period_Bx1 / 2)) * _at(low_BxK, offset_BxK)
     return back_BxK
 
 
-def _at(spectrum_BxK: jax.Array, bins_BxK: jax.Array) -> jax.Array:
+def _at(spectrum_BxK: jax.Array, bins_BxK: jax.Array | np.ndarray) -> jax.Array:
     """Values of a real signal's spectrum at bins of either sign; zero beyond its last bin."""
     magnitude_BxK = jnp.abs(bins_BxK)
     last = spectrum_BxK.shape[-1] - 1

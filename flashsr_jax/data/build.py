@@ -159,10 +159,10 @@ def _build(recordings, catalogue, partial: Path, out: Path, min_bandwidth_hz: fl
     if not summary.recordings:
         reasons = collections.Counter(row["reason"] for row in summary.left_out)
         counts = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-        first = summary.left_out[0]
+        example = summary.left_out[0]
         raise UserError(
             f"nothing to build {out} from: all recordings are left out ({counts}); "
-            f"{first['path']}: {first['reason']}: {first['detail']}"
+            f"{example['path']}: {example['reason']}: {example['detail']}"
         )
     _write_csv(partial / MANIFEST, summary.recordings, summary.recordings[0])
     _write_csv(partial / LEFT_OUT, summary.left_out, ("path", "reason", "detail"))
@@ -187,7 +187,7 @@ def _find(sources: Sequence[str | Path], csv: str | Path | None) -> list[Recordi
     if not files:
         return []
     # Names are relative to what all have in common, so that a moved or re-cloned tree gives the same groups and splits.
-    base = Path(os.path.commonpath(roots or [Path(csv).absolute().parent]))
+    base = Path(os.path.commonpath(map(str, roots or [Path(csv or ".").absolute().parent])))
     recordings = []
     for path in files:
         row = listed.get(path, {})

@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import sys
+from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
@@ -64,7 +65,7 @@ def initialize(coordinator_address: str | None, num_processes: int | None, proce
     have it either, JAX looks for a cluster. Raises UserError where only some are given, or do not fit each other. Where
     the others do not come within `CONNECT_S`, JAX ends the process and says so.
     """
-    given = dict(zip(OPTIONS, (coordinator_address, num_processes, process_id), strict=True))
+    given: dict[str, Any] = dict(zip(OPTIONS, (coordinator_address, num_processes, process_id), strict=True))
     for name, value in given.items():
         given[name] = os.environ.get(f"JAX_{name.upper()}") if value is None else value
     if any(value is not None for value in given.values()):

@@ -8,7 +8,7 @@ give the same intervals. Letters: C clips, S seeds, R resamplings.
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -122,7 +122,7 @@ class _Clip(NamedTuple):
 def _clips(scores: Sequence[Score], metric: str) -> tuple[dict[str, _Clip], int]:
     """(clips that have the metric for every seed of the scores and every cutoff of their own, number of the others)."""
     seeds = sorted({score.seed for score in scores})
-    values: dict[str, dict[tuple[float, int], float | None]] = {}
+    values: dict[str, dict[tuple[float, int], Any]] = {}
     for score in scores:
         of_clip = values.setdefault(score.clip, {})
         if (score.cutoff_hz, score.seed) in of_clip:

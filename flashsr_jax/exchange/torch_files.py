@@ -15,7 +15,7 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -128,7 +128,8 @@ CODES = [getattr(pickle, name)[0] for name in INSTRUCTIONS.split()]
 
 # The interpreter in Python: the one in C allocates whatever memory a number in the pickle says.
 class _Unpickler(pickle._Unpickler):
-    dispatch: ClassVar = {
+    stack: list[Any]  # of the interpreter
+    dispatch: ClassVar[dict[int, Any]] = {
         getattr(pickle, name)[0]: pickle._Unpickler.dispatch[getattr(pickle, name)[0]] for name in INSTRUCTIONS.split()
     }
 
