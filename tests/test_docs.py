@@ -62,3 +62,9 @@ def test_lines_are_of_at_most_160_characters(page):
     """But for those of tables."""
     lines = (ROOT / page).read_text(encoding="utf-8").splitlines()
     assert not [line for line in lines if len(line) > 160 and not line.startswith("|")]
+
+
+def test_the_hooks_before_a_commit_are_valid():
+    check = [sys.executable, "-m", "pre_commit", "validate-config", str(ROOT / ".pre-commit-config.yaml")]
+    done = subprocess.run(check, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout

@@ -81,7 +81,7 @@ class BatchIterator(Iterator[dict]):
         self.new_corrupt = len(met)
         for index in sorted(met):
             self._corrupt.add(index)
-            fault = self._recordings.fault(index)
+            fault = self._recordings.fault(index)  # type: ignore[union-attr]
             if len(self._corrupt) > self._max_corrupt:
                 raise UserError(
                     f"{fault}; records that cannot be read: {len(self._corrupt)}, "

@@ -133,7 +133,8 @@ def _clips(scores: Sequence[Score], metric: str) -> tuple[dict[str, _Clip], int]
         cutoffs_hz = sorted({cutoff_hz for cutoff_hz, _ in of_clip})
         table = [[of_clip.get((cutoff_hz, seed)) for cutoff_hz in cutoffs_hz] for seed in seeds]
         if not any(value is None for row in table for value in row):
-            sizes = np.abs(table) if BETTER[metric] == "zero" else np.array(table)
+            sizes = np.array(table, np.float64)
+            sizes = np.abs(sizes) if BETTER[metric] == "zero" else sizes
             clips[name] = _Clip(cutoffs_hz, sizes.mean(axis=1))
     return clips, len(values) - len(clips)
 

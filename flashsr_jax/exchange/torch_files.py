@@ -248,7 +248,7 @@ def save_torch(path: str | os.PathLike, tensors: Mapping[str, np.ndarray]) -> No
         for key, array in enumerate(storages):
             info = _entry(f"{root}/data/{key}")
             # Padding in the header's extra field, under an identifier that no one uses, aligns the data.
-            begins = archive.fp.tell() + 30 + len(info.filename) + 4
+            begins = archive.fp.tell() + 30 + len(info.filename) + 4  # type: ignore[union-attr]
             info.extra = struct.pack("<2sH", b"FB", -begins % ALIGNMENT) + bytes(-begins % ALIGNMENT)
             archive.writestr(info, array.tobytes())
         archive.writestr(_entry(f"{root}/version"), b"3\n")
