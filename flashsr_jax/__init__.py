@@ -4,7 +4,7 @@ __version__ = "0.1.0"
 __all__ = ["FlashSR"]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> type:
     # On first use: `flashsr --help` should not wait for JAX.
     if name == "FlashSR":
         from flashsr_jax.api import FlashSR
