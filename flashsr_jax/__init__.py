@@ -21,7 +21,7 @@ class _Moved:
 sys.meta_path.append(_Moved)
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> type:
     # On first use: `flashsr --help` should not wait for JAX.
     if name == "FlashSR":
         from flashsr_jax.api import FlashSR

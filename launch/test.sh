@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# All tests but the slow ones, published-size parity included. Arguments go to pytest: bash launch/test.sh -m "not full"
+# All tests but the slow ones: linting, types, the lane of a bare `pytest`, trainings, parity at the published size.
+# Arguments go to pytest, in place of the three: bash launch/test.sh -m training
 source "$(dirname "$0")/setup.sh"
 ruff check .
 ruff format --check .
+mypy
 if [ $# -gt 0 ]; then
   exec python -m pytest "$@"
 fi
-# Parity at the published size takes 6 GB, which a process of its own gives back before the other tests start theirs.
-python -m pytest -m "full"
-# Two workers, each with a file of tests at a time: compiling, most of the work, keeps one core busy.
-exec python -m pytest -m "not slow and not full" -n 2 --dist loadfile
+python -m pytest --durations=10
+python -m pytest --durations=10 -m training
+python -m pytest --durations=10 -m full

@@ -5,20 +5,36 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from helpers import ROOT
+from helpers import RECORDINGS, ROOT
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "xla"))
 
-import jax  # noqa: E402
-import pytest  # noqa: E402
+import jax
+import pytest
 
-from flashsr_jax.devices.runtime import enable_compilation_cache  # noqa: E402
+from flashsr_jax.devices.runtime import enable_compilation_cache
 
-from helpers.training import train_all  # noqa: E402
+from helpers.training import train_all
 
 jax.config.update("jax_num_cpu_devices", 8)
 enable_compilation_cache()
+
+
+def pytest_xdist_auto_num_workers(config) -> int:
+    """Two workers, since compiling, most of the work, keeps one core busy.
+
+    None for files by name, nor for parity at the published size, which takes 6 GB.
+    """
+    by_name = config.args_source is pytest.Config.ArgsSource.ARGS
+    return 0 if by_name or config.option.markexpr == "full" else 2
+
+
+def pytest_collection_modifyitems(config, items) -> None:
+    """Tests of hours run only where -m asks for them by name."""
+    if "slow" not in config.option.markexpr:
+        config.hook.pytest_deselected(items=[item for item in items if "slow" in item.keywords])
+        items[:] = [item for item in items if "slow" not in item.keywords]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -30,14 +46,11 @@ def programs_of_one_file():
 
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory) -> Path:
-    """The committed recordings, built as a user builds them."""
-    from flashsr_jax.cli import main
+    """The committed recordings, as `flashsr data build` builds them."""
+    from flashsr_jax.data.build import build_dataset
 
-    recordings = ROOT / "tests" / "recordings"
-    table = str(recordings / "recordings.csv")
-
-    def build(folder: Path) -> None:
-        assert main(["data", "build", str(recordings), "--csv", table, "--out", str(folder)]) == 0
+    def build(folder: Path) -> None:  # in this process: others would import for longer than they decode
+        build_dataset([RECORDINGS], folder, csv=RECORDINGS / "recordings.csv", workers=0)
 
     return _shared(tmp_path_factory, "dataset", build)
 

@@ -6,7 +6,8 @@ Sources: the formats' specifications, and what ffmpeg, sox and recorders write.
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from flashsr_jax.errors import UserError
@@ -37,7 +38,7 @@ class Header(NamedTuple):
     what to tell the user; `audio`: start and stop; `wave_format`: the format tag of a wav; `mask`: of its channels."""
 
     audio: tuple[int, int] | None = None
-    changes: dict[int, bytes] = {}
+    changes: Mapping[int, bytes] = MappingProxyType({})
     remark: str | None = None
     wave_format: int | None = None
     mask: int | None = None

@@ -53,7 +53,7 @@ def istft(spectrum_BxMxK: jax.Array) -> jax.Array:
     Hann analysis and synthesis windows, hop n_fft / 4, frame m centred on sample (m + 1/2) hop, as `log_mel` places its
     frames. The least-squares inverse of a modified STFT (Griffin & Lim 1984, eq. 6).
     """
-    batch, frames, bins = spectrum_BxMxK.shape
+    _, frames, bins = spectrum_BxMxK.shape
     n_fft = 2 * (bins - 1)
     window_W, hop = _hann(n_fft), n_fft // 4
 

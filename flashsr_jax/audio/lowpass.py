@@ -49,7 +49,7 @@ class LowpassFilter:
                 return signal.butter(self.order, wn, output="sos")
             case "bessel":
                 return signal.bessel(self.order, wn, output="sos")
-            case "ellip":
+            case _:  # "ellip"
                 return signal.ellip(self.order, RIPPLE_DB, STOPBAND_DB, wn, output="sos")
 
     def analog_prototype(self) -> tuple[np.ndarray, np.ndarray, float]:
@@ -61,7 +61,7 @@ class LowpassFilter:
                 return signal.buttap(self.order)
             case "bessel":
                 return signal.besselap(self.order, norm="phase")
-            case "ellip":
+            case _:  # "ellip"
                 return signal.ellipap(self.order, RIPPLE_DB, STOPBAND_DB)
 
 

@@ -1,14 +1,15 @@
-"""Low-resolution simulation on the device: `degrade.simulate_low_resolution` in the frequency domain.
+"""Low-resolution simulation on the device: `lowpass.simulate_low_resolution` in the frequency domain.
 
 Forward-backward filtering is a multiplication by |H|^2, resampling down and up one by the squared response of
 `resample_poly`'s windowed sinc plus the image that the down-sampling folds back around the cutoff. The host designs the
-filters (`degrade.filter_arrays`), the device applies them; every operation is per example, so batches shard freely.
+filters (`lowpass.filter_arrays`), the device applies them; every operation is per example, so batches shard freely.
 
 Letters: B batch, N samples, L transform length, K = L / 2 + 1 frequency bins, R = 20 roots (10 poles, 10 zeros).
 """
 
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +34,7 @@ def _sinc_response() -> np.ndarray:
     return (transform * linear_phase).real[: round(SINC_BAND / SINC_STEP) + 2].astype(np.float32)
 
 
-def _resampling_response(ratio: jax.Array) -> jax.Array:
+def _resampling_response(ratio: jax.Array | np.ndarray) -> jax.Array:
     """`_sinc_response` interpolated linearly at frequency / cutoff."""
     table = jnp.asarray(_sinc_response())
     position = jnp.minimum(jnp.abs(ratio), SINC_BAND) / SINC_STEP
@@ -60,9 +61,9 @@ def _squared_magnitude(length: int, filters: dict[str, jax.Array]) -> jax.Array:
 
 
 def simulate_low_resolution(hr_BxN: jax.Array, filters: dict[str, jax.Array]) -> jax.Array:
-    """Low-resolution version (B, N) float32 of 48 kHz waveforms (B, N), one filter of `degrade.filter_arrays` each.
+    """Low-resolution version (B, N) float32 of 48 kHz waveforms (B, N), one filter of `lowpass.filter_arrays` each.
 
-    Stands for `degrade.simulate_low_resolution`, with the tolerances of tests/test_degrade.py.
+    Stands for `lowpass.simulate_low_resolution`, with the tolerances of tests/audio/test_degrade.py.
     Raises ValueError if N is under 64.
     """
     samples = hr_BxN.shape[-1]
@@ -100,14 +101,14 @@ def _resample_down_and_up(x_BxN: jax.Array, rate_B: jax.Array, length: int) -> j
     bins_K = np.arange(length // 2 + 1, dtype=np.int32)
     low_passed_BxK = fft.rfft(x_BxN, length) * _resampling_response(bins_K / (period_Bx1 / 2))
     low_BxK = low_passed_BxK + _at(low_passed_BxK, bins_K - period_Bx1) + _at(low_passed_BxK, bins_K + period_Bx1)
-    back_BxK = 0.0
+    back_BxK: Any = 0.0
     for fold in (-length, 0, length):
         offset_BxK = (bins_K + fold + period_Bx1 // 2) % period_Bx1 - period_Bx1 // 2
         back_BxK += _resampling_response((bins_K + fold) / (period_Bx1 / 2)) * _at(low_BxK, offset_BxK)
     return back_BxK
 
 
-def _at(spectrum_BxK: jax.Array, bins_BxK: jax.Array) -> jax.Array:
+def _at(spectrum_BxK: jax.Array, bins_BxK: jax.Array | np.ndarray) -> jax.Array:
     """Values of a real signal's spectrum at bins of either sign; zero beyond its last bin."""
     magnitude_BxK = jnp.abs(bins_BxK)
     last = spectrum_BxK.shape[-1] - 1

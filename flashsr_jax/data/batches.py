@@ -8,7 +8,8 @@ for examples that had to be drawn again because a record cannot be read, too.
 import logging
 import signal
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import grain
 import jax
@@ -44,8 +45,11 @@ class BatchIterator(Iterator[dict]):
         self.pass_examples = pass_examples  # of the whole stream, in which each class is seen once
         self.new_corrupt = 0  # records first met in the batch that was taken last
         self._batches, self._workers = batches, workers
-        self._recordings, self._max_corrupt, self._corrupt = recordings, max_corrupt, set()
-        self._taken, self._iterator, self._close = 0, None, lambda: None
+        self._recordings, self._max_corrupt = recordings, max_corrupt
+        self._corrupt: set[int] = set()
+        self._iterator: Any = None
+        self._taken = 0
+        self._close: Callable[[], Any] = lambda: None
 
     def __next__(self) -> dict:
         if self._iterator is None:
@@ -78,7 +82,7 @@ class BatchIterator(Iterator[dict]):
         self.new_corrupt = len(met)
         for index in sorted(met):
             self._corrupt.add(index)
-            fault = self._recordings.fault(index)
+            fault = self._recordings.fault(index)  # type: ignore[union-attr]
             if len(self._corrupt) > self._max_corrupt:
                 raise UserError(
                     f"{fault}; records that cannot be read: {len(self._corrupt)}, "

@@ -66,8 +66,7 @@ class BuildSummary:
     def __str__(self) -> str:
         lines = [f"{self.out}: {len(self.recordings)} recordings" + (", up to date" if self.up_to_date else "")]
         lines.append(f"{'hours':10}" + "".join(f"{split:>12}" for split in SPLITS))
-        for name in CLASSES:
-            lines.append(f"{name:10}" + "".join(f"{self.hours(name, split):12.3f}" for split in SPLITS))
+        lines += [f"{name:10}" + "".join(f"{self.hours(name, split):12.3f}" for split in SPLITS) for name in CLASSES]
         if self.left_out:
             lines.append(f"left out ({self.out / LEFT_OUT}):")
         for reason, count in collections.Counter(row["reason"] for row in self.left_out).most_common():
@@ -135,7 +134,7 @@ def build_dataset(
 def _build(recordings, catalogue, partial: Path, out: Path, min_bandwidth_hz: float, workers) -> BuildSummary:
     """Everything but the inputs' description, in the folder `partial`."""
     summary = BuildSummary(out)
-    fingerprints = {}
+    fingerprints: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="decoded-", dir=partial) as spool:
         writer = _writer(partial)
         results = _decode_all(recordings, catalogue, Path(spool), min_bandwidth_hz, workers)
@@ -163,10 +162,10 @@ def _build(recordings, catalogue, partial: Path, out: Path, min_bandwidth_hz: fl
     if not summary.recordings:
         reasons = collections.Counter(row["reason"] for row in summary.left_out)
         counts = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-        first = summary.left_out[0]
+        example = summary.left_out[0]
         raise UserError(
             f"nothing to build {out} from: all recordings are left out ({counts}); "
-            f"{first['path']}: {first['reason']}: {first['detail']}"
+            f"{example['path']}: {example['reason']}: {example['detail']}"
         )
     _write_csv(partial / MANIFEST, summary.recordings, summary.recordings[0])
     _write_csv(partial / LEFT_OUT, summary.left_out, ("path", "reason", "detail"))
@@ -176,7 +175,7 @@ def _build(recordings, catalogue, partial: Path, out: Path, min_bandwidth_hz: fl
 def _find(sources: Sequence[str | Path], csv: str | Path | None) -> list[Recording]:
     """All recordings of the sources and of the CSV, in the order of their names."""
     listed = _read_csv(Path(csv)) if csv else {}
-    files = {path: None for path in listed}
+    files = dict.fromkeys(listed)
     roots = []
     for source in map(Path, sources):
         if not source.exists():
@@ -191,7 +190,7 @@ def _find(sources: Sequence[str | Path], csv: str | Path | None) -> list[Recordi
     if not files:
         return []
     # Names are relative to what all have in common, so that a moved or re-cloned tree gives the same groups and splits.
-    base = Path(os.path.commonpath(roots or [Path(csv).absolute().parent]))
+    base = Path(os.path.commonpath(map(str, roots or [Path(csv or ".").absolute().parent])))
     recordings = []
     for path in files:
         row = listed.get(path, {})
@@ -283,7 +282,7 @@ def _decode_all(
     workers: int | None,
 ) -> Iterator[tuple[Recording, Decoded | Unusable]]:
     """Results in the recordings' order; at most a few recordings per worker wait on the disk."""
-    workers = os.cpu_count() if workers is None else workers
+    workers = os.cpu_count() or 1 if workers is None else workers
 
     def tasks():
         yield from recordings

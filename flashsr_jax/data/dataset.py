@@ -90,9 +90,9 @@ class Windows:
     def __init__(self, recordings: Recordings, class_name: str, samples: int):
         self.recordings, self.samples = recordings, samples
         of_class = np.flatnonzero(recordings.class_id == CLASSES.index(class_name))
-        self._mates = defaultdict(list)  # the short segments of each group
-        self._starts = []  # segments that each window begins with
-        for index in of_class:
+        self._mates: dict[str, list[int]] = defaultdict(list)  # the short segments of each group
+        self._starts: list[list[int]] = []  # segments that each window begins with
+        for index in map(int, of_class):
             if recordings.length[index] >= samples:
                 self._starts += [[index]] * max(1, round(recordings.length[index] / samples))
             else:

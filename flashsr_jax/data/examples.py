@@ -3,6 +3,8 @@
 Letters: N samples of a window.
 """
 
+from typing import Any
+
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -28,7 +30,7 @@ class Examples:
         self._weights = {name: float(data.class_weights[name]) for name in windows}
         self._gain_db = tuple(data.gain_db)
         self._mix_probability = float(data.mix_probability) if len(windows) > 1 else 0.0
-        self._filters = {
+        self._filters: dict[str, Any] = {
             "cutoff_hz": tuple(data.cutoff_hz),
             "order": tuple(data.order),
             "log_cutoff": bool(data.log_cutoff),
@@ -53,7 +55,7 @@ class Examples:
             hr, bandwidth_hz = _mixed(hr, other, rng), min(bandwidth_hz, other_bandwidth_hz)
         hr = hr * np.float32(10 ** (rng.uniform(*self._gain_db) / 20))
         lowpass = draw_filter(rng, bandwidth_hz, **self._filters)
-        example = {
+        example: dict[str, Any] = {
             "hr": hr,
             "cutoff_hz": np.float32(lowpass.cutoff_hz),
             "bandwidth_hz": np.float32(bandwidth_hz),

@@ -5,7 +5,6 @@ Letters: N samples, C channels.
 
 import errno
 import hashlib
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +74,7 @@ def decode(path: Path, file: Path, min_bandwidth_hz: float) -> Decoded:
             bandwidth_hz = meter.value()
             if bandwidth_hz < min_bandwidth_hz:
                 raise Unusable("bandwidth too low", f"{bandwidth_hz:.0f} Hz, under {min_bandwidth_hz:.0f} Hz")
-            samples = os.path.getsize(unscaled) // 4
+            samples = unscaled.stat().st_size // 4
             gains = _write_segments(unscaled, file, samples)
         finally:
             unscaled.unlink(missing_ok=True)

@@ -65,7 +65,7 @@ def initialize(coordinator_address: str | None, num_processes: int | None, proce
     have it either, JAX looks for a cluster. Raises UserError where only some are given, or do not fit each other. Where
     the others do not come within `CONNECT_S`, JAX ends the process and says so.
     """
-    given = dict(zip(OPTIONS, (coordinator_address, num_processes, process_id), strict=True))
+    given: dict[str, Any] = dict(zip(OPTIONS, (coordinator_address, num_processes, process_id), strict=True))
     for name, value in given.items():
         given[name] = os.environ.get(f"JAX_{name.upper()}") if value is None else value
     if any(value is not None for value in given.values()):
@@ -115,7 +115,7 @@ def _check(given: dict) -> None:
 def _tasks_of_this_job() -> int:
     """How many processes srun or mpirun started beside this one, itself included; 0 where there is nothing to join."""
     name = "SLURM_NTASKS" if "SLURM_STEP_NODELIST" in os.environ else "OMPI_COMM_WORLD_SIZE"
-    tasks = int(os.environ.get(name, 1))
+    tasks = int(os.environ.get(name, "1"))
     return tasks if tasks > 1 else 0
 
 

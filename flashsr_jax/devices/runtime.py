@@ -16,11 +16,11 @@ def enable_compilation_cache() -> Path:
     The folder is `$JAX_COMPILATION_CACHE_DIR` where the user has set it, else `$FLASHSR_CACHE/xla`, else
     `~/.cache/flashsr_jax/xla`. Call it before the first compilation. JAX warns, and goes on, where it is not writable.
     """
-    if jax.config.jax_compilation_cache_dir is None:
+    if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
         root = os.environ.get("FLASHSR_CACHE") or Path.home() / ".cache" / "flashsr_jax"
         jax.config.update("jax_compilation_cache_dir", str(Path(root).expanduser() / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
-    return Path(jax.config.jax_compilation_cache_dir)
+    return Path(jax.config.jax_compilation_cache_dir)  # type: ignore[attr-defined]
 
 
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # of glibc's malloc.h
@@ -35,12 +35,12 @@ def limit_heap() -> None:
     all memory. What the compiler leaves free among the small blocks is a twentieth more.
     """
     libc = ctypes.CDLL(None) if os.name == "posix" else None
-    if not hasattr(libc, "mallopt") or not hasattr(libc, "malloc_trim"):
+    if libc is None or not hasattr(libc, "mallopt") or not hasattr(libc, "malloc_trim"):
         return
     libc.mallopt(M_MMAP_THRESHOLD, 1 << 22)
     libc.mallopt(M_ARENA_MAX, 1)
 
-    def trim(event: str, seconds: float, **_: object) -> None:
+    def trim(event: str, duration_secs: float, **_: str | int) -> None:
         if event == COMPILED:
             libc.malloc_trim(0)
 

@@ -68,7 +68,7 @@ def load_references(
         try:
             audio, wall_hz = _read(path, seconds)
             references.append(Reference(name, folder_class(path) or "", path.parent.name, wall_hz, audio))
-        except Exception as error:  # one odd file ends no evaluation
+        except Exception as error:  # noqa: BLE001 one odd file ends no evaluation
             problems.append(Problem(name, "", 0.0, reason(error)))
     names = Counter(reference.name for reference in references)
     if twice := [name for name, uses in names.items() if uses > 1]:

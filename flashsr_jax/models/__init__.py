@@ -1,1 +1,1 @@
-
+"""The networks at every size, what they compute with, and the pipeline of them over one window."""

@@ -114,7 +114,14 @@ class Conv(nn.Module):
 
 
 def conv(
-    features: int, kernel: int, dtype: Dtype, name: str, *, stride: int = 1, padding: Any = "SAME", zero: bool = False
+    features: int,
+    kernel: int,
+    dtype: Dtype,
+    name: str | None,
+    *,
+    stride: int = 1,
+    padding: Any = "SAME",
+    zero: bool = False,
 ) -> Conv:
     """Square 2-D convolution `name` in the compute type `dtype`."""
     return Conv(features, kernel, stride, padding, zero, dtype, name=name)

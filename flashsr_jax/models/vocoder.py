@@ -148,8 +148,8 @@ class LRBranch(nn.Module):
         features = [h]
         for index, rate in enumerate(reversed(rates[1:])):
             channels *= 2
-            padding = ((rate - 1, rate - 1),)
-            h = nn.Conv(channels, (2 * rate,), rate, padding, dtype=self.dtype, name=f"downsample_{index}")(h)
+            around = ((rate - 1, rate - 1),)
+            h = nn.Conv(channels, (2 * rate,), rate, around, dtype=self.dtype, name=f"downsample_{index}")(h)
             h = nn.leaky_relu(h, 0.1)
             features.append(h)
         return features[::-1]

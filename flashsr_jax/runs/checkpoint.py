@@ -124,7 +124,7 @@ class Checkpoints:
                 trees = ocp.load_checkpointables(folder, abstract)
                 position = ocp.checkpointables_metadata(folder).custom_metadata["data_position"]
                 loaded = trees["weights"], trees["state"], position
-        except Exception as error:  # whatever a damaged file makes of Orbax, TensorStore and JSON
+        except Exception as error:  # noqa: BLE001 whatever a damaged file makes of Orbax, TensorStore and JSON
             reason = _first_line(error)
         failed = multihost_utils.process_allgather(np.asarray(reason is not None)).reshape(-1)
         if not failed.any():

@@ -54,7 +54,7 @@ def differences(runs: list[Run]) -> list[dict[str, object]]:
 
 def listing(folder: str | os.PathLike) -> str:
     """Text of a table for each stage."""
-    by_stage = {}
+    by_stage: dict[str, list[Run]] = {}
     for run in find_runs(folder):
         by_stage.setdefault(run.stage, []).append(run)
     return "\n\n".join(_table(stage, runs) for stage, runs in by_stage.items())

@@ -106,7 +106,9 @@ def _git(*arguments: str) -> str:
     if not (root / ".git").exists():
         return ""
     try:
-        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, errors="replace")
+        done = subprocess.run(
+            ["git", *arguments], cwd=root, capture_output=True, text=True, errors="replace", check=False
+        )
     except OSError:
         return ""
     return done.stdout

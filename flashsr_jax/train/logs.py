@@ -107,7 +107,7 @@ class Logs:
         if not self._active:
             return
         values = {name: float(value) for name, value in values.items()}
-        with open(self._path, "a") as file:
+        with self._path.open("a") as file:
             file.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
         for name, value in values.items():
             self._board.add_scalar(f"{kind}/{name}", value, step)

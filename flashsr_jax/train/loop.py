@@ -214,8 +214,8 @@ def _check_same_model(config: ConfigDict, workdir: Path) -> None:
         "stage": before["stage"] == current["stage"],
         "model": model_config(before["model"]) == model_config(current["model"]),
     }
-    for field in same:
-        if not same[field]:
+    for field, agrees in same.items():
+        if not agrees:
             raise UserError(f"{workdir} holds a run with another config.{field}: choose another folder for this one")
 
 

@@ -117,7 +117,7 @@ def upscale_files(
             progress.close("was there already" if "skipped" in report else f"-> {target or 'standard output'}")
             for message in _remarks(report):
                 print(f"flashsr: {source.name}: {message}", file=sys.stderr)
-        except Exception as error:  # one odd file ends no batch
+        except Exception as error:  # noqa: BLE001 one odd file ends no batch
             failures += 1
             progress.close("failed")
             report["error"] = reason(error)

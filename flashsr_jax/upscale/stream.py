@@ -191,7 +191,7 @@ def _super_resolve_windows(
         x_GxCxN = np.stack([bands.before(x_CxN, start) for x_CxN, start in windows])
         restored_GxC = np.stack([bands.restored(len(x_CxN), start, x_CxN.shape[1]) for x_CxN, start in windows])
     key, sampling = jax.random.key(settings.seed), Sampling(settings.steps, settings.guidance, settings.dtype)
-    groups, channels, samples = x_GxCxN.shape
+    groups, channels, _ = x_GxCxN.shape
     mean_GxCx1 = x_GxCxN.mean(axis=-1, keepdims=True)
     level_GxCx1 = np.abs(x_GxCxN - mean_GxCx1).max(axis=-1, keepdims=True)
     peak_GxCx1 = np.broadcast_to(level_GxCx1.max(axis=1, keepdims=True), level_GxCx1.shape)

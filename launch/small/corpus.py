@@ -384,7 +384,7 @@ def write_licences(table: dict[str, list[Rule]], manifest: list[dict], out: Path
             "; ".join(dict.fromkeys(rule.author for rule in rules)),
         ]
         lines.append("| " + " | ".join(columns) + " |")
-        notice = sorted((out / "unpacked" / package / "usr/share/doc").glob("*/copyright"))[0]
+        notice = min((out / "unpacked" / package / "usr/share/doc").glob("*/copyright"))
         (notices / f"{package}.txt").write_bytes(notice.read_bytes())
     (out / "licences.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 

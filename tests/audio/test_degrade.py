@@ -74,7 +74,7 @@ def test_lowpass_is_zero_phase_and_keeps_the_passband():
 
 
 @pytest.mark.parametrize(
-    "arguments, message",
+    ("arguments", "message"),
     [
         (("fir", 8, 4000.0), "'fir'"),
         (("butter", 0, 4000.0), "order 0"),

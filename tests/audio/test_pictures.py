@@ -47,6 +47,6 @@ def test_figures_are_written_whole(tmp_path):
     spectrogram_figure(signals, path)
     picture = matplotlib.image.imread(path)
     assert picture.shape[1] > 3 * picture.shape[0] > 1000
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="nothing"):
         spectrogram_figure(signals, tmp_path / "clip.nothing")
     assert [file.name for file in tmp_path.iterdir()] == ["clip.png"]

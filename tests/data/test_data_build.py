@@ -89,7 +89,7 @@ def test_audio_comes_through(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name, options",
+    ("name", "options"),
     [
         ("a.wav", {}),
         ("a.WAV", {"format": "WAV", "subtype": "PCM_24"}),
@@ -221,7 +221,7 @@ def test_csv_names_class_group_and_split(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text, message",
+    ("text", "message"),
     [
         ("file,class\na.wav,music\n", "no column path"),
         ("path,class\na.wav,song\n", "line 2: class 'song' is not one of speech, music, effects"),
@@ -281,7 +281,7 @@ def test_overwrite_spares_what_is_no_dataset(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "sources, message",
+    ("sources", "message"),
     [
         ([], "no recordings in the call"),
         (["nowhere"], "nowhere: no such file"),

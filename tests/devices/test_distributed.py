@@ -15,7 +15,7 @@ from helpers.training import ROOT, assert_same_checkpoint, logged, run, sources,
 
 JOIN = """
 import jax
-from flashsr_jax import distributed
+from flashsr_jax.devices import processes
 processes.initialize(None, None, None)
 from jax.experimental.multihost_utils import process_allgather
 print("RESULT", jax.process_index(), jax.process_count(), process_allgather(jax.process_index()).tolist())
@@ -79,6 +79,7 @@ def environments(way):
     return [per_process(i) for i in range(2)], before
 
 
+@pytest.mark.training
 def test_processes_find_each_other_by_what_their_launcher_sets(tmp_path):
     """By variables (a JobSet's manifest sets them), Slurm's srun, Open MPI's mpirun, TPU metadata, GKE's TPU hosts."""
     (tmp_path / "libtpu.py").write_text("def get_library_path():\n    return None\n")
@@ -166,6 +167,7 @@ def train_on_several(count, stage, workdir, dataset, *options):
         assert code == 0, stderr
 
 
+@pytest.mark.training
 def test_two_processes_train_as_one_and_others_go_on_from_their_checkpoints(runs, dataset, tmp_path):
     """2 processes of 2 devices, then 1 of 2, then 1 of 1: at the end what one process with one device has."""
     options = sources(runs, "vae")
@@ -177,6 +179,7 @@ def test_two_processes_train_as_one_and_others_go_on_from_their_checkpoints(runs
     assert_equal_but_for_rounding(tmp_path, runs["vae"], 12)
 
 
+@pytest.mark.training
 def test_two_processes_train_a_stage_with_frozen_networks_and_a_state_split_over_both(runs, dataset, tmp_path):
     options = sources(runs, "teacher")
     train_on_several(2, "teacher", tmp_path, dataset, *options, "--config.mesh.data=1", "--config.mesh.fsdp=4")

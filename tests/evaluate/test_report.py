@@ -260,7 +260,7 @@ def test_other_files_are_not_scores(text, tmp_path):
 
 
 def test_markdown_has_a_row_per_group_and_system_and_the_best_in_bold():
-    scores = small_results().scores + [Score("a|b", 4000.0, "clip 0", "music", "", 0.0, 0, {"visqol": 4.5})]
+    scores = [*small_results().scores, Score("a|b", 4000.0, "clip 0", "music", "", 0.0, 0, {"visqol": 4.5})]
     lines = markdown_table(small_results(scores=scores), ["lsd", "visqol"]).splitlines()
     assert lines[0] == "| class | cutoff | system | lsd ↓ | visqol ↑ |"
     assert lines[1] == "| --- | --- | --- | ---: | ---: |"

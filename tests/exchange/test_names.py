@@ -100,7 +100,7 @@ def test_missing_extra_and_misshaped_tensors_are_named():
     del tensors["encoder.conv_in.weight"]
     tensors["encoder.conv_inn.weight"] = np.zeros(3)
     tensors["quant_conv.bias"] = np.zeros(7)
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match="misshaped") as error:
         to_params(tensors, names)
     text = str(error.value)
     assert "missing encoder.conv_in.weight (32, 1, 3, 3)" in text
@@ -116,7 +116,7 @@ def test_missing_extra_and_misshaped_parameters_are_named():
     params["conv_pre"]["gain"] = np.zeros(64)
     params["conv_post"]["bias"] = np.zeros(2)
     del others["activation_post.upsample.filter"]
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match="misshaped") as error:
         to_torch(params, others, names)
     text = str(error.value)
     assert "missing conv_pre/g (64,)" in text

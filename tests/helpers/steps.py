@@ -22,9 +22,9 @@ def config_of(variant, dataset):
     config = micro.get_config(variant.split("-")[0])
     config.data.dir = str(dataset)
     if variant == "student":
-        config.losses.update({name: (1.0,) * 4 for name in ("distill", "adversarial", "dmd", "mel")})
+        config.losses.update(dict.fromkeys(("distill", "adversarial", "dmd", "mel"), (1.0,) * 4))
     if variant == "student-separate":
-        off = {name: (0.0,) * 4 for name in ("distill", "adversarial", "mel")}
+        off = dict.fromkeys(("distill", "adversarial", "mel"), (0.0,) * 4)
         config.losses.update(off, dmd=(1.0,) * 4)
         config.fake_score = "separate"
     return config

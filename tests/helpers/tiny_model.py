@@ -1,5 +1,8 @@
 """The `tiny` preset with random weights of a size that keeps activations alive, so that every input matters."""
 
+import copy
+import functools
+
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
@@ -10,7 +13,13 @@ TINY = preset("tiny")
 
 
 def tiny_params(seed: int = 0) -> dict:
-    """Parameters of all three networks, numpy float32, and `scale_factor`."""
+    """Parameters of all three networks, numpy float32, and `scale_factor`; the caller's own."""
+    return copy.deepcopy(_params(seed))
+
+
+@functools.cache
+def _params(seed: int) -> dict:
+    """Made once for all tests: that takes tracing all three networks."""
     rng = np.random.default_rng(seed)
 
     def value(name: str, shape: tuple[int, ...]) -> np.ndarray:

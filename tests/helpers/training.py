@@ -1,10 +1,23 @@
-"""Training as a researcher runs it, at micro size: the command line in a process of its own, and what it left."""
+"""Training as a researcher runs it, at micro size: the command line, in this process or in one of its own, and what it
+left.
 
+`run` is for what training does: it saves the imports of a process. `finish`, and helpers/processes.py, are for what a
+process does: how it ends, what it is sent, how several meet.
+"""
+
+import contextlib
+import io
 import json
+import logging
 import os
 import subprocess
 import sys
+import traceback
+from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
+
+import jax
 
 from helpers import ROOT
 
@@ -12,15 +25,53 @@ from helpers import ROOT
 ENVIRONMENT = os.environ | {"JAX_NUM_CPU_DEVICES": "1", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 
 
-def command(stage: str, workdir, dataset, *options: str) -> list[str]:
-    """The command line of a micro-sized stage."""
+def options_of(stage: str, workdir, dataset, *options: str) -> list[str]:
+    """The options of a micro-sized stage, as they stand behind the command."""
     config = ["--config", f"{ROOT}/tests/helpers/micro.py:{stage}", "--workdir", str(workdir)]
-    return [sys.executable, "-m", "flashsr_jax.main", *config, f"--config.data.dir={dataset}", *options]
+    return [*config, f"--config.data.dir={dataset}", *options]
+
+
+def command(stage: str, workdir, dataset, *options: str) -> list[str]:
+    """The command line of a micro-sized stage, for a process of its own."""
+    return [sys.executable, "-m", "flashsr_jax.main", *options_of(stage, workdir, dataset, *options)]
 
 
 def run(stage: str, workdir, dataset, *options: str) -> tuple[int, str]:
-    """Run to the end; (exit code, stderr)."""
-    return finish(command(stage, workdir, dataset, *options))
+    """Run to the end in this process, on one device; (exit code, stderr)."""
+    return run_here(options_of(stage, workdir, dataset, *options))
+
+
+def run_here(options: list[str]) -> tuple[int, str]:
+    """Run `python -m flashsr_jax.main` in this process, as ENVIRONMENT has it; (exit code, stderr)."""
+    from flashsr_jax.main import main
+
+    with _as_in_a_new_process() as stderr:
+        try:
+            code = main(options)
+        except SystemExit as ended:
+            code = ended.code
+        except Exception:  # noqa: BLE001 as a process ends with one that nobody expected
+            code = 1
+            stderr.write(traceback.format_exc())
+    return code, stderr.getvalue()
+
+
+@contextlib.contextmanager
+def _as_in_a_new_process() -> Iterator[io.StringIO]:
+    """With one device, and a log on the standard error that is yielded."""
+    stderr = io.StringIO()
+    root, project = logging.getLogger(), logging.getLogger("flashsr_jax")
+    handlers, levels = list(root.handlers), (root.level, project.level)
+    unoptimized = jax.config.values["jax_disable_most_optimizations"]
+    jax.config.update("jax_disable_most_optimizations", True)
+    try:
+        with mock.patch.object(jax, "device_count", return_value=1), contextlib.redirect_stderr(stderr):
+            yield stderr
+    finally:
+        jax.config.update("jax_disable_most_optimizations", unoptimized)
+        root.handlers[:] = handlers
+        root.setLevel(levels[0])
+        project.setLevel(levels[1])
 
 
 def finish(arguments: list[str]) -> tuple[int, str]:
@@ -44,8 +95,8 @@ def sources(runs: dict[str, Path], stage: str) -> list[str]:
 def train_all(folder: Path, dataset) -> None:
     """All stages in a row, each on the ones before it, as folders of `folder`."""
     runs = {stage: folder / stage for stage in ("vocoder", "vae", "regression", "teacher", "student")}
-    for stage in runs:
-        code, stderr = run(stage, runs[stage], dataset, *sources(runs, stage))
+    for stage, workdir in runs.items():
+        code, stderr = run(stage, workdir, dataset, *sources(runs, stage))
         assert code == 0, stderr
 
 
@@ -62,7 +113,6 @@ def without_speed(lines: list[dict]) -> list[dict]:
 
 def checkpoint(workdir: Path, step: int) -> tuple[dict, dict]:
     """(the whole state as numpy arrays, the position in the data) of a run's checkpoint."""
-    import jax
     import numpy as np
     from orbax.checkpoint import v1 as ocp
 
@@ -75,7 +125,6 @@ def checkpoint(workdir: Path, step: int) -> tuple[dict, dict]:
 
 def assert_same_checkpoint(one: Path, other: Path, step: int, least: int = 50, atol: float = 0.0) -> None:
     """Two runs have the same state at a step, bit for bit or within `atol`, and the same position in the data."""
-    import jax
     import numpy as np
 
     (tree, position), (other_tree, other_position) = checkpoint(one, step), checkpoint(other, step)

@@ -115,7 +115,7 @@ def test_the_shipped_model_is_trained_by_its_configurations_alone(cluster, tmp_p
 def test_a_slurm_job_is_queued_again_unless_it_is_done_or_mistaken(cluster, ended, restarts, again):
     variables = {"SLURM_SUBMIT_DIR": str(ROOT), "SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": str(restarts)}
     bodies = {"srun": f"exit {ended}"}
-    code, output, asked = cluster(LAUNCH / "slurm.sh", "teacher", bodies=bodies, SHARED="/shared", **variables)
+    code, _, asked = cluster(LAUNCH / "slurm.sh", "teacher", bodies=bodies, SHARED="/shared", **variables)
     assert code == ended
     expected = ["srun --kill-on-bad-exit=1 bash launch/train.sh teacher"]
     assert asked == expected + (["scontrol requeue 7"] if again else [])
@@ -238,7 +238,7 @@ def test_the_jobset_that_upscales_gives_every_pod_its_part(cluster):
 
 
 def test_the_schema_knows_a_misspelt_field(cluster):
-    code, output, _ = cluster(LAUNCH / "jobset.sh", "vae", IMAGE="i", CLAIM="c")
+    _, output, _ = cluster(LAUNCH / "jobset.sh", "vae", IMAGE="i", CLAIM="c")
     schema = json.loads((ROOT / "tests" / "jobset.schema.json").read_text())
     with pytest.raises(jsonschema.ValidationError, match="backoffLimits"):
         jsonschema.validate(yaml.safe_load(output.replace("backoffLimit", "backoffLimits")), schema)

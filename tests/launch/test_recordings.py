@@ -10,7 +10,7 @@ from flashsr_jax.audio.bandwidth import bandwidth
 
 from helpers import RECORDINGS
 
-with open(RECORDINGS / "recordings.csv", newline="") as table:
+with (RECORDINGS / "recordings.csv").open(newline="") as table:
     ROWS = list(csv.DictReader(table))
 
 

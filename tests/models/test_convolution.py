@@ -14,7 +14,9 @@ def gradients(convolve, x, kernel):
     return jax.jit(jax.grad(lambda x, kernel: jnp.sum(jnp.sin(3 * convolve(x, kernel))), (0, 1)))(x, kernel)
 
 
-@pytest.mark.parametrize("size, stride, rows, columns", [(3, 1, 6, 10), (5, 1, 4, 7), (1, 1, 5, 3), (3, 2, 8, 6)])
+@pytest.mark.parametrize(
+    ("size", "stride", "rows", "columns"), [(3, 1, 6, 10), (5, 1, 4, 7), (1, 1, 5, 3), (3, 2, 8, 6)]
+)
 def test_outputs_and_gradients_are_those_of_xla(size, stride, rows, columns):
     x = jax.random.normal(jax.random.key(0), (2, rows, columns, 3))
     kernel = jax.random.normal(jax.random.key(1), (size, size, 3, 4)) * 0.2

@@ -54,10 +54,8 @@ def solve_by_definition(x0_of, z, timesteps):
     alphas, sigmas = table.alpha[timesteps], table.sigma[timesteps]
     lambdas = np.log(alphas / sigmas)
     previous = None
-    for k, t in enumerate(timesteps):
+    for k, t in enumerate(timesteps[:-1]):
         x0 = x0_of(z, t)
-        if k == len(timesteps) - 1:
-            return x0
         h = lambdas[k + 1] - lambdas[k]
         data = x0
         if k > 0:
@@ -65,6 +63,7 @@ def solve_by_definition(x0_of, z, timesteps):
             data = x0 + (x0 - previous) / (2 * r0)
         z = sigmas[k + 1] / sigmas[k] * z - alphas[k + 1] * np.expm1(-h) * data
         previous = x0
+    return x0_of(z, timesteps[-1])
 
 
 @pytest.mark.parametrize("start", [0, 3, 7])

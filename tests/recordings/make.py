@@ -638,7 +638,7 @@ def main() -> None:
             f"{rows[-1]['path']}: {rows[-1]['seconds']} s to {rows[-1]['bandwidth_hz']} Hz, {path.stat().st_size} bytes"
         )
     shutil.copyfile("/usr/share/common-licenses/GPL-2", RECORDINGS / "LICENSES" / "GPL-2.0.txt")
-    with open(RECORDINGS / "recordings.csv", "w", newline="") as file:
+    with (RECORDINGS / "recordings.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, rows[0], lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

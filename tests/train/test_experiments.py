@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,7 @@ from flashsr_jax.train.frozen import model_of
 from flashsr_jax.weights.store import load_weights as load_file
 
 from helpers import micro
-from helpers.training import ROOT, assert_same_checkpoint, finish, logged, run
+from helpers.training import ROOT, assert_same_checkpoint, logged, run, run_here
 
 FINETUNED = ("vocoder", "vae", "regression", "teacher", "student")
 ABLATIONS = {  # as docs/training.md gives them
@@ -69,6 +68,7 @@ def leaves(tree, prefix=""):
         yield from leaves(node, f"{prefix}{name}/") if isinstance(node, dict) else [(prefix + name, np.asarray(node))]
 
 
+@pytest.mark.training
 def test_every_stage_goes_on_from_imported_weights(official, finetuned):
     for stage in FINETUNED:
         network = stage if stage in ("vae", "vocoder") else "unet"
@@ -84,6 +84,7 @@ def test_every_stage_goes_on_from_imported_weights(official, finetuned):
             assert [change == 0 for change in changes.values()] == kept
 
 
+@pytest.mark.training
 def test_fine_tuned_networks_fit_the_published_ones(official, finetuned, tmp_path):
     """The decoder alone was trained: the latents' scale is the published one, and the U-Net goes on fitting."""
     out = tmp_path / "model.safetensors"
@@ -93,12 +94,13 @@ def test_fine_tuned_networks_fit_the_published_ones(official, finetuned, tmp_pat
     assert flashsr(["weights", "export", str(out), "--to", "torch", "-o", str(tmp_path / "torch")]) == 0
 
 
+@pytest.mark.training
 def test_an_encoder_can_only_be_kept_where_there_is_one(dataset, tmp_path):
     code, stderr = run("vae", tmp_path, dataset, "--config.train_encoder=False")
     assert code == 1 and "set config.init_from" in stderr.strip().splitlines()[-1]
     code, stderr = run("finetune:decoder", tmp_path, dataset)
     assert code == 1 and "choose a stage of vocoder, vae" in stderr and "Traceback" not in stderr
-    code, stderr = finish([sys.executable, "-m", "flashsr_jax.main", "--config", "none.py", "--workdir", str(tmp_path)])
+    code, stderr = run_here(["--config", "none.py", "--workdir", str(tmp_path)])
     assert code == 1 and "there is no file none.py" in stderr and "Traceback" not in stderr
 
 
@@ -116,6 +118,7 @@ def ablations(runs, dataset, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.training
 def test_the_papers_ablations_are_short_overrides(ablations):
     terms = {name: set(logged(ablations / name)[-2]) for name in ("distill", "adversarial")}
     assert "distill" in terms["distill"] and not {"adversarial", "dmd", "head"} & terms["distill"]
@@ -126,6 +129,7 @@ def test_the_papers_ablations_are_short_overrides(ablations):
     assert all(changes in manual for _, changes in ABLATIONS.values())
 
 
+@pytest.mark.training
 def test_runs_are_listed_with_their_scores_and_what_sets_them_apart(ablations, capsys):
     assert flashsr(["runs", str(ablations), "--json"]) == 0
     listed = {run["name"]: run for run in json.loads(capsys.readouterr().out)}
@@ -150,11 +154,11 @@ def test_runs_are_listed_with_their_scores_and_what_sets_them_apart(ablations, c
     assert "no training run there or below" in capsys.readouterr().err
 
 
+@pytest.mark.training
 def test_the_folder_of_a_run_alone_makes_it_again(runs, tmp_path):
     """Bit for bit, on the same machine; the folder says with which code, packages, devices, data and networks."""
     shutil.copy(runs["vae"] / "config.json", tmp_path / "config.json")
-    program = [sys.executable, "-m", "flashsr_jax.main", "--config", str(tmp_path / "config.json")]
-    code, stderr = finish([*program, "--workdir", str(tmp_path / "again")])
+    code, stderr = run_here(["--config", str(tmp_path / "config.json"), "--workdir", str(tmp_path / "again")])
     assert code == 0, stderr
     assert_same_checkpoint(runs["vae"], tmp_path / "again", 12)
     starts = [json.loads((folder / "provenance.jsonl").read_text()) for folder in (runs["vae"], tmp_path / "again")]
@@ -169,6 +173,7 @@ def test_the_folder_of_a_run_alone_makes_it_again(runs, tmp_path):
         assert patch is None or (runs["vae"] / patch).read_text() == (tmp_path / "again" / patch).read_text()
 
 
+@pytest.mark.training
 def test_what_a_resumed_run_changes_is_kept_and_said(runs, dataset, tmp_path):
     shutil.copytree(runs["vae"], tmp_path / "vae")
     shutil.copytree(dataset, tmp_path / "other")

@@ -61,6 +61,7 @@ def kill(folder, dataset, rng, during_save):
     return f"after step {saved}" + (f", while {saving[0].split('.')[0]} was being saved" if saving else "")
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.slow)])
 def test_killed_at_random_moments_a_run_ends_as_if_it_had_not_been(kills, whole, dataset, tmp_path):
     seed = time.time_ns()
@@ -79,6 +80,7 @@ def test_killed_at_random_moments_a_run_ends_as_if_it_had_not_been(kills, whole,
     assert_same_run(tmp_path, whole)
 
 
+@pytest.mark.training
 def test_told_to_stop_it_saves_and_a_damaged_save_is_replaced_by_the_one_before(whole, dataset, tmp_path):
     process = start("vae", tmp_path, dataset, *OPTIONS, "--config.data.workers=1")
     wait_for_checkpoint(tmp_path, [process], step=4)
@@ -111,6 +113,7 @@ exit $code
 """
 
 
+@pytest.mark.training
 def test_a_full_disk_is_one_line_and_with_room_the_run_goes_on(dataset, tmp_path):
     """On a disk of 3 MB of its own; that takes a mount, which not every host allows."""
     training = command("vae", tmp_path / "run", dataset, "--config.eval.every=60")
@@ -126,6 +129,7 @@ def test_a_full_disk_is_one_line_and_with_room_the_run_goes_on(dataset, tmp_path
     assert "resuming from step 6" in done.stderr
 
 
+@pytest.mark.training
 def test_several_processes_stop_at_one_step_and_none_waits_for_a_dead_one(dataset, tmp_path):
     """SIGTERM to one of two: both save the same step. Started again, one is killed: the other ends within a minute."""
     options = (

@@ -84,7 +84,7 @@ def test_upscaling_a_window_takes_at_most_4_gb(folder, imported):
 
 
 def test_benchmark_of_the_published_size():
-    peak, lines = flashsr("benchmark", "--preset", "base", "--repeats", "2", "--json")
+    _, lines = flashsr("benchmark", "--preset", "base", "--repeats", "2", "--json")
     report = json.loads(lines[0])
     print(f"one window: {report['window']['seconds']:.1f} s, {report['window']['share_of_matrix_rate']:.2f} of the")
     print(f"matrix product's {report['matrix_gflops']:.0f} GFLOP/s; {report['peak_memory_bytes'] / 1e9:.2f} GB")

@@ -273,7 +273,7 @@ def _of(name: str, **options):
 
     def make(path):
         record(name, **options)
-        os.replace(name, path)
+        Path(name).replace(path)
 
     return make
 
@@ -289,8 +289,8 @@ def _truncated(name: str, share: float, **options):
 BAD = {
     "nothing there": (lambda path: None, "no such file"),
     "a folder": (os.mkdir, "is a folder: give -r"),
-    "a dangling link": (lambda path: os.symlink("nowhere", path), "no such file"),
-    "a link to itself": (lambda path: os.symlink(path, path), "no such file"),
+    "a dangling link": (lambda path: Path(path).symlink_to("nowhere"), "no such file"),
+    "a link to itself": (lambda path: Path(path).symlink_to(path), "no such file"),
     "empty": (lambda path: Path(path).write_bytes(b""), "cannot be read as audio"),
     "one byte": (lambda path: Path(path).write_bytes(b"R"), "cannot be read as audio"),
     "text": (lambda path: Path(path).write_text("not audio at all\n" * 99), "cannot be read as audio"),
@@ -321,7 +321,7 @@ BAD = {
     "3 kHz": (_of("b.wav", sample_rate=3000), "the sample rate is 3000 Hz; super-resolution needs 4000 Hz or more"),
     "1 Hz": (_of("b.wav", sample_rate=1), "the sample rate is 1 Hz"),
     "200 channels": (_of("b.wav", channels=200), "has 200 channels; up to 64 can be upscaled"),
-    "a device": (lambda path: os.symlink("/dev/null", path), "cannot be read as audio"),
+    "a device": (lambda path: Path(path).symlink_to("/dev/null"), "cannot be read as audio"),
 }
 
 
@@ -363,7 +363,7 @@ def test_bad_outputs_are_one_line_and_leave_nothing(upscale, arguments, reason):
 
 def test_a_full_device_is_said(weights):
     record("a.wav")
-    with open("/dev/full", "wb") as full:
+    with Path("/dev/full").open("wb") as full:
         command = [COMMAND, "upscale", "a.wav", "-o", "-", "--weights", weights]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 1 and done.stderr.startswith("flashsr: a.wav: No space left on device"), done.stderr
@@ -380,7 +380,7 @@ def test_ctrl_c_leaves_nothing(weights):
     def hears_interrupts():  # what a shell starts in the background ignores them, tests too
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=hears_interrupts)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=hears_interrupts)  # noqa: PLW1509
     began = time.monotonic()
     while not any(path.stat().st_size > 100_000 for path in Path("out").glob(".*.part.wav")):
         assert process.poll() is None and time.monotonic() - began < 300

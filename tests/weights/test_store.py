@@ -156,7 +156,7 @@ def test_unknown_dtype_and_reserved_metadata(params, tmp_path):
 def test_replacing_is_all_or_nothing(tmp_path):
     path = tmp_path / "out.txt"
     path.write_text("old")
-    with pytest.raises(KeyboardInterrupt), replacing(path) as partial:
+    with pytest.raises(KeyboardInterrupt), replacing(path) as partial:  # noqa: PT012 interrupted inside
         partial.write_text("half")
         raise KeyboardInterrupt
     assert path.read_text() == "old"

@@ -5,7 +5,7 @@ what a convolution, a matrix product, a loop or another opaque operation reads o
 """
 
 import math
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -63,7 +63,7 @@ def read_program(function: Callable, *args: Any, like: Program | None = None) ->
     `like` is the same function's at other sizes: what takes memory there does here.
     """
     jaxpr = jax.make_jaxpr(function)(*args).jaxpr
-    reader = _Reader(like and like.early)
+    reader = _Reader(like.early if like else None)
     environment = {}
     for var in (*jaxpr.constvars, *jaxpr.invars):
         environment[var] = reader.new_value(var)
@@ -78,7 +78,7 @@ def read_program(function: Callable, *args: Any, like: Program | None = None) ->
 class _Reader:
     def __init__(self, early: set[int] | None) -> None:
         self.program, self._early = Program(), early
-        self._sources = {}  # of values that are not stored: the stored ones that they are computed from
+        self._sources: dict[int, Any] = {}  # of values that are not stored: the stored ones that they are computed from
 
     def new_value(self, var: Var | Literal) -> int:
         self.program.sizes.append(_bytes(var.aval))
@@ -231,10 +231,10 @@ class Scaled:
         contraction = np.array([op.contraction for op in self.operations])
         low_precision = np.array([op.low_precision for op in self.operations])
         each = time_of(self.flops @ (1, batch), contraction, low_precision, self.moved @ (1, batch))
-        total = Counter()
+        total: dict[str, float] = defaultdict(float)
         for op, seconds in zip(self.operations, each * self._runs(while_trips), strict=True):
             total[op.name] += float(seconds)
-        return dict(total.most_common())
+        return dict(sorted(total.items(), key=lambda item: -item[1]))
 
     def _runs(self, while_trips: float) -> np.ndarray:
         return np.array([op.times * (while_trips if op.in_while else 1) for op in self.operations])
@@ -253,7 +253,8 @@ def _moved(program: Program) -> list[int]:
 
 def _alive(program: Program) -> np.ndarray:
     owned = program.arguments | program.results
-    first, last = {}, {}
+    first: dict[int, int] = {}
+    last: dict[int, int] = {}
     for i, op in enumerate(program.operations):
         for value in (*op.reads, *op.writes):
             first.setdefault(value, i)
