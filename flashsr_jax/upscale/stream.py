@@ -38,6 +38,7 @@ from flashsr_jax.upscale.windows import WINDOW_FRAMES, framing, process_windows
 
 BLOCK = 1 << 18  # samples handed on at a time by `upscale`
 LONGEST_WINDOW = 1 << 16  # mel frames: eleven minutes
+CLEARLY_OVER = (1.1, 1.2)  # of a cutoff: where what is over it begins that no filter's skirt left
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,8 +61,23 @@ class Settings:
     bands: Bands | BandsByStretch | None = None
     ceiling: float | None = None
 
+    def __post_init__(self):
+        """Raises UserError for values that no upscaling can have."""
+        check_integer("seed", self.seed, 0, 2**32 - 1)
+        check_integer("steps", self.steps, 1, 1000)
+        check_number("guidance", self.guidance)
+        check_choice("dtype", self.dtype, ("float32", "bfloat16"))
+        if self.batch is not None:
+            check_integer("batch", self.batch, 1, 1024)
+        check_integer("window_frames", self.window_frames, 1, LONGEST_WINDOW)
+        if self.bands is not None and not isinstance(self.bands, Bands | BandsByStretch):
+            raise UserError(f"bands of type {type(self.bands).__name__}: take flashsr_jax.audio.bands.Bands, or None")
 
-CLEARLY_OVER = (1.1, 1.2)  # of a cutoff: where what is over it begins that no filter's skirt left
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> "Settings":
+        """Settings from options by name. Raises UserError for names and values that there are not."""
+        check_names(options, [field.name for field in dataclasses.fields(cls)])
+        return cls(**options)
 
 
 class Tally:
@@ -90,24 +106,6 @@ class Tally:
     def limited(self, blocks: Iterable[np.ndarray], ceiling: float) -> Iterator[np.ndarray]:
         """Blocks (2 C, n) of an output and what was added to it, to blocks (C, n) under a ceiling."""
         return self._limiter.added((block.reshape(2, -1, block.shape[-1]) for block in blocks), ceiling)
-
-    def __post_init__(self):
-        """Raises UserError for values that no upscaling can have."""
-        check_integer("seed", self.seed, 0, 2**32 - 1)
-        check_integer("steps", self.steps, 1, 1000)
-        check_number("guidance", self.guidance)
-        check_choice("dtype", self.dtype, ("float32", "bfloat16"))
-        if self.batch is not None:
-            check_integer("batch", self.batch, 1, 1024)
-        check_integer("window_frames", self.window_frames, 1, LONGEST_WINDOW)
-        if self.bands is not None and not isinstance(self.bands, Bands | BandsByStretch):
-            raise UserError(f"bands of type {type(self.bands).__name__}: take flashsr_jax.audio.bands.Bands, or None")
-
-    @classmethod
-    def of(cls, options: Mapping[str, Any]) -> "Settings":
-        """Settings from options by name. Raises UserError for names and values that there are not."""
-        check_names(options, [field.name for field in dataclasses.fields(cls)])
-        return cls(**options)
 
 
 class Sampling(NamedTuple):
