@@ -40,7 +40,7 @@ def limit_heap() -> None:
     libc.mallopt(M_MMAP_THRESHOLD, 1 << 22)
     libc.mallopt(M_ARENA_MAX, 1)
 
-    def trim(event: str, seconds: float, **_: object) -> None:
+    def trim(event: str, seconds: float, **_) -> None:
         if event == COMPILED:
             libc.malloc_trim(0)
 

@@ -140,7 +140,7 @@ def make_programs(config: ConfigDict, stage: ModuleType, mesh: Mesh, frozen: dic
     def step(
         state: TrainState, frozen: dict[str, Any], batch: dict[str, Any], key: jax.Array
     ) -> tuple[TrainState, dict[str, jax.Array]]:
-        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # for `spectral`
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # for `audio.fft`
             after, metrics = stage.train_step(config, state, frozen, batch, jax.random.fold_in(key, state.step))
         return if_finite(state, after, metrics) if config.max_skipped_steps else after, metrics
 
@@ -214,8 +214,8 @@ def _check_same_model(config: ConfigDict, workdir: Path) -> None:
         "stage": before["stage"] == current["stage"],
         "model": model_config(before["model"]) == model_config(current["model"]),
     }
-    for field in same:
-        if not same[field]:
+    for field, agrees in same.items():
+        if not agrees:
             raise UserError(f"{workdir} holds a run with another config.{field}: choose another folder for this one")
 
 
