@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from flashsr_jax.errors import UserError
-from flashsr_jax.models.diffusion import UNCONDITIONAL
 
 LOGGER = logging.getLogger(__name__)
 # What a run leaves in its folder, beside its checkpoints.
@@ -21,20 +20,26 @@ def read_config(path: str | os.PathLike) -> dict:
     """The fields of a run's configuration, from its `CONFIG_FILE` (or a copy of it).
 
     Raises UserError where it is none, or where the run was made with another latent for "no condition" than
-    `UNCONDITIONAL`: older versions had a field for it.
+    `models.diffusion.UNCONDITIONAL`: older versions had a field for it.
     """
     try:
         fields = json.loads(Path(path).read_text())
-        known = fields.pop("unconditional", UNCONDITIONAL)
         if not isinstance(fields["stage"], str):
             raise TypeError(f"its stage is {fields['stage']!r}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is not the configuration of a run: {error}") from error
-    if not math.isclose(known, UNCONDITIONAL, rel_tol=1e-6):
-        raise UserError(
-            f"{path}: trained with unconditional={known}; this version knows {UNCONDITIONAL:.6g} alone: train it again"
-        )
+    if "unconditional" in fields:
+        _check_unconditional(path, fields.pop("unconditional"))
     return fields
+
+
+def _check_unconditional(path: str | os.PathLike, value: float) -> None:
+    from flashsr_jax.models.diffusion import UNCONDITIONAL  # with JAX, which takes its time
+
+    if not math.isclose(value, UNCONDITIONAL, rel_tol=1e-6):
+        raise UserError(
+            f"{path}: trained with unconditional={value}; this version knows {UNCONDITIONAL:.6g} alone: train it again"
+        )
 
 
 def read_metrics(folder: str | os.PathLike) -> list[dict]:

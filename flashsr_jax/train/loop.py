@@ -140,7 +140,7 @@ def make_programs(config: ConfigDict, stage: ModuleType, mesh: Mesh, frozen: dic
     def step(
         state: TrainState, frozen: dict[str, Any], batch: dict[str, Any], key: jax.Array
     ) -> tuple[TrainState, dict[str, jax.Array]]:
-        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # for `spectral`
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # for `audio.fft`
             after, metrics = stage.train_step(config, state, frozen, batch, jax.random.fold_in(key, state.step))
         return if_finite(state, after, metrics) if config.max_skipped_steps else after, metrics
 
