@@ -12,7 +12,7 @@ class _Moved:
     """What Python asks last for a module: says which command took the place of `python -m flashsr_jax.OLD`."""
 
     @staticmethod
-    def find_spec(name: str, *_: object) -> None:
+    def find_spec(name: str, *path_and_target: object) -> None:
         package, _, module = name.rpartition(".")
         if package == __name__ and module in MOVED:
             raise ModuleNotFoundError(f"it is `flashsr {MOVED[module]}` now", name=name)

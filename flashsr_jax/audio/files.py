@@ -105,7 +105,10 @@ class Audio:
             return
         for part in self._parts:
             with _sound_file(part) as file:
-                lengths.append(sum(iter(lambda file=file: len(file.read(BLOCK, always_2d=True)), 0)))
+                length = 0
+                while samples := len(file.read(BLOCK, always_2d=True)):
+                    length += samples
+                lengths.append(length)
         raise UserError(
             f"is {len(kinds)} recordings joined, of {' and '.join(dict.fromkeys(kinds))} channels: "
             f"only {lengths[0]} of {sum(lengths)} samples could be read as one; split it"

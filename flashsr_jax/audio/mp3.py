@@ -74,7 +74,8 @@ def parts(data, start: int, stop: int) -> list[Part]:
     MPEG audio. What is no frame (tags, pictures, bits of frames) is left out."""
     found: list[Part] = []
     position = start
-    while (position := _sync(data, position, stop, bool(found))) is not None:
+    while (next_row := _sync(data, position, stop, bool(found))) is not None:
+        position = next_row
         frame = _frame(data, position)
         while frame and position + frame.length <= stop:
             part = found[-1] if found else None
@@ -121,7 +122,7 @@ def _in_row(data, position: int, stop: int) -> bool:
     """Whether frames follow each other from here, as they do not by chance."""
     first = frame = _frame(data, position)
     for _ in range(_SYNC_FRAMES):
-        if frame is None or not frame.alike(first):
+        if frame is None or first is None or not frame.alike(first):
             return False
         position += frame.length
         if position + 4 > stop:

@@ -3,7 +3,7 @@
 import io
 import os
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 
@@ -68,9 +68,10 @@ class Pieces(io.RawIOBase):
         super().close()
 
 
-def patched(size: int, changes: dict[int, bytes]) -> list[bytes | tuple[int, int]]:
+def patched(size: int, changes: Mapping[int, bytes]) -> list[bytes | tuple[int, int]]:
     """Pieces of a file of `size` bytes with other bytes at some positions."""
-    pieces, position = [], 0
+    pieces: list[bytes | tuple[int, int]] = []
+    position = 0
     for start, data in sorted(changes.items()):
         pieces += [(position, start), data]
         position = start + len(data)

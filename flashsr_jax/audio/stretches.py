@@ -51,13 +51,13 @@ def stretches(meters: Sequence[BandwidthMeter], sample_rate: int, samples: int) 
     states = _states([reading for readings in readings_CxB for reading in readings])
     if not states:
         return tuple((Stretch(0.0, seconds, 0.0, 0.0),) for _ in meters)
-    found = []
+    found: list[tuple[Stretch, ...]] = []
     for meter, readings in zip(meters, readings_CxB, strict=True):
         if not any(reading.cutoff_hz for reading in readings):
             found.append((Stretch(0.0, seconds, 0.0, 0.0),))
             continue
         path_B = _path(readings, [state.cutoff_hz for state in states])
-        changes = np.flatnonzero(np.diff(path_B)) + 1
+        changes = (np.flatnonzero(np.diff(path_B)) + 1).tolist()
         times = [0.0, *(_change(meter, sample_rate, states, path_B, block) for block in changes), seconds]
         of_stretch = [states[path_B[block]] for block in (0, *changes)]
         found.append(tuple(Stretch(a, b, *s[:2]) for a, b, s in zip(times[:-1], times[1:], of_stretch, strict=True)))

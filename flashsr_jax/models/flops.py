@@ -38,12 +38,12 @@ def _equation_flops(equation: JaxprEqn, while_trips: int | None) -> int:
     if (product := product_flops(equation)) is not None:
         return product
     primitive = equation.primitive.name
-    inner = [_jaxpr_flops(jaxpr, while_trips) for jaxpr in inner_jaxprs(equation.params)]
+    inner: list[int] = [_jaxpr_flops(jaxpr, while_trips) for jaxpr in inner_jaxprs(equation.params)]
     if primitive == "scan":
         return equation.params["length"] * sum(inner)
     if primitive == "cond":
         return max(inner)
-    if primitive == "while" and sum(inner):
+    if primitive == "while" and any(inner):
         if while_trips is None:
             raise ValueError("the trip count of a while loop is unknown, so are its FLOPs: give while_trips")
         return while_trips * sum(inner)
@@ -69,13 +69,13 @@ def inner_jaxprs(params: dict[str, Any]) -> Iterator[Jaxpr]:
                 yield item
 
 
-def _dot_flops(equation: JaxprEqn) -> int:
+def _dot_flops(equation: Any) -> int:
     (contracted, _), _ = equation.params["dimension_numbers"]
     left = equation.invars[0].aval.shape
     return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[axis] for axis in contracted)
 
 
-def _convolution_flops(equation: JaxprEqn) -> int:
+def _convolution_flops(equation: Any) -> int:
     params, kernel, out = equation.params, equation.invars[1].aval.shape, equation.outvars[0].aval.shape
     numbers = params["dimension_numbers"]
     products = 2 * out[numbers.out_spec[0]] * out[numbers.out_spec[1]] * kernel[numbers.rhs_spec[1]]

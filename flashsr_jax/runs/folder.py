@@ -65,7 +65,7 @@ def read_lines(path: Path) -> list[dict]:
 
 def flattened(tree: Mapping, prefix: str = "") -> dict[str, object]:
     """Nested fields by their dotted names: {"optimizer.vae.lr": 0.001, ...}."""
-    flat = {}
+    flat: dict[str, object] = {}
     for name, value in tree.items():
         flat |= flattened(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
     return flat

@@ -119,7 +119,7 @@ class _Reader:
         writes: list[int],
         times: int,
         in_while: bool,
-        equation: JaxprEqn | None = None,
+        equation: Any = None,
     ) -> None:
         flops = (product_flops(equation) if equation is not None else None) or 0.0
         low = flops > 0 and all(var.aval.dtype.itemsize <= 2 for var in equation.invars[:2])
@@ -189,7 +189,7 @@ def _bytes(aval: Any) -> int:
     )
 
 
-def _contraction(equation: JaxprEqn, flops: float) -> int:
+def _contraction(equation: Any, flops: float) -> int:
     return max(1, round(flops / 2 / math.prod(equation.outvars[0].aval.shape)))
 
 
