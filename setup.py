@@ -15,6 +15,7 @@ TRAIN = [
     "absl-py>=2.1",
     "grain>=0.2.10",
     "importlib_resources>=6",  # tensorflow-datasets imports it without declaring it
+    "librosa>=0.11",  # filterbanks of the losses
     "ml-collections>=1.0",
     "optax>=0.2.5",
     "tensorboardX>=2.6",
@@ -36,7 +37,6 @@ TEST = [
     *ALL,
     "build>=1.2",
     "jsonschema>=4",
-    "librosa>=0.11",
     "mkdocs-material>=9.5",  # the docs site, which the tests build
     "mkdocstrings[python]>=0.27",
     "mypy>=1.14",

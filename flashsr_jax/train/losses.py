@@ -5,16 +5,18 @@ Letters: B batch, N samples, T time, F frequency or mel bins, C channels.
 """
 
 import functools
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import librosa
 import numpy as np
 from jax import lax
 
-from flashsr_jax.audio import front_end
-from flashsr_jax.audio.mel import mel_filterbank, mel_frequencies
+from flashsr_jax.audio import SAMPLE_RATE, front_end
+from flashsr_jax.audio.mel import MEL_FMAX, MEL_FMIN
 
 
 def weighted_mean(loss_B: jax.Array, weight_B: jax.Array) -> jax.Array:
@@ -71,7 +73,7 @@ def loudness_weights(mel_BxTxF: jax.Array, grid: tuple[int, int], exponent: floa
 @functools.cache
 def _mel_centres(bins: int) -> np.ndarray:
     """Centre of each mel bin in Hz, float32."""
-    return mel_frequencies(bins + 2)[1:-1].astype(np.float32)
+    return librosa.mel_frequencies(bins + 2, fmin=MEL_FMIN, fmax=MEL_FMAX)[1:-1].astype(np.float32)
 
 
 def kl_divergence(mean: jax.Array, logvar: jax.Array) -> jax.Array:
@@ -183,12 +185,19 @@ def _log_band_power(x_BxN: jax.Array, window: int) -> jax.Array:
 
 @functools.cache
 def _power_filterbank(window: int) -> np.ndarray:
-    return mel_filterbank(POWER_BANDS[window], window, 0.0)
+    return _filterbank(POWER_BANDS[window], window)
 
 
 @functools.cache
 def _scale_filterbank(window: int) -> np.ndarray:
-    return mel_filterbank(window * 5 // 32, window, 0.0)
+    return _filterbank(window * 5 // 32, window)
+
+
+def _filterbank(bins: int, window: int) -> np.ndarray:
+    """librosa's Slaney filterbank from 0 to 24000 Hz, (bins, window // 2 + 1)."""
+    with warnings.catch_warnings():  # the finest scales have more mel bins than STFT bins in their lowest octaves
+        warnings.simplefilter("ignore", UserWarning)
+        return librosa.filters.mel(sr=SAMPLE_RATE, n_fft=window, n_mels=bins, fmin=0.0, fmax=MEL_FMAX)
 
 
 def mel_errors(estimate_BxTxF: jax.Array, target_BxTxF: jax.Array, cutoff_B: jax.Array) -> dict[str, jax.Array]:
