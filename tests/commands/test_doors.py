@@ -40,7 +40,7 @@ def test_a_configuration_is_named_in_three_ways(name, training, tmp_path):
     ((program, config, rest),) = training
     expected = configs.get_config("vae", "tiny")
     expected.optimizer.vae.lr, expected.batch_size, expected.data.cutoff_hz = 1e-5, 2, (2000.0, 4000.0)
-    assert (program, config, rest) == ("train", expected, ("run",))
+    assert (program, config.to_dict(), rest) == ("train", expected.to_dict(), ("run",))
 
 
 def test_each_word_gets_its_options(training):
@@ -94,7 +94,7 @@ def test_configurations_of_an_installed_package_are_found(tmp_path, monkeypatch)
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "mine.py").write_text((ROOT / "configs" / "vae.py").read_text())
     monkeypatch.setattr(configuration.flashsr_jax, "__file__", str(tmp_path / "__init__.py"))
-    assert load_configuration("mine:tiny") == configs.get_config("vae", "tiny")
+    assert load_configuration("mine:tiny").to_dict() == configs.get_config("vae", "tiny").to_dict()
     with pytest.raises(UserError, match="STAGE one of mine;"):
         load_configuration("vae:tiny")
     helper = f"{micro.__file__}:finetune:vae"  # which takes an argument with a colon
