@@ -88,6 +88,12 @@ def test_mistakes_are_one_line(arguments, training, tmp_path, monkeypatch, capsy
     assert line.startswith(f"flashsr: {MISTAKES[arguments]}") and training == []
 
 
+def test_windows_are_encoded_for_stages_that_read_them(training, capsys):
+    assert main(["data", "encode", "--config", "vae:tiny", "--out", "latents", "--windows", "7"]) == 1
+    error = capsys.readouterr().err
+    assert error == "flashsr: --config vae:tiny: stage vae reads no latents: encode for another\n" and not training
+
+
 def test_configurations_of_an_installed_package_are_found(tmp_path, monkeypatch):
     """In the package itself, where there is no checkout around it; a user's file may be anywhere."""
     assert configuration.configurations() == ROOT / "configs"
