@@ -2,7 +2,7 @@
 
 import argparse
 
-from flashsr_jax.commands.arguments import add_config, command, integer
+from flashsr_jax.commands.arguments import add_config, command, integer, number
 from flashsr_jax.extras import needing
 
 
@@ -20,7 +20,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument(
         "--min-bandwidth",
-        type=float,
+        type=number(0, 24_000),
         default=16_000.0,
         metavar="HZ",
         help="leave out duller recordings (default 16000)",
