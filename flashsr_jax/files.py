@@ -13,11 +13,13 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 
     When the block raises, what was written is removed and `path` stays as it was. The file gets the permissions that
     the user's umask gives a new one, whatever the block's writer does (safetensors': 600). Raises FileNotFoundError
-    where the folder does not exist.
+    where the folder does not exist, IsADirectoryError where `path` is one.
     """
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"cannot write {path}: the folder {path.parent} does not exist")
+    if path.is_dir():
+        raise IsADirectoryError(f"cannot write {path}: it is a folder")
     partial = path.parent / f".{secrets.token_hex(6)}.part{path.suffix}"
     try:
         partial.touch()

@@ -17,7 +17,7 @@ case $command in
     source launch/setup.sh
     wheels=$(mktemp -d)
     # JAX and its numerics are the host's own; promise has no wheel, so one is built here.
-    pip freeze --exclude-editable | grep -viE '^(jax|jaxlib|numpy|scipy|pytest|ruff|selenium|shellcheck|jsonschema|promise|visqol|zimtohrli)' \
+    pip freeze --exclude-editable | grep -viE '^(jax|jaxlib|numpy|scipy|pytest|ruff|selenium|shellcheck|jsonschema|promise|visqol|zimtohrli|librosa|numba|llvmlite|scikit-learn|build|twine)' \
       >"$wheels/needs.txt"
     platforms=()
     for glibc in 17 24 27 28 31 34 35 39; do platforms+=(--platform "manylinux_2_${glibc}_x86_64"); done

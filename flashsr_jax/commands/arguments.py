@@ -89,6 +89,21 @@ def shard(text: str) -> tuple[int, int]:
     return int(index), int(count)
 
 
+def number(low: float, high: float) -> Callable[[str], float]:
+    """An argparse type: a number from `low` to `high`."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {low:g} to {high:g}")
+        return value
+
+    return parse
+
+
 def renamed(new: str) -> Callable[[str], None]:
     """An argparse type of an option that has another name now: an error that says which."""
 

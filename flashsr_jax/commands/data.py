@@ -2,7 +2,7 @@
 
 import argparse
 
-from flashsr_jax.commands.arguments import add_config, command, integer
+from flashsr_jax.commands.arguments import add_config, command, integer, number
 from flashsr_jax.extras import needing
 
 
@@ -20,7 +20,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument(
         "--min-bandwidth",
-        type=float,
+        type=number(0, 24_000),
         default=16_000.0,
         metavar="HZ",
         help="leave out duller recordings (default 16000)",
@@ -60,9 +60,13 @@ def encode(args: argparse.Namespace) -> int:
     from flashsr_jax.commands.configuration import load_configuration
     from flashsr_jax.commands.train import log_to_terminal
     from flashsr_jax.devices.runtime import enable_compilation_cache
+    from flashsr_jax.errors import UserError
     from flashsr_jax.train.latents import write_cache
 
     log_to_terminal()
     enable_compilation_cache()
-    write_cache(load_configuration(args.config, args.overrides), args.out, args.windows)
+    config = load_configuration(args.config, args.overrides)
+    if "latents" not in config.data:
+        raise UserError(f"--config {args.config}: stage {config.stage} reads no latents: encode for another")
+    write_cache(config, args.out, args.windows)
     return 0

@@ -3,7 +3,7 @@
 import argparse
 import dataclasses
 
-from flashsr_jax.commands.arguments import command, cutoffs, integer, named_folder, renamed
+from flashsr_jax.commands.arguments import command, cutoffs, integer, named_folder, number, renamed
 from flashsr_jax.errors import UserError
 from flashsr_jax.extras import needing
 
@@ -30,7 +30,11 @@ def add(commands: argparse._SubParsersAction) -> None:
         "--clips", type=integer(1, 10**6), metavar="N", help="clips a class (default: all files; 40 of a data set)"
     )
     evaluate.add_argument(
-        "--seconds", type=float, default=5.12, metavar="S", help="the most of a recording that is used (default 5.12)"
+        "--seconds",
+        type=number(1, 3600),
+        default=5.12,
+        metavar="S",
+        help="the most of a recording that is used (default 5.12)",
     )
     evaluate.add_argument("--split", default="test", help="of a data set (default test)")
     evaluate.add_argument(
@@ -41,7 +45,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         "--teacher-steps", type=integer(1, 1000), default=50, metavar="N", help="the teacher's steps (default 50)"
     )
     evaluate.add_argument(
-        "--teacher-guidance", type=float, default=1.0, metavar="S", help="its guidance scale (default 1: none)"
+        "--teacher-guidance", type=number(0, 100), default=1.0, metavar="S", help="its guidance scale (default 1: none)"
     )
     for old in ("--steps", "--guidance"):
         evaluate.add_argument(old, type=renamed(f"--teacher-{old[2:]}"), help=argparse.SUPPRESS)

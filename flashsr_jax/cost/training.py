@@ -4,6 +4,7 @@ Weights are random, since they take as long as trained ones; so are the waveform
 dataset.
 """
 
+import itertools
 import os
 import time
 from collections.abc import Iterator
@@ -48,7 +49,7 @@ def measure(config: ConfigDict, name: str, steps: int, profile: str | os.PathLik
     jax.config.update("jax_enable_compilation_cache", False)
     mesh = sharding.make_mesh(**config.mesh)
     sharding.check_batch_size(config.batch_size, mesh)
-    frozen, data = _random_frozen(config, mesh), _batches(config)
+    data, frozen = _batches(config), _random_frozen(config, mesh)
     programs = make_programs(config, STAGES[config.stage], mesh, frozen)
     key = jax.random.key(0)
     state = programs.init(frozen, key)
@@ -135,11 +136,10 @@ def _random_frozen(config: ConfigDict, mesh: Mesh) -> dict:
 
 def _batches(config: ConfigDict) -> Iterator[dict]:
     """Endless training batches: of config.data.dir where it names a dataset, else the same noise again and again."""
-    samples = config.data.window_frames * HOP
+    samples, size = config.data.window_frames * HOP, config.batch_size
     if config.data.dir:
-        yield from waveform_batches(config, config.batch_size)
+        return waveform_batches(config, size)
     lowpass = filter_arrays(LowpassFilter("bessel", 10, 4000.0))
-    size = config.batch_size
     batch = {
         "hr": 0.1 * np.random.default_rng(0).standard_normal((size, samples), np.float32),
         "filter": jax.tree.map(lambda x: np.repeat(np.asarray(x)[None], size, axis=0), lowpass),
@@ -147,5 +147,4 @@ def _batches(config: ConfigDict) -> Iterator[dict]:
         "bandwidth_hz": np.full(size, SAMPLE_RATE / 2, np.float32),
         "class_id": np.zeros(size, np.int32),
     }
-    while True:
-        yield batch
+    return itertools.repeat(batch)

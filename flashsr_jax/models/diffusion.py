@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from flashsr_jax.errors import UserError
+
 STEPS = 1000
 PUBLISHED_SCALE_FACTOR = 0.3342  # latents as the published U-Net sees them = scale factor x the VAE's
 UNCONDITIONAL = -11.4981 * PUBLISHED_SCALE_FACTOR  # the constant latent that stands for "no condition", as published
@@ -112,10 +114,10 @@ def solver_grid(steps: int) -> SolverGrid:
     """Coefficients for `steps` trailing-spaced timesteps round(arange(1000, 0, -1000 / steps)) - 1, ending at sigma 0.
 
     DPM-Solver++ (Lu et al. 2022, arXiv:2211.01095), algorithm 2, midpoint form, data prediction; first order for the
-    first and the last step. Raises ValueError unless 1 <= steps <= 1000.
+    first and the last step. Raises UserError unless 1 <= steps <= 1000.
     """
     if not 1 <= steps <= STEPS:
-        raise ValueError(f"sampling steps must be between 1 and {STEPS}, got {steps}")
+        raise UserError(f"sampling steps must be between 1 and {STEPS}, got {steps}")
     timesteps = (np.round(np.arange(STEPS, 0, -STEPS / steps)) - 1).astype(np.int32)[:steps]
     table = schedule()
     alpha, sigma = table.alpha[timesteps], table.sigma[timesteps]

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from flashsr_jax.errors import UserError
 from flashsr_jax.models.layers import Dtype, ResidualBlock, conv, group_norm, rematerialised, upsample_nearest
 from flashsr_jax.models.presets import VAEConfig
 
@@ -128,11 +129,11 @@ class VAE(nn.Module):
     def encode(self, mel_BxTxF: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Mean and clipped log-variance of the posterior, each (B, T/s, F/s, latent channels).
 
-        Raises ValueError unless T is a multiple of s and F the configured number of mel bins.
+        Raises UserError unless T is a multiple of s and F the configured number of mel bins.
         """
         _, frames, bins = mel_BxTxF.shape
         if frames % self.config.stride or bins != self.config.mel_bins:
-            raise ValueError(
+            raise UserError(
                 f"VAE: mel of {frames} frames x {bins} bins; it needs a multiple of {self.config.stride} frames "
                 f"(pad the audio) x {self.config.mel_bins} bins"
             )

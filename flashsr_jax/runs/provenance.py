@@ -25,7 +25,7 @@ from flashsr_jax.files import replacing
 from flashsr_jax.runs.folder import CONFIG_FILE, PROVENANCE_FILE, flattened, read_config, read_provenance
 
 LOGGER = logging.getLogger(__name__)
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "scipy", "librosa")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "scipy")
 SOURCES = ("flashsr_jax", "configs")
 
 

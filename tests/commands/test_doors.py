@@ -40,7 +40,7 @@ def test_a_configuration_is_named_in_three_ways(name, training, tmp_path):
     ((program, config, rest),) = training
     expected = configs.get_config("vae", "tiny")
     expected.optimizer.vae.lr, expected.batch_size, expected.data.cutoff_hz = 1e-5, 2, (2000.0, 4000.0)
-    assert (program, config, rest) == ("train", expected, ("run",))
+    assert (program, config.to_dict(), rest) == ("train", expected.to_dict(), ("run",))
 
 
 def test_each_word_gets_its_options(training):
@@ -88,13 +88,19 @@ def test_mistakes_are_one_line(arguments, training, tmp_path, monkeypatch, capsy
     assert line.startswith(f"flashsr: {MISTAKES[arguments]}") and training == []
 
 
+def test_windows_are_encoded_for_stages_that_read_them(training, capsys):
+    assert main(["data", "encode", "--config", "vae:tiny", "--out", "latents", "--windows", "7"]) == 1
+    error = capsys.readouterr().err
+    assert error == "flashsr: --config vae:tiny: stage vae reads no latents: encode for another\n" and not training
+
+
 def test_configurations_of_an_installed_package_are_found(tmp_path, monkeypatch):
     """In the package itself, where there is no checkout around it; a user's file may be anywhere."""
     assert configuration.configurations() == ROOT / "configs"
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "mine.py").write_text((ROOT / "configs" / "vae.py").read_text())
     monkeypatch.setattr(configuration.flashsr_jax, "__file__", str(tmp_path / "__init__.py"))
-    assert load_configuration("mine:tiny") == configs.get_config("vae", "tiny")
+    assert load_configuration("mine:tiny").to_dict() == configs.get_config("vae", "tiny").to_dict()
     with pytest.raises(UserError, match="STAGE one of mine;"):
         load_configuration("vae:tiny")
     helper = f"{micro.__file__}:finetune:vae"  # which takes an argument with a colon
