@@ -21,7 +21,7 @@ create() {
   until [ "$(state)" = ACTIVE ]; do sleep "$POLL_S"; done
   tpus tpu-vm scp --recurse . "$NAME:flashsr_jax" --worker=all
   on_every_host "sudo apt-get install -y -q nfs-common && sudo mkdir -p /shared && sudo mount ${NFS:?} /shared &&
-    python3 -m venv .venv && .venv/bin/pip install -q ./flashsr_jax 'jax[tpu]'"
+    python3 -m venv .venv && .venv/bin/pip install -q './flashsr_jax[train]' 'jax[tpu]'"
 }
 
 delete() { tpus queued-resources delete "$NAME" --force --quiet; }

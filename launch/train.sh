@@ -6,7 +6,7 @@
 set -euo pipefail
 SHARED=${SHARED:?set it to the folder that holds data/, the dataset, and runs/; all hosts must see it}
 PRESET=${PRESET:-base}
-PYTHON=${PYTHON:-python} # of an environment with the package and JAX for the devices: pip install . 'jax[cuda13]'
+PYTHON=${PYTHON:-python} # of an environment with the package and JAX for the devices: pip install '.[train]' 'jax[cuda13]'
 
 stage=$1
 shift
