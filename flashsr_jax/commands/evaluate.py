@@ -37,10 +37,20 @@ def add(commands) -> None:
     )
     evaluate.add_argument("--teacher", metavar="RUN", help="a teacher's run folder or weights file to compare")
     evaluate.add_argument(
-        "--steps", type=integer(1, 1000), default=50, metavar="N", help="the teacher's steps (default 50)"
+        "--steps",
+        dest="teacher_steps",
+        type=integer(1, 1000),
+        default=50,
+        metavar="N",
+        help="the teacher's steps (default 50)",
     )
     evaluate.add_argument(
-        "--guidance", type=float, default=1.0, metavar="S", help="the teacher's guidance scale (default 1: none)"
+        "--guidance",
+        dest="teacher_guidance",
+        type=float,
+        default=1.0,
+        metavar="S",
+        help="the teacher's guidance scale (default 1: none)",
     )
     evaluate.add_argument("--regression", metavar="RUN", help="a regression U-Net's run or weights file to compare")
     evaluate.add_argument(

@@ -1,1 +1,1 @@
-
+"""How good a model is: metrics, baselines, the protocol, statistics, and what it found."""

@@ -33,7 +33,7 @@ class Options:
 
     split, clips, seconds: as in `load_references`. cutoffs_hz: where the inputs end. seeds: runs of whatever draws
     noise. weights: the model, as `load_model` takes it. teacher, regression: other U-Nets to put in it, as
-    `load_network` takes them; steps, guidance: of the teacher. outputs: (name, folder) of other systems' files.
+    `load_network` takes them. outputs: (name, folder) of other systems' files.
     noise_profiles: a file for the noise baseline. perceptual: measure Zimtohrli and ViSQOL too. samples_per_class:
     clips to listen to. save_audio: keep every input and output. workers: processes that measure (None: one a core).
     """
@@ -45,8 +45,8 @@ class Options:
     seeds: int = 1
     weights: str | None = None
     teacher: str | None = None
-    steps: int = 50
-    guidance: float = 1.0
+    teacher_steps: int = 50
+    teacher_guidance: float = 1.0
     regression: str | None = None
     outputs: Sequence[tuple[str, str]] = ()
     noise_profiles: str | None = None
@@ -121,8 +121,10 @@ def _systems(options: Options) -> tuple[dict[str, System], str | None, dict[str,
         settings["weights"] = f"{options.weights} ({', '.join(f'{n}: {o}' for n, o in loaded.origins.items())})"
         if options.teacher:
             other = _with_unet(loaded, options.teacher, "teacher")
-            found[_free_name(other, found)] = systems.model(other, steps=options.steps, guidance=options.guidance)
-            how = f"{options.steps} steps, guidance {options.guidance:g}"
+            found[_free_name(other, found)] = systems.model(
+                other, steps=options.teacher_steps, guidance=options.teacher_guidance
+            )
+            how = f"{options.teacher_steps} steps, guidance {options.teacher_guidance:g}"
             settings["teacher"] = f"{options.teacher} ({other.origins['unet']}), {how}"
         if options.regression:
             other = _with_unet(loaded, options.regression, "regression")

@@ -32,7 +32,7 @@ def load_profiles(path: str | os.PathLike | None = None) -> dict[str, NoiseProfi
         raise UserError(f"{source} is not a file of noise profiles: {error}") from error
 
 
-def measure_dataset(folder: str | os.PathLike) -> dict[str, NoiseProfile]:
+def measure_dataset(folder: str | Path) -> dict[str, NoiseProfile]:
     """Profiles by class, of windows of training recordings drawn over the whole split."""
     recordings = Recordings(folder, "train")
     profiles = {}

@@ -8,7 +8,7 @@ give the same intervals. Letters: C clips, S seeds, R resamplings.
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -56,7 +56,7 @@ def summarise(scores: Sequence[Score], metric: str, by: Sequence[str], *, wall_f
     rows = []
     for group, of_group in _groups(scores, metric, by, wall_free):
         clips, missing = _clips(of_group, metric)
-        mean, low, high = _interval(_table(clips, clips))
+        mean, low, high = _interval(_table(clips, list(clips)))
         rows.append(Summary(group, mean, low, high, len(clips), missing))
     return rows
 
@@ -107,7 +107,7 @@ def _groups(
         raise ValueError(f"no metric {metric!r}; there are {', '.join(BETTER)}")
     if unknown := set(by) - GROUPABLE:
         raise ValueError(f"scores have no {', '.join(sorted(unknown))} to group by")
-    groups = {}
+    groups: dict[tuple, list[Score]] = {}
     for score in scores:
         if score.wall_free or not wall_free:
             groups.setdefault(tuple(getattr(score, field) for field in by), []).append(score)
@@ -122,7 +122,7 @@ class _Clip(NamedTuple):
 def _clips(scores: Sequence[Score], metric: str) -> tuple[dict[str, _Clip], int]:
     """(clips that have the metric for every seed of the scores and every cutoff of their own, number of the others)."""
     seeds = sorted({score.seed for score in scores})
-    values = {}
+    values: dict[str, dict[tuple[float, int], Any]] = {}
     for score in scores:
         of_clip = values.setdefault(score.clip, {})
         if (score.cutoff_hz, score.seed) in of_clip:
@@ -133,7 +133,8 @@ def _clips(scores: Sequence[Score], metric: str) -> tuple[dict[str, _Clip], int]
         cutoffs_hz = sorted({cutoff_hz for cutoff_hz, _ in of_clip})
         table = [[of_clip.get((cutoff_hz, seed)) for cutoff_hz in cutoffs_hz] for seed in seeds]
         if not any(value is None for row in table for value in row):
-            sizes = np.abs(table) if BETTER[metric] == "zero" else np.array(table)
+            sizes = np.array(table, np.float64)
+            sizes = np.abs(sizes) if BETTER[metric] == "zero" else sizes
             clips[name] = _Clip(cutoffs_hz, sizes.mean(axis=1))
     return clips, len(values) - len(clips)
 

@@ -8,7 +8,7 @@ Letters of layouts: O output channels, I input channels, K, H, W kernel taps.
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -129,7 +129,8 @@ def _vae_middle(torch: str, path: str, channels: int) -> Iterator[Name]:
 def vae_names(config: VAEConfig) -> list[Name]:
     """The autoencoder's tensors of `vae.pth`."""
     widths = [config.channels * multiplier for multiplier in config.multipliers]
-    latent, names = config.latent_channels, []
+    latent = config.latent_channels
+    names: list[Name] = []
 
     channels = config.channels
     names += _conv2d("encoder.conv_in", "encoder/conv_in", config.patch**2, channels, 3)
@@ -215,7 +216,8 @@ def unet_names(config: UNetConfig) -> list[Name]:
     """The network's tensors of `student_ldm.pth`, whose names start with `model.`."""
     widths = [config.channels * multiplier for multiplier in config.multipliers]
     transformers = [TRANSFORMERS * (2**level in config.attention_downsamplings) for level in range(len(widths))]
-    latent, embedding, names = config.latent_channels, 4 * config.channels, []
+    latent, embedding = config.latent_channels, 4 * config.channels
+    names: list[Name] = []
 
     names += _linear("model.time_embed.0", "encoder/time_1", config.channels, embedding)
     names += _linear("model.time_embed.2", "encoder/time_2", embedding, embedding)
@@ -264,7 +266,8 @@ def _snake(torch: str, path: str, channels: int) -> Iterator[Name]:
 
 def vocoder_names(config: VocoderConfig) -> list[Name]:
     """The tensors of `sr_vocoder.pth`; the last downsampling layer of its waveform branch feeds nothing."""
-    kernel, stages, names = vocoder.KERNEL, len(config.rates), []
+    kernel, stages = vocoder.KERNEL, len(config.rates)
+    names: list[Name] = []
 
     width = config.channels >> stages
     names += _conv1d("audio_block.emb", "lr_branch/conv_in", 1, width, max(kernel, config.istft_size))
@@ -360,7 +363,8 @@ def to_params(tensors: Mapping[str, np.ndarray], names: list[Name]) -> tuple[dic
     tensors by name.
     """
     _check({name: tensors[name].shape for name in tensors}, {name.torch: name.shape for name in names}, "tensors")
-    params, others = {}, {}
+    params: dict[str, Any] = {}
+    others: dict[str, np.ndarray] = {}
     for name in names:
         if name.kind != "parameter":
             others[name.torch] = tensors[name.torch]

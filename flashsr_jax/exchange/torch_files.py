@@ -15,7 +15,7 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -84,7 +84,7 @@ def load_torch(path: str | os.PathLike) -> dict[str, np.ndarray]:
     except _Refused as refused:
         raise UserError(f"{path}: {refused}; only tensors and containers are read, and nothing was run") from None
     except BROKEN as error:
-        with open(path, "rb") as file:
+        with Path(path).open("rb") as file:
             archive = file.read(2) == b"PK"
         if not archive:
             raise UserError(f"{path} is no checkpoint of PyTorch 1.6 or later (a zip archive)") from error
@@ -128,7 +128,8 @@ CODES = [getattr(pickle, name)[0] for name in INSTRUCTIONS.split()]
 
 # The interpreter in Python: the one in C allocates whatever memory a number in the pickle says.
 class _Unpickler(pickle._Unpickler):
-    dispatch = {
+    stack: list[Any]  # of the interpreter
+    dispatch: ClassVar[dict[int, Any]] = {
         getattr(pickle, name)[0]: pickle._Unpickler.dispatch[getattr(pickle, name)[0]] for name in INSTRUCTIONS.split()
     }
 
@@ -203,7 +204,7 @@ class _Unpickler(pickle._Unpickler):
             raise ValueError(f"storage {storage.key} has {entry.file_size} bytes, {size} are asked for")
         if not size:
             return np.zeros(0, storage.dtype)
-        with open(self._path, "rb") as file:  # the name before the data may be longer than the directory says
+        with self._path.open("rb") as file:  # the name before the data may be longer than the directory says
             file.seek(entry.header_offset)
             header = file.read(30)
         names, extra = struct.unpack("<HH", header[26:30])
@@ -247,7 +248,7 @@ def save_torch(path: str | os.PathLike, tensors: Mapping[str, np.ndarray]) -> No
         for key, array in enumerate(storages):
             info = _entry(f"{root}/data/{key}")
             # Padding in the header's extra field, under an identifier that no one uses, aligns the data.
-            begins = archive.fp.tell() + 30 + len(info.filename) + 4
+            begins = archive.fp.tell() + 30 + len(info.filename) + 4  # type: ignore[union-attr]
             info.extra = struct.pack("<2sH", b"FB", -begins % ALIGNMENT) + bytes(-begins % ALIGNMENT)
             archive.writestr(info, array.tobytes())
         archive.writestr(_entry(f"{root}/version"), b"3\n")

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from flashsr_jax.errors import UserError
 
@@ -113,7 +114,7 @@ class ModelConfig:
         return self.vae.stride * self.unet.stride
 
 
-MEL = {"mel_mean": -5.0, "mel_std": 3.0}  # about those of normalised recordings
+MEL: dict[str, Any] = {"mel_mean": -5.0, "mel_std": 3.0}  # about those of normalised recordings
 
 TINY = ModelConfig(
     VAEConfig(channels=8, multipliers=(1, 2, 4, 4), blocks=1, **MEL),
@@ -144,13 +145,14 @@ def preset(name: str) -> ModelConfig:
     return PRESETS[name]
 
 
-def model_config(fields: Mapping[str, Mapping]) -> ModelConfig:
+def model_config(fields: Mapping[str, Mapping[str, Any]]) -> ModelConfig:
     """The ModelConfig of `dataclasses.asdict`'s nested mappings, as kept in run configurations and weights files.
 
     Lists (JSON has no tuples) become tuples. Raises TypeError or KeyError for fields that do not exist or are missing.
     """
-    vae, unet, vocoder = (
+    networks: list[dict[str, Any]] = [
         {key: tuple(value) if isinstance(value, list) else value for key, value in fields[network].items()}
         for network in ("vae", "unet", "vocoder")
-    )
+    ]
+    vae, unet, vocoder = networks
     return ModelConfig(VAEConfig(**vae), UNetConfig(**unet), VocoderConfig(**vocoder))
