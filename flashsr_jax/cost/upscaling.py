@@ -72,7 +72,7 @@ def _measure(model: Model, settings: Settings, repeats: int, progress: Progress)
     x_BxN = np.random.default_rng(0).uniform(-0.1, 0.1, (batch, frames.window - 2 * frames.context))
     options = {"steps": settings.steps, "dtype": settings.dtype, "batch": batch}
 
-    def window():
+    def window() -> np.ndarray:
         return upscale(model, x_BxN, SAMPLE_RATE, **options)
 
     costs = _costs(model, batch, settings.steps)

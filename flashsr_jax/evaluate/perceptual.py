@@ -5,6 +5,7 @@ signals go in as they are, without normalisation; samples beyond full scale are 
 """
 
 import functools
+from typing import Any
 
 import numpy as np
 import soxr
@@ -91,7 +92,7 @@ def check_installed() -> None:
 
 
 @functools.cache
-def _pyohrli():
+def _pyohrli() -> Any:
     try:
         from zimtohrli import Pyohrli
     except ImportError as error:
@@ -100,7 +101,7 @@ def _pyohrli():
 
 
 @functools.cache
-def _visqol_api():
+def _visqol_api() -> Any:
     try:
         import numba  # makes visqol fast
         from visqol import VisqolApi

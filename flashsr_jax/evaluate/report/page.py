@@ -158,7 +158,7 @@ def _summary_data(results: Results, summaries: Summaries) -> list[dict]:
     data: list[dict] = [{} for _ in titles]
     for (metric, title, cutoff_hz, system), row in summaries.items():
         of_cutoff = data[titles.index(title)].setdefault(cutoffs.index(cutoff_hz), {})
-        cell = [*map(_short, (row.mean, row.low, row.high)), row.count]
+        cell = [*map(_short, row.figures()), row.count]
         of_cutoff.setdefault(systems.index(system), {})[metrics.index(metric)] = cell
     return data
 
@@ -174,7 +174,7 @@ def _pairs(results: Results) -> dict[str, dict]:
                 continue
             key = f"{titles.index(_row_title(row))} {cutoffs.index(row.group['cutoff_hz'])} {a} {b}"
             pairs.setdefault(key, {})[metrics.index(metric)] = {
-                "difference": [*map(_short, (row.mean, row.low, row.high))],
+                "difference": [*map(_short, row.figures())],
                 "worse": row.worse,
                 "count": row.better + row.worse + row.equal,
                 "worst": [(clip, _short(difference)) for clip, difference in row.worsened[:WORST]],

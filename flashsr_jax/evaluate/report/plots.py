@@ -5,9 +5,11 @@ import io
 import itertools
 import re
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from flashsr_jax.audio import SAMPLE_RATE
@@ -73,7 +75,7 @@ def _metric_plot(results: Results, summaries: Summaries, metric: str, title: str
             at = [(hz, summaries[key]) for hz in cutoffs if (key := (metric, title, hz, system)) in summaries]
             if not at:
                 continue
-            khz, mean, low, high = np.transpose([(hz / 1000, row.mean, row.low, row.high) for hz, row in at])
+            khz, mean, low, high = np.transpose([(hz / 1000, *row.figures()) for hz, row in at])
             colour, line = _styles(results)[system]
             ax.plot(khz, mean, line, color=colour, marker="o", markersize=3.5, linewidth=1.6)
             if len(cutoffs) > 1:
@@ -100,7 +102,7 @@ def _spectrum_plot(results: Results, class_name: str, cutoff_hz: float, spectra:
         return _figure_html(figure, f"average spectra, {title}", title)
 
 
-def _plot_style():
+def _plot_style() -> AbstractContextManager[None]:
     names = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
     return matplotlib.rc_context(
         {
@@ -114,7 +116,7 @@ def _plot_style():
     )
 
 
-def _axes():
+def _axes() -> tuple[Figure, Axes]:
     figure = Figure(figsize=(4.4, 2.9), layout="constrained")
     ax = figure.subplots()
     ax.grid(color=INK, alpha=0.12, linewidth=0.6)
