@@ -13,16 +13,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from flashsr_jax.audio import SAMPLE_RATE
+from flashsr_jax.evaluate.report.figures import Summaries
 from flashsr_jax.evaluate.report.tables import arrow, class_title, khz
 from flashsr_jax.evaluate.results import BASELINES, Results, Spectrum, class_rank
-from flashsr_jax.evaluate.statistics import Summary
 
 BASELINE_LINES = dict(zip(BASELINES, (":", "--", "-."), strict=True))  # grey, so that the models stand out
 MODEL_COLOURS = ("#2f7fd0", "#dd7a2f", "#2b9f72", "#b462b0", "#b8960c", "#d1495b", "#4aa8bd", "#7d7bd6")
 BASELINE_COLOUR = "#868d96"
 INK = "#010203"  # stands for the page's text colour in pictures, which has to suit a light and a dark page
-
-Summaries = dict[tuple[str, str, float, str], Summary]  # by metric, class title, cutoff, system
 
 
 def legend(results: Results) -> str:
