@@ -135,7 +135,7 @@ def parameter_shapes(config: ModelConfig, network: str) -> dict:
 
 @functools.cache
 def _shapes_by_path(config: ModelConfig, network: str) -> dict[str, tuple[int, ...]]:
-    tree = flatten_dict(parameter_shapes(config, network), sep="/")
+    tree: dict[str, Any] = flatten_dict(parameter_shapes(config, network), sep="/")
     return {f"{network}/{name}": leaf.shape for name, leaf in tree.items()}
 
 
