@@ -57,7 +57,7 @@ def run(
     sampled = _sampled(references, samples_per_class)
     collected = _Collected(list(systems))
     shown_cutoff = 4000.0 if 4000.0 in cutoffs_hz else cutoffs_hz[0]
-    workers = workers or os.cpu_count()
+    workers = workers or os.cpu_count() or 1
     waiting: collections.deque[tuple[Reference, list[Output], Future]] = collections.deque()
     clips = itertools.count(1)
 
@@ -134,7 +134,7 @@ class _Collected:
         self.scores: list[Score] = []
         self.problems: list[Problem] = []
         self.samples: list[Sample] = []
-        self._levels = collections.defaultdict(list)
+        self._levels: dict[tuple[str, float, str], list[np.ndarray]] = collections.defaultdict(list)
 
     def take(self, reference: Reference, outputs: list[Output], task: Future) -> None:
         original, *measured = task.result()
