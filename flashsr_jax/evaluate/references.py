@@ -67,7 +67,7 @@ def load_references(
         try:
             audio, wall_hz = _read(path, seconds)
             references.append(Reference(name, folder_class(path) or "", path.parent.name, wall_hz, audio))
-        except (Unmeasurable, sf.SoundFileError) as error:
+        except Unmeasurable as error:
             problems.append(Problem(name, "", 0.0, str(error)))
     names = Counter(reference.name for reference in references)
     if twice := [name for name, uses in names.items() if uses > 1]:
@@ -121,7 +121,10 @@ def _spread(files: list[Path], count: int | None) -> list[Path]:
 
 def _read(path: Path, seconds: float) -> tuple[np.ndarray, float]:
     """(Audio at 48 kHz, wall in Hz). Raises Unmeasurable that says what is wrong with the recording."""
-    x_NxC, sample_rate = sf.read(path, always_2d=True)
+    try:
+        x_NxC, sample_rate = sf.read(path, always_2d=True)
+    except sf.SoundFileError as error:
+        raise Unmeasurable(str(error)) from error
     if sample_rate < MIN_RATE:
         raise Unmeasurable(f"the sample rate is {sample_rate} Hz, under {MIN_RATE} Hz: no reference for 48 kHz")
     if len(x_NxC) < MIN_SECONDS * sample_rate:
