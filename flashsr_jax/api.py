@@ -29,7 +29,8 @@ class FlashSR:
         y = model(x, sample_rate)
 
     Options of the methods are fields of `flashsr_jax.upscale.stream.Settings`: seed, steps, batch, dtype ...
-    Beneath lies a pure function of parameters and windows of one shape, `flashsr_jax.models.pipeline.super_resolve`.
+    Beneath lie pure functions of parameters and windows of one shape, `flashsr_jax.models.pipeline`: this runs them as
+    three programs, `super_resolve` is all of them in one, for programs that jit, map or differentiate it themselves.
     """
 
     sample_rate = SAMPLE_RATE  # of the output

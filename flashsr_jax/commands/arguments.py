@@ -17,10 +17,13 @@ def command(
 
 
 def said(error: Exception) -> str:
-    """An error in the command line's words: before a value at fault stands its option, "--data x: no such folder"."""
-    if isinstance(error, UserError) and error.argument:
-        return f"--{error.argument.replace('_', '-')} {error.args[0]}"
-    return str(error)
+    """An error in the command line's words: before a value at fault stands its option, "--data x: no such folder"; a
+    configuration's field is given as --config.vae_from=x."""
+    if not isinstance(error, UserError) or not error.argument:
+        return str(error)
+    if "." in error.argument:
+        return f"--{error.argument}={error.args[0]}"
+    return f"--{error.argument.replace('_', '-')} {error.args[0]}"
 
 
 def cutoff(text: str) -> float | None:

@@ -56,7 +56,7 @@ def benchmark(load: Callable[[], Model], settings: Settings, repeats: int) -> di
     `load` returns the model; peak memory is that of loading, compiling and upscaling a window. Times are medians of
     `repeats`; programs are compiled anew, whatever the persistent cache holds. What is under way is said on a terminal.
     """
-    cached = jax.config.jax_enable_compilation_cache
+    cached = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
     jax.config.update("jax_enable_compilation_cache", False)
     try:
         with Progress() as progress:
@@ -72,7 +72,7 @@ def _measure(model: Model, settings: Settings, repeats: int, progress: Progress)
     x_BxN = np.random.default_rng(0).uniform(-0.1, 0.1, (batch, frames.window - 2 * frames.context))
     options = {"steps": settings.steps, "dtype": settings.dtype, "batch": batch}
 
-    def window():
+    def window() -> np.ndarray:
         return upscale(model, x_BxN, SAMPLE_RATE, **options)
 
     costs = _costs(model, batch, settings.steps)
@@ -130,7 +130,7 @@ def _functions(model: Model, batch: int, settings: Settings) -> dict[str, tuple]
         (lambda p, mel, eps: encode(p["vae"], config, mel, eps, scale, dtype), mel, latent),
         (lambda p, z: decode(p["vae"], config, z, scale, dtype), latent),
         (lambda p, cond, z: sample_latent(p["unet"], config, cond, z, settings.steps, 1.0, dtype), latent, latent),
-        (lambda p, *inputs: vocode(p["vocoder"], config, *inputs, dtype), mel, waveform),
+        (lambda p, mel, lr: vocode(p["vocoder"], config, mel, lr, dtype), mel, waveform),
     )
     return dict(zip(_costs(model, batch, settings.steps), functions, strict=True))
 

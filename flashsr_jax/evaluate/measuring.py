@@ -24,10 +24,10 @@ class Output(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """Metrics and mean spectrum in dB (K,) of an output, or why there are none."""
+    """Metrics and mean spectrum in dB (K,) of an output, or why there are none; they are empty then."""
 
     metrics: dict[str, float]
-    level_db: np.ndarray | None
+    level_db: np.ndarray
     problem: str = ""
 
 
@@ -49,7 +49,7 @@ def measure(audio_N: np.ndarray, wall_hz: float, outputs: Sequence[Output], perc
             metrics = every_metric(spectra, output.audio, output.cutoff_hz, perceptual)
             measured.append(Measured(metrics, _level_db(output.audio)))
         except Unmeasurable as error:
-            measured.append(Measured({}, None, str(error)))
+            measured.append(Measured({}, np.zeros(0), str(error)))
     return measured
 
 

@@ -5,6 +5,7 @@ signals go in as they are, without normalisation; samples beyond full scale are 
 """
 
 import functools
+from typing import Any
 
 import numpy as np
 import soxr
@@ -91,14 +92,14 @@ def check_installed() -> None:
 
 
 @functools.cache
-def _pyohrli():
+def _pyohrli() -> Any:
     with needing("eval", "a perceptual metric"):
         from zimtohrli import Pyohrli
     return Pyohrli()
 
 
 @functools.cache
-def _visqol_api():
+def _visqol_api() -> Any:
     with needing("eval", "a perceptual metric"):
         import numba  # makes visqol fast
         from visqol import VisqolApi

@@ -53,12 +53,11 @@ def run(
     output for a clip, an output of another length or with samples that are not finite. Any other exception ends
     the run.
     """
-    measured = {name: system for name, system in systems.items() if system.measured}
-    speeds = [speed(name, system, reference) for reference in references[:1] for name, system in measured.items()]
+    speeds = _speeds(systems, references[0]) if references else []
     sampled = _sampled(references, samples_per_class)
     collected = _Collected(list(systems))
     shown_cutoff = 4000.0 if 4000.0 in cutoffs_hz else cutoffs_hz[0]
-    workers = workers or os.cpu_count()
+    workers = workers or os.cpu_count() or 1
     waiting: collections.deque[tuple[Reference, list[Output], Future]] = collections.deque()
     clips = itertools.count(1)
 
@@ -104,6 +103,16 @@ def speed(name: str, system: System, reference: Reference, cutoff_hz: float = 40
     return Speed(name, typical * SAMPLE_RATE / len(low_N), max(0.0, seconds[0] - typical))
 
 
+def _speeds(systems: Mapping[str, System], reference: Reference) -> list[Speed]:
+    speeds = []
+    with Progress() as progress:
+        for name, system in systems.items():
+            if system.measured:
+                progress.say(f"{name}: compiling, then {SPEED_RUNS} timings")
+                speeds.append(speed(name, system, reference))
+    return speeds
+
+
 def _outputs(
     reference: Reference,
     systems: Mapping[str, System],
@@ -135,7 +144,7 @@ class _Collected:
         self.scores: list[Score] = []
         self.problems: list[Problem] = []
         self.samples: list[Sample] = []
-        self._levels = collections.defaultdict(list)
+        self._levels: dict[tuple[str, float, str], list[np.ndarray]] = collections.defaultdict(list)
 
     def take(self, reference: Reference, outputs: list[Output], task: Future) -> None:
         original, *measured = task.result()

@@ -68,8 +68,8 @@ def load_references(
         try:
             audio, wall_hz = _read(path, seconds)
             references.append(Reference(name, folder_class(path) or "", path.parent.name, wall_hz, audio))
-        except Exception as error:  # noqa: BLE001 one odd file ends no evaluation
-            problems.append(Problem(name, "", 0.0, reason(error)))
+        except Unmeasurable as error:
+            problems.append(Problem(name, "", 0.0, str(error)))
     names = Counter(reference.name for reference in references)
     if twice := [name for name, uses in names.items() if uses > 1]:
         raise UserError(f"{data}: several files are named {twice[0]}: rename all but one", "data")
@@ -122,7 +122,10 @@ def _spread(files: list[Path], count: int | None) -> list[Path]:
 
 def _read(path: Path, seconds: float) -> tuple[np.ndarray, float]:
     """(Audio at 48 kHz, wall in Hz). Raises Unmeasurable that says what is wrong with the recording."""
-    x_CxN, sample_rate = audio_files.read(path)
+    try:
+        x_CxN, sample_rate = audio_files.read(path)
+    except Exception as error:
+        raise Unmeasurable(reason(error)) from error
     x_NxC = x_CxN.T.astype(np.float64)
     if sample_rate < MIN_RATE:
         raise Unmeasurable(f"the sample rate is {sample_rate} Hz, under {MIN_RATE} Hz: no reference for 48 kHz")

@@ -21,25 +21,33 @@ GROUPABLE = {field.name for field in dataclasses.fields(Score)} - {"metrics"}
 
 
 @dataclasses.dataclass(frozen=True)
-class Summary:
-    """A metric of one group of scores: mean over clips, median over seeds, with its 95 % interval."""
+class _Estimate:
+    """A mean over clips with its 95 % interval."""
 
-    group: dict[str, object]  # value of each field that was grouped by
+    group: dict[str, Any]  # value of each field that was grouped by
     mean: float | None  # None, as the interval, where no clip has the metric
     low: float | None
     high: float | None
+
+    def figures(self) -> tuple[float, float, float]:
+        """Mean, low and high. Raises ValueError where there are none."""
+        if self.mean is None or self.low is None or self.high is None:
+            raise ValueError(f"no clip of {self.group} has the metric")
+        return self.mean, self.low, self.high
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary(_Estimate):
+    """A metric of one group of scores: mean over clips, median over seeds."""
+
     count: int  # clips with the metric
     missing: int  # clips without it for some seed or cutoff of the group; not in the mean
 
 
 @dataclasses.dataclass(frozen=True)
-class Comparison:
-    """A system minus another: mean difference on the clips of both with its 95 % interval, and clip by clip."""
+class Comparison(_Estimate):
+    """A system minus another: the difference's mean on the clips of both, and clip by clip."""
 
-    group: dict[str, object]  # value of each field that was grouped by
-    mean: float | None  # None, as the interval, where no clip has the metric for both
-    low: float | None
-    high: float | None
     better: int
     worse: int
     equal: int

@@ -20,8 +20,8 @@ from flashsr_jax.errors import UserError, reason
 from flashsr_jax.evaluate import baselines
 from flashsr_jax.evaluate.references import Reference
 from flashsr_jax.evaluate.signals import Unmeasurable
-from flashsr_jax.models.pipeline import decode, encode, latent_shape
-from flashsr_jax.models.vocoder import SRVocoder
+from flashsr_jax.models.pipeline import decode, encode, latent_shape, vocode
+from flashsr_jax.models.presets import ModelConfig
 from flashsr_jax.upscale.model import Model
 from flashsr_jax.upscale.stream import upscale
 from flashsr_jax.upscale.windows import framing, process_windows
@@ -48,7 +48,7 @@ def mirror(reference: Reference, low_N: np.ndarray, cutoff_hz: float, seed: int)
 def noise(profiles: dict[str, baselines.NoiseProfile]) -> System:
     """`baselines.noise` with the profile of the clip's class. Clips without one are Unmeasurable."""
 
-    def process(reference, low_N, cutoff_hz, seed):
+    def process(reference: Reference, low_N: np.ndarray, cutoff_hz: float, seed: int) -> np.ndarray:
         if reference.class_name not in profiles:
             raise Unmeasurable(f"no noise profile for {reference.class_name or 'a clip without a class'}")
         profile = profiles[reference.class_name].at(cutoff_hz)
@@ -60,7 +60,7 @@ def noise(profiles: dict[str, baselines.NoiseProfile]) -> System:
 def model(loaded: Model, *, steps: int = 1, guidance: float = 1.0) -> System:
     """A model the way a listener runs it: windows, crossfades and all."""
 
-    def process(reference, low_N, cutoff_hz, seed):
+    def process(reference: Reference, low_N: np.ndarray, cutoff_hz: float, seed: int) -> np.ndarray:
         return upscale(loaded, low_N, SAMPLE_RATE, seed=seed, steps=steps, guidance=guidance)
 
     return System(process, seeded=True, measured=True)
@@ -69,10 +69,10 @@ def model(loaded: Model, *, steps: int = 1, guidance: float = 1.0) -> System:
 def ceiling(loaded: Model) -> System:
     """VAE and vocoder on the latents of the original: what a perfect diffusion model would reach."""
 
-    def process(reference, low_N, cutoff_hz, seed):
+    def process(reference: Reference, low_N: np.ndarray, cutoff_hz: float, seed: int) -> np.ndarray:
         key = jax.random.key(seed)
 
-        def windows(x_Gx2xN, start_G):
+        def windows(x_Gx2xN: np.ndarray, start_G: np.ndarray) -> np.ndarray:
             return np.asarray(_resynthesise(loaded.params, loaded.config, x_Gx2xN, key))[:, None]
 
         pair_2xN = np.stack([reference.audio, low_N]).astype(np.float32)
@@ -83,15 +83,14 @@ def ceiling(loaded: Model) -> System:
 
 
 @functools.partial(jax.jit, static_argnames="config")
-def _resynthesise(params: dict, config, x_Gx2xN: jax.Array, key: jax.Array) -> jax.Array:
+def _resynthesise(params: dict, config: ModelConfig, x_Gx2xN: jax.Array, key: jax.Array) -> jax.Array:
     hr, lr = x_Gx2xN[:, 0], x_Gx2xN[:, 1]
     stats = normalisation(lr)
     mel = log_mel(normalise(hr, stats), config.vae.mel_bins)
     eps = jax.random.normal(key, (len(hr), *latent_shape(config, hr.shape[-1])))
     z = encode(params["vae"], config, mel, eps, params["scale_factor"])
     decoded = decode(params["vae"], config, z, params["scale_factor"])
-    waveform = SRVocoder(config.vocoder).apply({"params": params["vocoder"]}, decoded, normalise(lr, stats))
-    return denormalise(waveform, stats)
+    return denormalise(vocode(params["vocoder"], config, decoded, normalise(lr, stats)), stats)
 
 
 def outputs(name: str, folder: str) -> System:
@@ -101,7 +100,7 @@ def outputs(name: str, folder: str) -> System:
     if not root.is_dir():
         raise UserError(f"{name}={folder}: no such folder", "outputs")
 
-    def process(reference, low_N, cutoff_hz, seed):
+    def process(reference: Reference, low_N: np.ndarray, cutoff_hz: float, seed: int) -> np.ndarray:
         stems = (root / f"{cutoff_hz:g}" / reference.name, root / reference.name)
         found = next((p for stem in stems for suffix in SUFFIXES if (p := Path(f"{stem}{suffix}")).is_file()), None)
         if found is None:

@@ -46,14 +46,15 @@ SCHEDULE_BUFFERS = (
 class Name:
     """A checkpoint tensor: its name and shape in torch; for parameters, their path and layout here.
 
-    Kinds: `parameter`; `unused`, trained weights that no network here evaluates; `buffer`, constants that follow from
-    a definition (noise schedule, filters). The last two are kept beside the parameters, for export.
+    `path` and `layout` are "" for tensors that are no parameters. Kinds: `parameter`; `unused`, trained weights that no
+    network here evaluates; `buffer`, constants that follow from a definition (noise schedule, filters). The last two
+    are kept beside the parameters, for export.
     """
 
     torch: str
     shape: tuple[int, ...]
-    path: str | None = None
-    layout: str | None = None
+    path: str = ""
+    layout: str = ""
     kind: Literal["parameter", "unused", "buffer"] = "parameter"
 
     def to_ours(self, tensor: np.ndarray) -> np.ndarray:
@@ -344,7 +345,7 @@ def _schedule_buffers() -> dict[str, np.ndarray]:
     return dict(zip(SCHEDULE_BUFFERS, tables, strict=True))
 
 
-def _check(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], what: str):
+def _check(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], what: str) -> None:
     problems = [f"missing {name} {shape}" for name, shape in expected.items() if name not in found]
     problems += [f"extra {name} {shape}" for name, shape in found.items() if name not in expected]
     problems += [

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -27,7 +28,7 @@ def pack(runs: Mapping[str, Sequence[str]], out: str, dtype: str = "float32") ->
     config = dataclasses.replace(
         first.config, **{name: getattr(network.config, name) for name, network in networks.items()}
     )
-    params = {name: network.params for name, network in networks.items()}
+    params: dict[str, Any] = {name: network.params for name, network in networks.items()}
     if "unet" in networks and networks["unet"].config.vae != config.vae:
         raise UserError(
             f"{runs['unet'][0]} learned on a VAE of other sizes than {runs['vae'][0]}: give its own", "unet"

@@ -7,6 +7,7 @@ an export gives back every tensor, bit for bit.
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -50,7 +51,9 @@ def import_published(
     out, tables = Path(out), checkpoint_names(config)
     if out.suffix != ".safetensors":
         raise UserError(f"{out}: weights are .safetensors files: end its name so", "output")
-    params, others, given = {}, {}, {}
+    params: dict[str, Any] = {}
+    others: dict[str, np.ndarray] = {}
+    given: dict[str, str] = {}
     for file in files:
         tensors = _load(file)
         network = _network_of(file, tensors, tables)
@@ -87,8 +90,9 @@ def export_torch(
     for network, names in checkpoint_names(weights.config).items():
         if network not in weights.params:
             continue
-        rest = {name.torch: others.get(f"{network}/{name.torch}") for name in names if name.kind != "parameter"}
-        rest |= {name.torch: untrained(name) for name in names if rest.get(name.torch, 0) is None}
+        unused = {name.torch: name for name in names if name.kind != "parameter"}
+        kept = {torch: others.get(f"{network}/{torch}") for torch in unused}
+        rest = {torch: untrained(unused[torch]) if tensor is None else tensor for torch, tensor in kept.items()}
         tensors = to_torch(weights.params[network], rest, names)
         path = folder / f"{FILES[network]}.{suffix}"
         with replacing(path) as partial:
@@ -162,7 +166,7 @@ def _load(file: str | os.PathLike) -> dict[str, np.ndarray]:
 def _network_of(file: str | os.PathLike, tensors: Iterable[str], tables: Mapping) -> str:
     """Which checkpoint a file is, by the names of its tensors."""
     shared = {network: len(set(tensors) & {name.torch for name in names}) for network, names in tables.items()}
-    best = max(shared, key=shared.get)
+    best = max(shared, key=lambda network: shared[network])
     if not shared[best]:
         raise UserError(f"{file} is none of {', '.join(FILES.values())}: no tensor has a name that they have")
     return best
@@ -187,7 +191,7 @@ def _check_published_form(source: str, config: ModelConfig) -> None:
 def _as_type(weights: Weights, dtype: str) -> Weights:
     """The networks in a storage type; `scale_factor` stays float32."""
 
-    def convert(tree):
+    def convert(tree: Any) -> Any:
         return jax.tree.map(lambda x: np.asarray(x, jnp.dtype(dtype)), tree)
 
     params = {name: value if name == "scale_factor" else convert(value) for name, value in weights.params.items()}

@@ -137,7 +137,7 @@ class _Unpickler(pickle._Unpickler):
         super().__init__(file, fix_imports=False, encoding="utf-8", errors="strict")
         self._path, self._root, self._entries = path, root, entries
 
-    def load_build(self):
+    def load_build(self) -> None:
         """Attributes of a dict, such as torch's versions of its modules: passed over."""
         self.stack.pop()
         if not isinstance(self.stack[-1], OrderedDict):
@@ -145,7 +145,7 @@ class _Unpickler(pickle._Unpickler):
 
     dispatch[pickle.BUILD[0]] = load_build
 
-    def load(self):
+    def load(self) -> Any:
         try:
             return super().load()
         except KeyError as error:
@@ -155,7 +155,7 @@ class _Unpickler(pickle._Unpickler):
                 raise _Refused(f"its pickle has the instruction {name}") from None
             raise
 
-    def find_class(self, module: str, name: str):
+    def find_class(self, module: str, name: str) -> Any:
         if module in ("torch", "torch.storage") and name in STORAGES:
             return _StorageType(STORAGES[name])
         allowed = {
@@ -168,15 +168,15 @@ class _Unpickler(pickle._Unpickler):
             raise _Refused(f"its pickle asks for {module}.{name}")
         return allowed[module, name]
 
-    def persistent_load(self, identity):
-        kind, storage_type, key, _location, elements = identity
+    def persistent_load(self, pid: tuple) -> _Storage:
+        kind, storage_type, key, _location, elements = pid
         if kind != "storage" or not isinstance(storage_type, _StorageType):
             raise _Refused(f"its pickle refers to {kind!r}")
         if not isinstance(key, str) or not isinstance(elements, int):
             raise ValueError(f"storage {key!r} of {elements!r} elements")
         return _Storage(storage_type.dtype, key, elements)
 
-    def _tensor(self, storage, offset, shape, stride, *_requires_grad_and_hooks) -> np.ndarray:
+    def _tensor(self, storage: Any, offset: Any, shape: Any, stride: Any, *_requires_grad_and_hooks: Any) -> np.ndarray:
         if not isinstance(storage, _Storage):
             raise ValueError("a tensor without a storage")
         shape, stride = tuple(shape), tuple(stride)
@@ -214,7 +214,7 @@ class _Unpickler(pickle._Unpickler):
         return np.memmap(self._path, np.uint8, "r", start, (size,)).view(storage.dtype)
 
 
-def _parameter(data, *_requires_grad_and_hooks):
+def _parameter(data: Any, *_requires_grad_and_hooks: Any) -> np.ndarray:
     if not isinstance(data, np.ndarray):
         raise ValueError("a parameter that is no tensor")
     return data

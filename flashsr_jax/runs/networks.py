@@ -23,7 +23,7 @@ class Network(NamedTuple):
 
     params: dict
     config: ModelConfig
-    scale_factor: np.ndarray | None  # of a VAE: latents as the U-Net sees them = scale_factor x the VAE's
+    scale_factor: np.ndarray | np.floating | None  # of a VAE: latents as the U-Net sees them = scale_factor x the VAE's
     origin: str  # in words, see `weights.origin`: "student, step 20000"
 
 

@@ -102,7 +102,8 @@ def load_weights(
 def _tensors(path: str | os.PathLike, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[str, np.ndarray]]:
     """Each tensor of a file as float32. The file is opened anew for every group of them: what has been read of it stays
     mapped, and counts as memory in use, until it is closed."""
-    groups, size = [[]], 0
+    groups: list[list[str]] = [[]]
+    size = 0
     for name, shape in shapes.items():
         if size > MAPPED:
             groups, size = [*groups, []], 0
@@ -116,7 +117,7 @@ def _tensors(path: str | os.PathLike, shapes: Mapping[str, tuple[int, ...]]) -> 
 
 @functools.cache
 def _shapes_by_path(config: ModelConfig, network: str) -> dict[str, tuple[int, ...]]:
-    tree = flatten_dict(parameter_shapes(config, network), sep="/")
+    tree: dict[str, Any] = flatten_dict(parameter_shapes(config, network), sep="/")
     return {f"{network}/{name}": leaf.shape for name, leaf in tree.items()}
 
 
@@ -131,7 +132,7 @@ def _config(path: str | os.PathLike, text: str) -> ModelConfig:
 def _check_shapes(path: str | os.PathLike, config: ModelConfig, shapes: dict[str, tuple[int, ...]]) -> None:
     """Raise ValueError listing, by path, tensors that are missing, unexpected or misshaped for `config`."""
     present = {name.split("/")[0] for name in shapes}
-    expected = {"scale_factor": ()} if "scale_factor" in present else {}
+    expected: dict[str, tuple[int, ...]] = {"scale_factor": ()} if "scale_factor" in present else {}
     for network in NETWORKS:
         if network in present:
             expected |= _shapes_by_path(config, network)

@@ -5,22 +5,22 @@ import io
 import itertools
 import re
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from flashsr_jax.audio import SAMPLE_RATE
+from flashsr_jax.evaluate.report.figures import Summaries
 from flashsr_jax.evaluate.report.tables import arrow, class_title, khz
 from flashsr_jax.evaluate.results import BASELINES, Results, Spectrum, class_rank
-from flashsr_jax.evaluate.statistics import Summary
 
 BASELINE_LINES = dict(zip(BASELINES, (":", "--", "-."), strict=True))  # grey, so that the models stand out
 MODEL_COLOURS = ("#2f7fd0", "#dd7a2f", "#2b9f72", "#b462b0", "#b8960c", "#d1495b", "#4aa8bd", "#7d7bd6")
 BASELINE_COLOUR = "#868d96"
 INK = "#010203"  # stands for the page's text colour in pictures, which has to suit a light and a dark page
-
-Summaries = dict[tuple[str, str, float, str], Summary]  # by metric, class title, cutoff, system
 
 
 def legend(results: Results) -> str:
@@ -73,7 +73,7 @@ def _metric_plot(results: Results, summaries: Summaries, metric: str, title: str
             at = [(hz, summaries[key]) for hz in cutoffs if (key := (metric, title, hz, system)) in summaries]
             if not at:
                 continue
-            khz, mean, low, high = np.transpose([(hz / 1000, row.mean, row.low, row.high) for hz, row in at])
+            khz, mean, low, high = np.transpose([(hz / 1000, *row.figures()) for hz, row in at])
             colour, line = _styles(results)[system]
             ax.plot(khz, mean, line, color=colour, marker="o", markersize=3.5, linewidth=1.6)
             if len(cutoffs) > 1:
@@ -100,7 +100,7 @@ def _spectrum_plot(results: Results, class_name: str, cutoff_hz: float, spectra:
         return _figure_html(figure, f"average spectra, {title}", title)
 
 
-def _plot_style():
+def _plot_style() -> AbstractContextManager[None]:
     names = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
     return matplotlib.rc_context(
         {
@@ -114,7 +114,7 @@ def _plot_style():
     )
 
 
-def _axes():
+def _axes() -> tuple[Figure, Axes]:
     figure = Figure(figsize=(4.4, 2.9), layout="constrained")
     ax = figure.subplots()
     ax.grid(color=INK, alpha=0.12, linewidth=0.6)

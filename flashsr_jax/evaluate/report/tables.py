@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from flashsr_jax.errors import UserError
 from flashsr_jax.evaluate.metrics import BETTER
@@ -91,15 +92,15 @@ def markdown_table(results: Results, metrics: Sequence[str], by: Sequence[str] =
 def _markdown_cell(row: Summary | None, best: float) -> str:
     if row is None:
         return "–"
-    mean, low, high = (f"{value:#.3g}".rstrip(".") for value in (row.mean, row.low, row.high))
+    mean, low, high = (f"{value:#.3g}".rstrip(".") for value in row.figures())
     return f"{f'**{mean}**' if row.mean == best else mean} [{low}, {high}]"
 
 
 def _best(metric: str, column: Iterable[Summary | None]) -> float:
-    return (max if BETTER[metric] == "higher" else min)(row.mean for row in column if row)
+    return (max if BETTER[metric] == "higher" else min)(row.figures()[0] for row in column if row)
 
 
-def _rank(name: str, value) -> tuple:
+def _rank(name: str, value: Any) -> tuple:
     """What a field of a score is sorted by."""
     return (class_rank(value), value) if name == "class_name" else (value,)
 
@@ -108,7 +109,7 @@ def _field_title(name: str) -> str:
     return {"class_name": "class", "cutoff_hz": "cutoff"}.get(name, name)
 
 
-def _field_text(name: str, value) -> str:
+def _field_text(name: str, value: Any) -> str:
     if name == "cutoff_hz":
         return khz(value)
     return class_title(value) if name == "class_name" else str(value)
