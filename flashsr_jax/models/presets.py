@@ -138,7 +138,7 @@ SMALL = ModelConfig(
 
 Made for a CPU, to train on as well as to run: few wide layers at low rates, where convolutions reach the machine's
 matrix rate (narrow ones at high rates reach a fifth of it). Hence the VAE's patches instead of its two finest levels,
-and an inverse STFT instead of the vocoder's last stages. `python -m flashsr_jax.models.flops` says where the FLOPs go.
+and an inverse STFT instead of the vocoder's last stages. `flashsr plan --presets` says where the FLOPs go.
 """
 
 PRESETS = {"tiny": TINY, "small": SMALL, "base": ModelConfig(VAEConfig(), UNetConfig(), VocoderConfig())}
