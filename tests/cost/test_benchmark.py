@@ -40,6 +40,7 @@ def restored():
     jax.config.update("jax_enable_compilation_cache", True)  # which the benchmark turns off
 
 
+@pytest.mark.training
 def test_figures_of_a_stage(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(STAGES, "vae", LINEAR)
     (tmp_path / "vae.py").write_text(CONFIG)
