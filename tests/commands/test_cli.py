@@ -4,7 +4,6 @@ import re
 import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import jax
@@ -74,10 +73,11 @@ def error_lines(capsys) -> list[str]:
 
 
 def test_help_imports_nothing_heavy_and_is_quick():
-    began = time.monotonic()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     result = subprocess.run([COMMAND, "upscale", "--help"], capture_output=True, text=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert "--weights" in result.stdout
-    assert time.monotonic() - began < 0.5
+    assert after.ru_utime - before.ru_utime < 0.5  # of processor time: other tests run beside this one
     probe = "import sys, flashsr_jax.cli; print({'jax', 'numpy', 'soundfile'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True).stdout == "set()\n"
 
