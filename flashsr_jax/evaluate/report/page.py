@@ -43,7 +43,7 @@ def write_report(results: Results, folder: str | os.PathLike) -> Path:
 
 
 def _page(results: Results) -> str:
-    folder = files("flashsr_jax.evaluate.report.page") / "static"
+    folder = files("flashsr_jax.evaluate.report") / "static"
     walls = any(not score.wall_free for score in results.scores)
     audio: dict[bytes, int] = {}  # numbered by content: an original shown at two cutoffs is stored once
     samples = [player_data(sample, audio) for sample in results.samples]
