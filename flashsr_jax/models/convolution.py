@@ -7,6 +7,7 @@ Letters: B batch, T time, F frequency, C input and O output channels, K kernel s
 """
 
 import time
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,9 @@ from jax import lax
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
-def conv2d(x_BxTxFxC: jax.Array, kernel_KxKxCxO: jax.Array, stride: int = 1, padding="SAME") -> jax.Array:
+def conv2d(
+    x_BxTxFxC: jax.Array, kernel_KxKxCxO: jax.Array, stride: int = 1, padding: str | Sequence[tuple[int, int]] = "SAME"
+) -> jax.Array:
     """Convolution (B, T', F', O), as `lax.conv_general_dilated` does it; `padding` as there."""
     if stride == 1 and kernel_KxKxCxO.shape[:2] == (1, 1):
         return x_BxTxFxC @ kernel_KxKxCxO[0, 0]
@@ -24,18 +27,18 @@ def conv2d(x_BxTxFxC: jax.Array, kernel_KxKxCxO: jax.Array, stride: int = 1, pad
     return lax.conv_general_dilated(x_BxTxFxC, kernel_KxKxCxO, (stride, stride), padding, dimension_numbers=LAYOUT)
 
 
-def _xla(x_BxTxFxC, kernel_KxKxCxO):
+def _xla(x_BxTxFxC: jax.Array, kernel_KxKxCxO: jax.Array) -> jax.Array:
     return lax.conv_general_dilated(x_BxTxFxC, kernel_KxKxCxO, (1, 1), "SAME", dimension_numbers=LAYOUT)
 
 
 _same = jax.custom_vjp(_xla)
 
 
-def _forward(x_BxTxFxC, kernel_KxKxCxO):
+def _forward(x_BxTxFxC: jax.Array, kernel_KxKxCxO: jax.Array) -> tuple[jax.Array, tuple]:
     return _xla(x_BxTxFxC, kernel_KxKxCxO), (x_BxTxFxC, kernel_KxKxCxO)
 
 
-def _backward(saved, g_BxTxFxO):
+def _backward(saved: tuple, g_BxTxFxO: jax.Array) -> tuple[jax.Array, jax.Array]:
     x_BxTxFxC, kernel_KxKxCxO = saved
     d_x = _xla(g_BxTxFxO, lax.rev(kernel_KxKxCxO, (0, 1)).swapaxes(2, 3))
     size = kernel_KxKxCxO.shape[0]
@@ -51,20 +54,20 @@ def _backward(saved, g_BxTxFxO):
 _same.defvjp(_forward, _backward)
 
 
-def _kernel_gradient_of_xla(x_BxTxFxC, g_BxTxFxO, size):
+def _kernel_gradient_of_xla(x_BxTxFxC: jax.Array, g_BxTxFxO: jax.Array, size: int) -> jax.Array:
     kernel = jnp.zeros((size, size, x_BxTxFxC.shape[-1], g_BxTxFxO.shape[-1]), x_BxTxFxC.dtype)
     (d_kernel,) = jax.linear_transpose(lambda kernel: _xla(x_BxTxFxC, kernel), kernel)(g_BxTxFxO)
     return d_kernel
 
 
-def _kernel_gradient_by_rows(x_BxTxFxC, g_BxTxFxO, size):
+def _kernel_gradient_by_rows(x_BxTxFxC: jax.Array, g_BxTxFxO: jax.Array, size: int) -> jax.Array:
     """One matrix product a row of the image: its inputs with the outputs of all K x K shifts side by side. A row's
     shifts fit into the core's own cache, those of the whole image do not."""
     rows, columns, channels = x_BxTxFxC.shape[1:]
     half = size // 2
     g_TxBxFxO = jnp.pad(g_BxTxFxO.swapaxes(0, 1), ((half, half), (0, 0), (half, half), (0, 0)))
 
-    def add_row(d_kernel, row):
+    def add_row(d_kernel: jax.Array, row: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         index, x_BxFxC = row
         near_KxBxFxO = lax.dynamic_slice_in_dim(g_TxBxFxO, index, size)
         shifts = [near_KxBxFxO[i, :, j : j + columns] for i in range(size)[::-1] for j in range(size)[::-1]]
@@ -82,7 +85,7 @@ def _kernel_gradient_by_rows(x_BxTxFxC, g_BxTxFxO, size):
 def _measure() -> None:
     """Print the rates of convolution and kernel gradients on this machine, in processor time."""
 
-    def rate(function, *arguments):
+    def rate(function: Callable, *arguments: jax.Array) -> float:
         compiled = jax.jit(function)
         jax.block_until_ready(compiled(*arguments))
         seconds = []

@@ -32,7 +32,9 @@ def group_normalise(
     return _group_normalise(x_BxTxFxC, scale_C, bias_C, num_groups, epsilon)[0]
 
 
-def _group_normalise(x, scale_C, bias_C, num_groups, epsilon):
+def _group_normalise(
+    x: jax.Array, scale_C: jax.Array, bias_C: jax.Array, num_groups: int, epsilon: float
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     x = x.astype(jnp.float32)
     mean_Bx1x1xC = _group_mean(_sum_of_image(x), x.shape, num_groups)
     centred = x - mean_Bx1x1xC  # not E[x^2] - E[x]^2, which cancels where the mean is large
@@ -41,12 +43,16 @@ def _group_normalise(x, scale_C, bias_C, num_groups, epsilon):
     return centred * (rstd_Bx1x1xC * scale_C) + bias_C, (mean_Bx1x1xC, rstd_Bx1x1xC)
 
 
-def _group_normalise_forward(x, scale_C, bias_C, num_groups, epsilon):
+def _group_normalise_forward(
+    x: jax.Array, scale_C: jax.Array, bias_C: jax.Array, num_groups: int, epsilon: float
+) -> tuple[jax.Array, tuple]:
     y, statistics = _group_normalise(x, scale_C, bias_C, num_groups, epsilon)
     return y, (x, scale_C, *statistics)
 
 
-def _group_normalise_backward(num_groups, epsilon, saved, g):
+def _group_normalise_backward(
+    num_groups: int, epsilon: float, saved: tuple, g: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     x, scale_C, mean, rstd = saved
     centred = x.astype(jnp.float32) - mean
     sum_of_g, sum_of_product = _sum_of_image(g), _sum_of_image(g * centred) * rstd

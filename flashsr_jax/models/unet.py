@@ -153,11 +153,11 @@ class UNet(nn.Module):
     dtype: Dtype = jnp.float32
     remat: str = "none"  # of each residual block and transformer: `layers.rematerialised`
 
-    def setup(self):
+    def setup(self) -> None:
         self.encoder = Encoder(self.config, self.dtype, self.remat)
         self.decoder = Decoder(self.config, self.dtype, self.remat)
 
-    def _encode(self, z: jax.Array, cond: jax.Array, t_B: jax.Array):
+    def _encode(self, z: jax.Array, cond: jax.Array, t_B: jax.Array) -> tuple[jax.Array, list[jax.Array], jax.Array]:
         _, time, frequency, channels = z.shape
         stride, latent_channels = self.config.stride, self.config.latent_channels
         if z.shape != cond.shape or time % stride or frequency % stride or channels != latent_channels:

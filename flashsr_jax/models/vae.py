@@ -120,7 +120,7 @@ class VAE(nn.Module):
     dtype: Dtype = jnp.float32
     remat: str = "none"  # of each block: `layers.rematerialised`
 
-    def setup(self):
+    def setup(self) -> None:
         self.encoder = Encoder(self.config, self.dtype, self.remat)
         self.decoder = Decoder(self.config, self.dtype, self.remat)
         self.quant_conv = conv(2 * self.config.latent_channels, 1, self.dtype, None)

@@ -109,6 +109,7 @@ def test_a_logarithmic_draw_gives_every_octave_of_cutoffs_the_same_share():
 CUTOFFS = (2000.7, 4000.0, 5555.3, 9000.0, 12_000.0, 15_999.9)
 
 
+@pytest.mark.training
 def test_device_simulation_equals_the_exact_one():
     """Errors relative to the low-resolution signal: -70 dB inside, and at the edges, where the exact path lets go of
     samples before the beginning, -40 dB over the window. LSD 0.07 (a hundredth of what the high band's loss makes)."""
@@ -169,6 +170,7 @@ def test_device_simulation_moves_no_data_between_devices():
     assert compiled(hr_BxN, filters).sharding.is_equivalent_to(sharding, 2)
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("cutoff", [2000.0, 3000.0, 4000.0, 6000.0, 8000.0, 12_000.0, 16_000.0])
 @pytest.mark.parametrize("type_", ["cheby1", "ellip"])
 def test_bandwidth_of_low_passed_recordings(cutoff, type_):
@@ -181,6 +183,7 @@ def test_bandwidth_of_low_passed_recordings(cutoff, type_):
             assert bandwidth(y.astype(np.float32), 48_000) == pytest.approx(cutoff, rel=0.1), form
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(
     ("type_", "order", "resampled", "share"),
     [

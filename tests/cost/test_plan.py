@@ -97,6 +97,7 @@ def test_of_a_choice_by_platform_the_accelerators_branch_runs():
     assert [op.name for op in scaled(choice, WEIGHT).operations] == ["platform_index", "dot_general", "loop"]
 
 
+@pytest.mark.training
 def test_flops_of_a_step_at_any_batch_are_those_that_are_counted():
     run = Run.of(micro.get_config("student"))
 
@@ -120,6 +121,7 @@ def network_of(name, remat):
     return module, lambda size: [jax.ShapeDtypeStruct((size, *shape), jnp.float32) for shape in shapes]
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("name", ["vae", "unet", "vocoder"])
 def test_remat_holds_less_and_computes_more(name):
     programs, shapes = {}, []
@@ -140,6 +142,7 @@ def test_remat_holds_less_and_computes_more(name):
     assert flops["none"] == flops["products"] < flops["blocks"] < 1.5 * flops["none"]
 
 
+@pytest.mark.training
 def test_remat_changes_no_value(quick_compilation):
     rng = np.random.default_rng(0)
     _, inputs_of = network_of("unet", "none")
@@ -164,6 +167,7 @@ def test_an_unknown_remat_is_named():
         jax.eval_shape(module.init, KEY, *inputs_of(1))
 
 
+@pytest.mark.training
 def test_memory_and_collectives_follow_the_rules():
     config = micro.get_config("vae")
     run = Run.of(config)
@@ -199,6 +203,7 @@ def test_the_roofline():
         assert [chip.name for chip in CHIPS if chip.matches(kind)] == [name]
 
 
+@pytest.mark.training
 def test_the_published_size_without_allocating_it(capsys):
     config = get_config("vae", "base")
     config.mesh.fsdp = 4
@@ -223,6 +228,7 @@ def test_mistakes_are_named():
         list(compiled_report(config, "v5:nonsense"))
 
 
+@pytest.mark.training
 def test_what_xla_says_agrees(quick_compilation):
     """Arguments to a hundredth: XLA leaves out what the step does not read."""
     config = micro.get_config("vae")

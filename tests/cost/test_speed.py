@@ -47,6 +47,7 @@ def report(config, tmp_path_factory):
     return found
 
 
+@pytest.mark.training
 def test_flops_are_those_of_the_table_for_the_batch_and_the_steps(config, report):
     costs = preset_costs(config)
     expected = {name: 2 * 5.12 * cost.flops / 1e9 for name, cost in costs.items()}
@@ -75,6 +76,7 @@ def test_the_table_and_the_line_of_json(report):
     assert json.loads(upscaling.as_json(report, "micro")) == {"model": "micro", **report}
 
 
+@pytest.mark.training
 def test_random_weights_have_every_parameter(config):
     params = upscaling.random_model(config).params
     for network in ("vae", "unet"):

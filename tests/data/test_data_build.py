@@ -184,6 +184,7 @@ def test_long_recordings_are_cut_into_equal_segments(tmp_path):
     assert found[0]["gain"] < 0.01 * found[2]["gain"]  # each at full scale: quiet ones keep their resolution
 
 
+@pytest.mark.training
 def test_memory_does_not_grow_with_the_recording(tmp_path):
     minute = np.stack([noise(60), noise(60, seed=1)], axis=1)
     peaks = []
@@ -302,6 +303,7 @@ def test_nothing_usable_leaves_nothing_behind(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["data"]
 
 
+@pytest.mark.training
 def test_a_killed_build_leaves_no_dataset_and_the_next_one_is_whole(tmp_path):
     for number in range(30):
         write(tmp_path / "data" / "music" / str(number) / "a.wav", noise(5, seed=number))
@@ -321,6 +323,7 @@ def test_a_killed_build_leaves_no_dataset_and_the_next_one_is_whole(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["data", "out"]
 
 
+@pytest.mark.training
 def test_workers_change_nothing(tmp_path):
     for number in range(5):
         write(tmp_path / "data" / "music" / f"{number}.wav", noise(0.5, seed=number))

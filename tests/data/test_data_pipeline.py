@@ -126,6 +126,7 @@ def test_a_pass_sees_every_recording_of_a_class(tones):
     assert heard_tones >= {hz for hz, (name, _, split) in known.items() if (name, split) == ("music", "train")}
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("lr_simulation", ["exact", "device"])
 def test_same_seed_same_batches_for_any_number_of_workers(tones, lr_simulation):
     folder, _ = tones

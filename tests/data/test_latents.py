@@ -32,6 +32,7 @@ def config(dataset, tmp_path, monkeypatch):
     return config, frozen
 
 
+@pytest.mark.training
 def test_cached_latents_are_those_of_the_step(config):
     config, frozen = config
     write_cache(config, config.data.latents, 2 * config.batch_size)

@@ -32,6 +32,7 @@ def test_compiled_programs_are_kept_where_the_user_says(tmp_path, environment, e
     assert any((tmp_path / expected).iterdir())
 
 
+@pytest.mark.training
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc's malloc")
 def test_freed_blocks_go_back_to_the_system():
     """Of 240 MB in blocks with small ones between them. Without the limit they stay."""
@@ -54,6 +55,7 @@ def test_freed_blocks_go_back_to_the_system():
     assert freed["as it is"] < 40e6
 
 
+@pytest.mark.training
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc's malloc")
 def test_what_a_compilation_leaves_between_small_blocks_goes_back_to_the_system():
     """Of 200 MB in small blocks, every other one freed. Without the limit they stay."""

@@ -42,6 +42,7 @@ def batch(dataset):
     return next(make_iterator(config.data, "train", batch_size=8, window_samples=32 * 480, seed=0))
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_step_on_eight_devices_equals_a_step_on_one(variant, dataset, batch):
     programs, frozen, _ = programs_of(variant, dataset, 1, 1)
@@ -60,6 +61,7 @@ def test_a_step_on_eight_devices_equals_a_step_on_one(variant, dataset, batch):
             np.testing.assert_allclose(actual, expected, atol=tolerance, rtol=0, err_msg=f"{name} {path}")
 
 
+@pytest.mark.training
 def test_the_state_is_created_sharded(dataset):
     programs, frozen, mesh = programs_of("vae", dataset, 1, 8)
     state = programs.init(frozen, jax.random.key(0))

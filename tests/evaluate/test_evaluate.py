@@ -157,6 +157,7 @@ def test_a_cutoff_over_the_originals_own_wall_is_not_scored(tmp_path, originals)
     assert problem.cutoff_hz == 7900 and "own band ends at" in problem.reason
 
 
+@pytest.mark.training
 def test_a_built_dataset_can_be_evaluated(dataset, tmp_path):
     arguments = ["--data", str(dataset), "-o", str(tmp_path), "--cutoffs", "4000", "--no-perceptual", "--clips", "1"]
     assert main(["evaluate", *arguments, "--workers", "1"]) == 0

@@ -47,6 +47,7 @@ def test_zimtohrli_grows_with_the_damage(clip):
         assert 0 < distances[0] < 0.5 * distances[-1] < 0.5
 
 
+@pytest.mark.training
 def test_visqol_is_best_for_equal_signals_and_falls_with_the_damage(clip):
     equal = visqol(clip, clip)
     assert equal == pytest.approx(4.73, abs=0.01)  # the top of its audio model
@@ -57,11 +58,13 @@ def test_visqol_is_best_for_equal_signals_and_falls_with_the_damage(clip):
         assert equal - 0.2 > scores[-1] >= 1
 
 
+@pytest.mark.training
 def test_visqol_hears_neither_level_nor_a_short_delay(clip):
     assert visqol(clip, 0.25 * clip) == pytest.approx(visqol(clip, clip), abs=0.01)
     assert visqol(clip, np.roll(clip, 480)) > visqol(clip, low_passed(clip, 8000))
 
 
+@pytest.mark.training
 def test_other_rates_are_resampled(clip):
     at_16k = [soxr.resample(x, RATE, 16_000, "VHQ") for x in (clip, low_passed(clip, 4000))]
     at_48k = [soxr.resample(x, 16_000, RATE, "VHQ") for x in at_16k]
@@ -70,6 +73,7 @@ def test_other_rates_are_resampled(clip):
     assert zimtohrli(*at_16k, sample_rate=16_000) != pytest.approx(zimtohrli(*at_16k), rel=0.1)
 
 
+@pytest.mark.training
 def test_precision_of_the_input_does_not_matter(clip):
     worse = low_passed(clip, 4000)
     assert worse.dtype == np.float32

@@ -144,6 +144,7 @@ def pressed(page) -> list[str]:
     )
 
 
+@pytest.mark.training
 def test_it_loads_nothing_and_shows_every_part(page):
     assert (
         page.execute_script(
@@ -156,6 +157,7 @@ def test_it_loads_nothing_and_shows_every_part(page):
     assert page.execute_script("return [...document.images].every((i) => i.complete && i.naturalWidth > 100)")
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("width", [1280, 400])
 @pytest.mark.parametrize("mode", ["mode-open", "mode-blind"])
 def test_the_page_is_no_wider_than_the_window(page, width, mode):
@@ -173,6 +175,7 @@ def test_the_page_is_no_wider_than_the_window(page, width, mode):
         page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
+@pytest.mark.training
 def test_tables_follow_the_choices(page):
     def cells(table: str) -> list[list[str]]:
         return page.execute_script(
@@ -190,6 +193,7 @@ def test_tables_follow_the_choices(page):
     assert len(cells("table-every")) == 5 and len(cells("table-every")[0]) == 2 + 5
 
 
+@pytest.mark.training
 def test_a_pair_in_the_other_order_changes_its_sign(page):
     def pair(a: int, b: int) -> tuple[float, int, str]:
         page.find_element("css selector", f"#pair-a option[value='{a}']").click()
@@ -209,6 +213,7 @@ def test_a_pair_in_the_other_order_changes_its_sign(page):
     assert shown(page, "no-pair") and not shown(page, "pair")
 
 
+@pytest.mark.training
 def test_play_moves_the_time_and_sounds(page):
     height = "return document.documentElement.scrollHeight"
     stopped_height = page.execute_script(height)
@@ -226,6 +231,7 @@ def test_play_moves_the_time_and_sounds(page):
     assert position(page) == stopped
 
 
+@pytest.mark.training
 def test_switching_keeps_the_time_and_is_never_silent_nor_clicks(page):
     click(page, "play")
     until(lambda: position(page) > 0.2)
@@ -246,6 +252,7 @@ def test_switching_keeps_the_time_and_is_never_silent_nor_clicks(page):
     assert pressed(page) == ["original"]
 
 
+@pytest.mark.training
 def test_loop_seek_and_end(page):
     click(page, "loop")
     page.execute_script("player.seek(1.7)")
@@ -263,6 +270,7 @@ def test_loop_seek_and_end(page):
     assert pitch(page) == pytest.approx(TONES_HZ["FlashSR, published"], rel=0.02)
 
 
+@pytest.mark.training
 def test_keys_play_and_switch(page):
     press(page, " ")
     until(lambda: page.execute_script("return player.playing"))
@@ -275,6 +283,7 @@ def test_keys_play_and_switch(page):
     until(lambda: not page.execute_script("return player.playing"))
 
 
+@pytest.mark.training
 def test_another_clip_is_another_panel(page):
     click(page, "next")
     until(lambda: page.execute_script("return player.duration > 0"))
@@ -282,6 +291,7 @@ def test_another_clip_is_another_panel(page):
     assert [panel.is_displayed() for panel in page.find_elements("css selector", ".clip")] == [False, True, False]
 
 
+@pytest.mark.training
 def test_the_blind_test_counts_and_tells_nothing(page):
     click(page, "mode-blind")
     click(page, "start")
@@ -322,6 +332,7 @@ def test_the_blind_test_counts_and_tells_nothing(page):
     assert page.find_element("id", "tally").text == "No answers yet"
 
 
+@pytest.mark.training
 def test_the_blind_test_refuses_equal_signals(page):
     click(page, "mode-blind")
     page.find_element("css selector", "#second option:first-child").click()

@@ -53,6 +53,7 @@ def written(suffix: str = "pth") -> list[str]:
     return [f"{name}.{suffix}" for name in ("student_ldm", "sr_vocoder", "vae")]
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("there", ["pth", "safetensors"])
 @pytest.mark.parametrize("back", ["pth", "safetensors"])
 def test_import_and_export_give_back_every_tensor_bit_for_bit(there, back, capsys):
@@ -96,6 +97,7 @@ def test_every_published_tensor_that_is_no_parameter_has_a_value():
                 assert value.shape == name.shape and np.isfinite(value).all(), name
 
 
+@pytest.mark.training
 def test_half_precision_says_what_it_changes(capsys):
     import_published(written(), "official.safetensors", config=SMALL)
     assert main(["weights", "export", "official.safetensors", "--to", "torch", "-o", "half", "--dtype", "float16"]) == 0
@@ -104,6 +106,7 @@ def test_half_precision_says_what_it_changes(capsys):
     assert load_torch("half/vae.pth")["quant_conv.weight"].dtype == np.float16
 
 
+@pytest.mark.training
 def test_orbax(capsys):
     import_published(written(), "official.safetensors", config=SMALL)
     assert main(["weights", "export", "official.safetensors", "--to", "orbax", "-o", "tree"]) == 0

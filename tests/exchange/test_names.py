@@ -44,6 +44,7 @@ def test_what_no_network_uses_is_classed():
     assert len(kinds["buffer"]) == 12 + 2 * (5 * 3 * 6 + 1)
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("size", ["base", "small"])
 @pytest.mark.parametrize("network", ["vae", "unet", "vocoder"])
 def test_parameters_are_the_modules_own(network, size):

@@ -1,8 +1,8 @@
 """Training as a researcher runs it, at micro size: the command line, in this process or in one of its own, and what it
 left.
 
-`run` is for what training does: it saves the imports of a process. `finish`, and helpers/processes.py, are for what a
-process does: how it ends, what it is sent, how several meet.
+`run` is for what training does: it saves the imports of a process. `run_alone`, and helpers/processes.py, are for what
+a process does: how it ends, what it is sent, how several meet.
 """
 
 import contextlib
@@ -39,6 +39,11 @@ def command(stage: str, workdir, dataset, *options: str) -> list[str]:
 def run(stage: str, workdir, dataset, *options: str) -> tuple[int, str]:
     """Run to the end in this process, on one device; (exit code, stderr)."""
     return run_here(options_of(stage, workdir, dataset, *options))
+
+
+def run_alone(stage: str, workdir, dataset, *options: str) -> tuple[int, str]:
+    """Run to the end in a process of its own; (exit code, stderr)."""
+    return finish(command(stage, workdir, dataset, *options))
 
 
 def run_here(options: list[str]) -> tuple[int, str]:

@@ -22,6 +22,7 @@ def wheels(tmp_path):
     return folder
 
 
+@pytest.mark.training
 def test_parts_are_small_and_become_the_same_dataset(dataset, wheels, tmp_path, monkeypatch):
     monkeypatch.setattr(offline, "PART_BYTES", 200_000)
     parts = tmp_path / "parts"

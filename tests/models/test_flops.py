@@ -95,6 +95,7 @@ def test_a_while_loop_has_no_count_of_its_own():
     )
 
 
+@pytest.mark.training
 def test_published_size_costs_what_is_known_of_it():
     """Parameters and TFLOP of a 5.12 s window, as measured on the published modules."""
     known = {
@@ -110,6 +111,7 @@ def test_published_size_costs_what_is_known_of_it():
         np.testing.assert_allclose(costs[network].flops * 5.12 / 1e12, tflop, rtol=0.02)
 
 
+@pytest.mark.training
 def test_table_has_every_preset():
     lines = table().splitlines()
     assert [line.count("|") for line in lines] == [5] * len(lines)

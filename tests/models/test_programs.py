@@ -35,6 +35,7 @@ def compilations():
     jax.monitoring.unregister_event_duration_listener(listen)
 
 
+@pytest.mark.training
 def test_one_program_serves_every_phase_and_its_state_is_donated(dataset, compilations):
     """The student's weights, start steps and solver steps change over the phases; the program does not."""
     programs, frozen, mesh = programs_of("student", dataset, 1, 1)
@@ -57,6 +58,7 @@ def test_one_program_serves_every_phase_and_its_state_is_donated(dataset, compil
     assert "step" not in str(compilations)
 
 
+@pytest.mark.training
 def test_the_next_step_is_dispatched_before_the_last_ones_metrics_are_fetched(dataset, tmp_path, monkeypatch):
     events = []
     make_programs, add = loop.make_programs, Logs.add

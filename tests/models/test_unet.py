@@ -34,6 +34,7 @@ def micro():
     return config, jax.jit(UNet(config).init)(jax.random.key(1), z, z, t), z, t
 
 
+@pytest.mark.training
 def test_fresh_network_predicts_zero_and_learns(micro):
     config, variables, z, t = micro
     loss, gradient = jax.jit(
@@ -43,6 +44,7 @@ def test_fresh_network_predicts_zero_and_learns(micro):
     assert np.abs(gradient["params"]["decoder"]["conv_out"]["kernel"]).max() > 0
 
 
+@pytest.mark.training
 def test_features_are_the_middle_and_need_the_encoder_only(micro):
     config, variables, z, t = micro
     encoder = {"params": {"encoder": variables["params"]["encoder"]}}

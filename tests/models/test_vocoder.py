@@ -34,6 +34,7 @@ def micro():
     return config, jax.jit(SRVocoder(config).init)(jax.random.key(2), mel, lr), mel, lr
 
 
+@pytest.mark.training
 def test_mel_is_standardised_inside(micro):
     config, variables, mel, lr = micro
     shifted = dataclasses.replace(config, mel_mean=-5.0, mel_std=3.0)
@@ -98,6 +99,7 @@ def direct_activation(x_BxNxC, alpha_C, beta_C):
     return jnp.moveaxis(convolve(up, 2).reshape(batch, channels, samples), 1, 2)
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("samples", [3, 64, 1001])
 def test_activation_and_its_gradient_match_the_definition(samples):
     rng = np.random.default_rng(0)
@@ -128,6 +130,7 @@ def test_activation_gradient_keeps_types():
     assert [grad.dtype for grad in grads] == [jnp.bfloat16, jnp.float32, jnp.float32]
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("module", [WeightNormConv(6, 3, dilation=2), WeightNormUpsample(6, 4)])
 def test_weight_norm_starts_as_its_own_norm_and_ignores_the_scale_of_v(module):
     x = jax.random.normal(jax.random.key(0), (1, 16, 5))
@@ -150,6 +153,7 @@ def test_upsampling_is_the_transposed_convolution():
     assert_parity(module.apply({"params": params}, x), expected[:, rate // 2 : -rate // 2])
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("istft_size", [0, 16])
 def test_a_vocoder_of_the_mel_alone_does_not_hear_the_waveform(istft_size):
     config = VocoderConfig(
@@ -177,6 +181,7 @@ def test_missing_is_what_the_low_resolution_waveform_lacks():
     assert not np.any(np.isnan(missing(jnp.full_like(full, -200.0), jnp.zeros((1, 48_000)))))
 
 
+@pytest.mark.training
 def test_folded_weight_norm_makes_the_same_output():
     arrays, params = golden("sr_vocoder_tiny"), synthetic_params(vocoder_names(VOCODER_TINY))
     folded = fold_weight_norm(params)

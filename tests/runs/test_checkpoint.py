@@ -60,6 +60,7 @@ def test_last_and_best_checkpoints_are_kept(tmp_path):
     assert step == 1 and weights["x"][0] == 1
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("damage", ["gone", "empty", "half"])
 def test_whatever_file_is_damaged_the_run_goes_on_from_a_whole_checkpoint(two, tmp_path, caplog, damage):
     """Each file of the newest checkpoint in turn: it is not needed, or the one before takes over and that is said."""

@@ -50,6 +50,7 @@ def test_a_skipped_step_changes_nothing_and_is_counted(dataset, tmp_path, monkey
     assert ["loss" in line for line in lines] == [line["step"] not in (5, 6, 8) for line in lines]
 
 
+@pytest.mark.training
 def test_skipped_steps_and_their_number_survive_a_resume(dataset, tmp_path, monkeypatch):
     config, broken = toy_config(dataset, max_skipped_steps=3), (2, 5, 10)
     train(monkeypatch, config, tmp_path / "whole", broken)
@@ -139,6 +140,7 @@ def test_records_that_cannot_be_read_are_named_counted_and_left_out(dataset, dam
     assert np.abs(hr).max(axis=1).min() > 0
 
 
+@pytest.mark.training
 def test_they_are_the_same_for_any_number_of_workers_and_after_a_resume(damaged):
     folder, _ = damaged
     config = toy_config(folder)
@@ -151,6 +153,7 @@ def test_they_are_the_same_for_any_number_of_workers_and_after_a_resume(damaged)
         np.testing.assert_array_equal(a["hr"], b["hr"])
 
 
+@pytest.mark.training
 def test_one_record_too_many_stops_the_run_also_after_a_resume(damaged, tmp_path, monkeypatch):
     folder, corrupt = damaged
     config = toy_config(folder, steps=40)
@@ -165,6 +168,7 @@ def test_one_record_too_many_stops_the_run_also_after_a_resume(damaged, tmp_path
     assert str(error.value) == str(again.value)
 
 
+@pytest.mark.training
 def test_the_command_says_in_one_line_that_a_dataset_cannot_be_read(dataset, tmp_path):
     folder = tmp_path / "dataset"
     shutil.copytree(dataset, folder)

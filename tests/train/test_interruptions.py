@@ -14,7 +14,7 @@ import pytest
 from flashsr_jax.devices.processes import HEARTBEAT_S, RESUMABLE
 
 from helpers.processes import finish_all, start, start_several, wait_for_checkpoint
-from helpers.training import ENVIRONMENT, ROOT, assert_same_checkpoint, command, logged, run, without_speed
+from helpers.training import ENVIRONMENT, ROOT, assert_same_checkpoint, command, logged, run_alone, without_speed
 
 STEPS = 40
 # A line a step, so that the log shows each one once; a save every other step, so that kills meet one.
@@ -25,7 +25,7 @@ OPTIONS = (f"--config.steps={STEPS}", "--config.log_every=1", "--config.checkpoi
 def whole(dataset, tmp_path_factory):
     """A run that nothing happens to."""
     folder = tmp_path_factory.mktemp("whole")
-    code, stderr = run("vae", folder, dataset, *OPTIONS)
+    code, stderr = run_alone("vae", folder, dataset, *OPTIONS)
     assert code == 0, stderr
     return folder
 
@@ -75,7 +75,7 @@ def test_killed_at_random_moments_a_run_ends_as_if_it_had_not_been(kills, whole,
             tmp_path.mkdir()
     print(f"killed {kills} times (seed {seed}): {'; '.join(moments)}")
     assert sum("being saved" in moment for moment in moments) >= kills // 4
-    code, stderr = run("vae", tmp_path, dataset, *OPTIONS)
+    code, stderr = run_alone("vae", tmp_path, dataset, *OPTIONS)
     assert code == 0, stderr
     assert_same_run(tmp_path, whole)
 
@@ -96,7 +96,7 @@ def test_told_to_stop_it_saves_and_a_damaged_save_is_replaced_by_the_one_before(
 
     data = max((tmp_path / "checkpoints" / str(saved) / "state").rglob("d/*"), key=lambda path: path.stat().st_size)
     data.write_bytes(data.read_bytes()[: data.stat().st_size // 2])
-    code, stderr = run("vae", tmp_path, dataset, *OPTIONS)
+    code, stderr = run_alone("vae", tmp_path, dataset, *OPTIONS)
     assert code == 0 and f"checkpoint {saved} cannot be read" in stderr, stderr
     assert (tmp_path / "damaged_checkpoints" / str(saved)).is_dir()
     assert_same_run(tmp_path, whole)

@@ -111,6 +111,7 @@ def test_mel_l1():
     check_gradient(lambda x: losses.mel_l1(x, y, 64), x, step=1e-4)
 
 
+@pytest.mark.training
 @pytest.mark.filterwarnings("ignore:Empty filters")
 def test_multi_scale_mel_l1():
     x, y = (0.1 * RNG.standard_normal((2, 4800)).astype(np.float32) for _ in range(2))
@@ -122,6 +123,7 @@ def test_multi_scale_mel_l1():
     np.testing.assert_allclose(losses.multi_scale_mel_l1(x, y), expected, rtol=1e-4)
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("loss", [lambda a, b: losses.mel_l1(a, b, 64), losses.multi_scale_mel_l1])
 def test_spectral_losses_have_finite_gradients_on_silence(loss):
     silence, noise = np.zeros((1, 4800), np.float32), RNG.standard_normal((1, 4800)).astype(np.float32)

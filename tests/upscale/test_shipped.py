@@ -64,6 +64,7 @@ def test_the_first_command_needs_no_weights(tmp_path):
     assert (len(y), sample_rate) == (48_000, 48_000)
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("path", held_out())
 def test_held_out_recordings_come_nearer_to_the_original(model, path):
     x, sample_rate = sf.read(RECORDINGS / path, dtype="float32", always_2d=True)
@@ -95,6 +96,7 @@ def test_a_tone_stays_a_tone(model):
     assert 10 * np.log10(power[near].sum() / power[~near].sum()) > 40
 
 
+@pytest.mark.training
 def test_white_noise_is_stationary(model):
     x = 0.1 * np.random.default_rng(0).standard_normal(20 * 8000)
     y = upscale(model, x, 8000)[SAMPLE_RATE:-SAMPLE_RATE]
@@ -103,6 +105,7 @@ def test_white_noise_is_stationary(model):
     assert np.ptp(levels) < 3
 
 
+@pytest.mark.training
 def test_full_band_input_is_not_made_worse(model):
     """Under the recording's own wall; over it the model may add what a codec took."""
     for path in held_out():

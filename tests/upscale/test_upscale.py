@@ -75,6 +75,7 @@ def test_seeds(model, spoken):
     assert np.abs(upscale(model, x, 8000, seed=1) - y).max() > 0.1 * np.abs(y).max()
 
 
+@pytest.mark.training
 def test_guidance_pushes_away_from_the_unconditional(model):
     """v_u + s (v_c - v_u): linear in s at one step, and 1 is the plain network."""
     z_lr, noise = (jax.random.normal(jax.random.key(i), (1, 16, 32, 16)) for i in range(2))
@@ -121,6 +122,7 @@ def test_short_inputs(model, samples, sample_rate):
     assert np.isfinite(y).all() and y.dtype == np.float32
 
 
+@pytest.mark.training
 def test_a_stream_is_the_whole_and_the_same_programs_serve_all(model):
     x = sound(2, 8000 * 6)  # two windows
     programs = (module._predict_latent, module._decode, module._vocode)
@@ -132,6 +134,7 @@ def test_a_stream_is_the_whole_and_the_same_programs_serve_all(model):
     assert [program._cache_size() for program in programs] == [1, 1, 1]
 
 
+@pytest.mark.training
 def test_batches_change_rounding_only(model):
     x = sound(3, 8000 * 2)
     a, b = upscale(model, x, 8000), upscale(model, x, 8000, batch=2)

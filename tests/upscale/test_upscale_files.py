@@ -159,6 +159,7 @@ def test_tags_are_carried_over(upscale, source, suffix):
     assert tags.items() <= got.items() and "an encoder" not in got.get("software", "")
 
 
+@pytest.mark.training
 def test_standard_input_to_standard_output(weights):
     record("a.wav", 12_000, 2)
     command = [COMMAND, "upscale", "-", "--weights", weights]
@@ -361,6 +362,7 @@ def test_bad_outputs_are_one_line_and_leave_nothing(upscale, arguments, reason):
     assert files() == before
 
 
+@pytest.mark.training
 def test_a_full_device_is_said(weights):
     record("a.wav")
     with Path("/dev/full").open("wb") as full:
@@ -370,6 +372,7 @@ def test_a_full_device_is_said(weights):
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.training
 def test_ctrl_c_leaves_nothing(weights):
     """The signal itself, in the middle of an output."""
     record("a.wav", 8000 * 600)
