@@ -10,6 +10,9 @@ import jax
 import numpy as np
 
 from flashsr_jax.audio import SAMPLE_RATE
+from flashsr_jax.audio.bands import Bands, BandsByStretch
+from flashsr_jax.audio.resampling import MIN_SAMPLE_RATE
+from flashsr_jax.audio.stretches import stretches_of
 from flashsr_jax.devices.runtime import enable_compilation_cache
 from flashsr_jax.errors import UserError
 from flashsr_jax.upscale.model import Model, load_model
@@ -41,25 +44,32 @@ class FlashSR:
         enable_compilation_cache()
         return cls(load_model(weights))
 
-    def __call__(self, x: np.ndarray | jax.Array, sample_rate: int, **options) -> np.ndarray:
+    def __call__(
+        self, x: np.ndarray | jax.Array, sample_rate: int, *, cutoff_hz: float | str | None = "auto", **options
+    ) -> np.ndarray:
         """Upscale (N,), (C, N) or (B, C, N) to 48 kHz: float32, the last axis round(N x 48000 / sample_rate).
 
         The channels of an example share level and noise; the examples of a batch are as if upscaled one by one.
+        cutoff_hz: where the band ends, in Hz; what lies over it is taken away before the networks see it. "auto":
+        detected by channel and stretch of time, and what is full band already passes through, as in `flashsr upscale`.
+        None, or `bands` among the options: nothing of this.
         Raises UserError for other shapes, rates under 4 kHz and samples that are not finite.
         """
         x = np.asarray(x, np.float32)
         if x.ndim != 3:
+            options.setdefault("bands", _bands(x, sample_rate, cutoff_hz))
             return upscale(self.model, x, sample_rate, **options)
         if not len(x):
             raise UserError(f"expected at least one example, got {x.shape}")
-        return np.stack([upscale(self.model, example_CxN, sample_rate, **options) for example_CxN in x])
+        return np.stack([self(example_CxN, sample_rate, cutoff_hz=cutoff_hz, **options) for example_CxN in x])
 
     def stream(
         self, blocks: Iterable[np.ndarray], sample_rate: int, *, channels: int, **options
     ) -> Iterator[np.ndarray]:
         """Upscale blocks (C, n) of any lengths as they come; yields blocks (C, m) at 48 kHz as soon as they are final.
 
-        What comes out is what `__call__` returns of the whole. An output lags its input by at most `latency` seconds
+        What comes out is what `__call__` returns of the whole with the same `bands` among the options (none: with
+        cutoff_hz=None): where a stream will end cannot be measured at its beginning. An output lags its input by at most `latency` seconds
         and the time to compute a window.
         """
         return upscale_stream(self.model, blocks, sample_rate, channels=channels, settings=Settings(**options))
@@ -70,3 +80,14 @@ class FlashSR:
         frames = framing(self.model.config, window_frames)
         resampler = RESAMPLER_SAMPLES / sample_rate if sample_rate != SAMPLE_RATE else 0.0
         return (frames.window - frames.context) / SAMPLE_RATE + resampler
+
+
+def _bands(x: np.ndarray, sample_rate: int, cutoff_hz: float | str | None) -> Bands | BandsByStretch | None:
+    """What to do to the bands of a signal (N,) or (C, N); None for what `upscale` refuses."""
+    if cutoff_hz is None or x.ndim not in (1, 2) or not x.size or sample_rate < MIN_SAMPLE_RATE:
+        return None
+    if cutoff_hz != "auto":
+        return Bands(float(cutoff_hz), lowpass=True)
+    return (
+        BandsByStretch.of(stretches_of(np.atleast_2d(x), sample_rate), lowpass=True) if np.isfinite(x).all() else None
+    )
