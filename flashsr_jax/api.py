@@ -69,8 +69,8 @@ class FlashSR:
         """Upscale blocks (C, n) of any lengths as they come; yields blocks (C, m) at 48 kHz as soon as they are final.
 
         What comes out is what `__call__` returns of the whole with the same `bands` among the options (none: with
-        cutoff_hz=None): where a stream will end cannot be measured at its beginning. An output lags its input by at most `latency` seconds
-        and the time to compute a window.
+        cutoff_hz=None): where a stream's band will end cannot be measured at its beginning. An output lags its input by
+        at most `latency` seconds and the time to compute a window.
         """
         return upscale_stream(self.model, blocks, sample_rate, channels=channels, settings=Settings(**options))
 

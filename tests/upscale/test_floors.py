@@ -1,4 +1,4 @@
-"""A high band is added whatever faint floor lies over the cutoff, and the floor goes on where it is part of the sound."""
+"""A high band is added whatever faint floor lies over the cutoff, and a floor that is part of the sound goes on."""
 
 import json
 
@@ -74,7 +74,7 @@ def test_a_jingle_is_passed_through_and_the_rest_upscaled_without_a_click(tmp_pa
     """Also: mixed to one channel, and at 44.1 kHz with the input's exact length."""
     x, rate = sf.read(RECORDINGS / "music/mauricio-duarte/ubports.ogg", dtype="float32", always_2d=True)
     jingle = 0.5 * soxr.resample(x[:, 0], rate, RATE, "VHQ")[: 7 * RATE]
-    x_N = np.concatenate([jingle, 0.5 * np.resize(speech[RATE:], 11 * RATE)])
+    x_N = np.concatenate([jingle, 0.5 * np.resize(speech[RATE:], 13 * RATE)])
     sf.write(tmp_path / "in.wav", np.stack([x_N, x_N], axis=1), RATE, subtype="PCM_24")
     command = ["upscale", f"{tmp_path}/in.wav", "--mono", "--json", "-o"]
     assert main([*command, f"{tmp_path}/out.wav"]) == 0
