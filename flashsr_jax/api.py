@@ -10,14 +10,17 @@ import jax
 import numpy as np
 
 from flashsr_jax.audio import SAMPLE_RATE
+from flashsr_jax.audio.bands import Bands, BandsByStretch
 from flashsr_jax.audio.resampling import check_rate
+from flashsr_jax.audio.stretches import stretches_of
 from flashsr_jax.devices.runtime import enable_compilation_cache
 from flashsr_jax.errors import UserError
-from flashsr_jax.upscale.arguments import as_samples, check_channels, check_integer
+from flashsr_jax.upscale.arguments import as_samples, check_channels, check_integer, check_number
 from flashsr_jax.upscale.model import Model, load_model
 from flashsr_jax.upscale.stream import LONGEST_WINDOW, Settings, upscale, upscale_stream
 from flashsr_jax.upscale.windows import WINDOW_FRAMES, framing
 
+LOWEST_CUTOFF_HZ = 500.0
 RESAMPLER_SAMPLES = 1800  # of the input, that soxr's best quality holds back at most, measured from 4 to 96 kHz
 
 
@@ -46,30 +49,38 @@ class FlashSR:
         enable_compilation_cache()
         return cls(load_model(weights))
 
-    def __call__(self, x: np.ndarray | jax.Array, sample_rate: int, **options) -> np.ndarray:
+    def __call__(
+        self, x: np.ndarray | jax.Array, sample_rate: int, *, cutoff_hz: float | str | None = "auto", **options
+    ) -> np.ndarray:
         """Upscale (N,), (C, N) or (B, C, N) to 48 kHz: float32, the last axis round(N x 48000 / sample_rate).
 
         x is anything that NumPy takes, or a tensor of PyTorch: floats in [-1, 1], or int16, int32, int8 or uint8, which
         are scaled. The channels, up to 64, of an example share level and noise; the examples of a batch are as if
-        upscaled one by one. Raises UserError for other shapes and types, rates under 4 kHz, samples that are not finite
-        and options that there are not.
+        upscaled one by one.
+        cutoff_hz: where the band ends, in Hz; what lies over it is taken away before the networks see it. "auto":
+        detected by channel and stretch of time, and what is full band already passes through, as in `flashsr upscale`.
+        None, or `bands` among the options: nothing of this.
+        Raises UserError for other shapes and types, rates under 4 kHz, samples that are not finite and options that
+        there are not.
         """
         check_rate(sample_rate)
         x = as_samples(x)
         if x.ndim != 3:
+            options.setdefault("bands", _bands(x, sample_rate, cutoff_hz))
             return upscale(self.model, x, sample_rate, **options)
         if not len(x):
             raise UserError(f"expected at least one example, got shape {x.shape}")
         check_channels(x)
-        return np.stack([upscale(self.model, example_CxN, sample_rate, **options) for example_CxN in x])
+        return np.stack([self(example_CxN, sample_rate, cutoff_hz=cutoff_hz, **options) for example_CxN in x])
 
     def stream(
         self, blocks: Iterable[np.ndarray], sample_rate: int, *, channels: int, **options
     ) -> Iterator[np.ndarray]:
         """Upscale blocks (C, n) of any lengths as they come; yields blocks (C, m) at 48 kHz as soon as they are final.
 
-        What comes out is what `__call__` returns of the whole. An output lags its input by at most `latency` seconds
-        and the time to compute a window. Raises UserError as `__call__` does.
+        What comes out is what `__call__` returns of the whole with the same `bands` among the options (none: with
+        cutoff_hz=None): where a stream's band will end cannot be measured at its beginning. An output lags its input by
+        at most `latency` seconds and the time to compute a window. Raises UserError as `__call__` does.
         """
         return upscale_stream(self.model, blocks, sample_rate, channels=channels, settings=Settings.of(options))
 
@@ -82,3 +93,16 @@ class FlashSR:
         frames = framing(self.model.config, window_frames)
         resampler = RESAMPLER_SAMPLES / sample_rate if sample_rate != SAMPLE_RATE else 0.0
         return (frames.window - frames.context) / SAMPLE_RATE + resampler
+
+
+def _bands(x: np.ndarray, sample_rate: int, cutoff_hz: float | str | None) -> Bands | BandsByStretch | None:
+    """What to do to the bands of a signal (N,) or (C, N); None for what `upscale` refuses."""
+    if cutoff_hz is None or x.ndim not in (1, 2) or not x.size:
+        return None
+    if cutoff_hz == "auto":
+        found = stretches_of(np.atleast_2d(x), sample_rate) if np.isfinite(x).all() else None
+        return found and BandsByStretch.of(found, lowpass=True)
+    check_number("cutoff_hz", cutoff_hz)
+    if not LOWEST_CUTOFF_HZ <= cutoff_hz < SAMPLE_RATE / 2:
+        raise UserError(f'cutoff_hz={cutoff_hz}: give a frequency from 500 to 24000 Hz, "auto" or None')
+    return Bands(float(cutoff_hz), lowpass=True)

@@ -7,13 +7,15 @@ Letters: C channels, N samples at 48 kHz, K bins.
 import dataclasses
 
 import numpy as np
-from scipy import fft
+from scipy import fft, ndimage
 
 from flashsr_jax.audio import SAMPLE_RATE
 from flashsr_jax.audio.stretches import Stretch
 
 SPLICE = (0.8, 0.95)  # of the cutoff: where the splice is, which is where the input still has its level
 LOWPASS = 1.06  # of the band's end: where the low-pass, which begins there, has taken all
+ONLY_FLOOR_DB, SOUND_DB = 4.0, 10.0  # over a floor: where the band under the cutoff is it, and where sound
+FLOOR_BLOCK = 1440  # samples, 30 ms, of its levels
 CROSSFADE = 3840  # samples from one stretch's treatment to the next's
 
 
@@ -22,7 +24,8 @@ class Bands:
     """What to do about the cutoff of an input, from its first sample to its last.
 
     lowpass: take away what the input has over the end of its band, a floor or the rests that a codec leaves, before the
-    networks see it; they were trained on inputs with nothing there. end_hz: that end; None: the cutoff.
+    networks see it; they were trained on inputs with nothing there. A steady floor comes back where there is nothing
+    else: the networks' guess at a high band for it would be a step. end_hz: that end; None: the cutoff.
     keep_low_band: put the input's own band under the cutoff in the place of the networks'.
     high_band_gain_db: gain of what is over the cutoff in the output.
     """
@@ -42,6 +45,8 @@ class Bands:
 
     def after(self, x: np.ndarray, y: np.ndarray, start: int = 0) -> np.ndarray:
         """The output (..., N) of the networks for the input x."""
+        if self.lowpass:
+            y = self._with_floor(x, y)
         if not self.keep_low_band and not self.high_band_gain_db:
             return y
         low = _masked(x if self.keep_low_band else y, low_mask(y.shape[-1], self.cutoff_hz, SPLICE))
@@ -50,6 +55,26 @@ class Bands:
     def added(self, y: np.ndarray, start: int = 0, edges: tuple[float, float] = SPLICE) -> np.ndarray:
         """The part of a signal (..., N) over the cutoff, of which it begins within `edges`."""
         return y - _masked(y, low_mask(y.shape[-1], self.cutoff_hz, edges))
+
+    def _with_floor(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """The output (..., N) with the input's own floor over the band's end, while it alone is to be heard."""
+        end_hz, top_hz = self.end_hz or self.cutoff_hz, SAMPLE_RATE / 2
+        rest = x - self.before(x)
+        over = LOWPASS * end_hz, min(1.6 * end_hz, top_hz)
+        if over[1] - over[0] < 0.2 * end_hz or not rest.any():
+            return y
+        floor = np.quantile(_density(rest, *over)[..., ::FLOOR_BLOCK], 0.2, axis=-1, keepdims=True)
+        highest = np.quantile(_density(rest, 0.9 * top_hz, top_hz)[..., ::FLOOR_BLOCK], 0.2, axis=-1, keepdims=True)
+        reaches_the_top = highest > 0.05 * floor  # that of an input of a lower rate does not
+        under = _density(x, 0.6 * self.cutoff_hz, 0.9 * self.cutoff_hz)
+        ratio_db = 10 * np.log10(np.maximum(under, 1e-30) / np.maximum(floor, 1e-30))
+        sound = np.clip((ratio_db - ONLY_FLOOR_DB) / (SOUND_DB - ONLY_FLOOR_DB), 0, 1)
+        sound = ndimage.maximum_filter1d(sound, 2 * FLOOR_BLOCK, axis=-1)
+        sound = ndimage.uniform_filter1d(np.where(reaches_the_top, sound, 1), FLOOR_BLOCK, axis=-1).astype(np.float32)
+        if (sound >= 1).all():
+            return y
+        high = y - _masked(y, low_mask(y.shape[-1], end_hz, (1.0, LOWPASS)))
+        return y + (np.sqrt(sound) - 1) * high + np.sqrt(np.maximum(1 - sound, 0)) * rest
 
     def restored(self, channels: int, start: int, samples: int) -> np.ndarray:
         """Whether each channel (C,) needs the networks in a window."""
@@ -123,3 +148,10 @@ def low_mask(samples: int, cutoff_hz: float, edges: tuple[float, float]) -> np.n
 
 def _masked(x: np.ndarray, mask_K: np.ndarray) -> np.ndarray:
     return fft.irfft(fft.rfft(x.astype(np.float32)) * mask_K, x.shape[-1])
+
+
+def _density(x: np.ndarray, low_hz: float, high_hz: float) -> np.ndarray:
+    """Mean square per Hz of a band around each sample (..., N)."""
+    hz_K = fft.rfftfreq(x.shape[-1], 1 / SAMPLE_RATE)
+    band = _masked(x, ((hz_K >= low_hz) & (hz_K <= high_hz)).astype(np.float32))
+    return ndimage.uniform_filter1d(np.square(band), FLOOR_BLOCK, axis=-1) / (high_hz - low_hz)

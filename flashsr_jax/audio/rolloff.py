@@ -19,7 +19,8 @@ SHAPES = tuple((kind, order) for kind in ("butter", "bessel") for order in (4, 5
 STEP_MEAN_PER_OCTAVE, STEP_SCALE, STEP_FREEDOM = -0.2, 2.5, 10.0
 ABOVE_FLOOR_DB = 12.0  # bands nearer to the lowest level do not count
 DEPTH_DB = 35.0  # attenuation that has to be seen before the floor
-EVIDENCE = 13.0  # log likelihood that a filter has to gain over none; unfiltered recordings reach 11
+EVIDENCE = 11.5  # log likelihood that a filter has to gain over none; unfiltered recordings reach 11
+SHARPNESS = 1.5  # of the posterior: the steps' model is wider than recordings are, and the mean drawn to steep filters
 STEEPEST_DB = 30.0  # drop within a quarter of an octave that recordings have without a wall
 
 
@@ -59,7 +60,7 @@ def rolloff(level_K: np.ndarray, sample_rate: int) -> float | None:
     explained = (unfiltered_J[quarter:] - unfiltered_J[:-quarter]).min() > -STEEPEST_DB
     if not explained or _cost(level_J) - cost_SxC[best] < EVIDENCE:
         return None
-    weight_SxC = np.exp(cost_SxC[best] - cost_SxC)
+    weight_SxC = np.exp(SHARPNESS * (cost_SxC[best] - cost_SxC))
     return float(np.exp((weight_SxC * np.log(down_20_SxC)).sum() / weight_SxC.sum()))
 
 

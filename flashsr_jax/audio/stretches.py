@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from flashsr_jax.audio import SAMPLE_RATE
 from flashsr_jax.audio.bandwidth import BLOCK_SECONDS, FRAMES_PER_SECOND, BandwidthMeter, Reading, band_edges
 
 # The networks know cutoffs up to 16 kHz, which detection may read a tenth too high.
@@ -49,6 +50,8 @@ def stretches(meters: Sequence[BandwidthMeter], sample_rate: int, samples: int) 
     seconds = samples / sample_rate
     readings_CxB = [meter.readings() for meter in meters]
     states = _states([reading for readings in readings_CxB for reading in readings])
+    top_hz = 0.98 * sample_rate / 2  # nothing is over it that a low-pass could take away
+    states = [s._replace(end_hz=SAMPLE_RATE / 2 if s.end_hz >= top_hz else s.end_hz) for s in states]
     if not states:
         return tuple((Stretch(0.0, seconds, 0.0, 0.0),) for _ in meters)
     found: list[tuple[Stretch, ...]] = []
@@ -62,6 +65,14 @@ def stretches(meters: Sequence[BandwidthMeter], sample_rate: int, samples: int) 
         of_stretch = [states[path_B[block]] for block in (0, *changes)]
         found.append(tuple(Stretch(a, b, *s[:2]) for a, b, s in zip(times[:-1], times[1:], of_stretch, strict=True)))
     return tuple(found)
+
+
+def stretches_of(x_CxN: np.ndarray, sample_rate: int) -> tuple[tuple[Stretch, ...], ...]:
+    """The stretches of each channel of a signal in memory."""
+    meters = [BandwidthMeter(sample_rate) for _ in x_CxN]
+    for meter, x_N in zip(meters, x_CxN, strict=True):
+        meter.update(x_N)
+    return stretches(meters, sample_rate, x_CxN.shape[1])
 
 
 def _states(readings: list[Reading]) -> list[Reading]:

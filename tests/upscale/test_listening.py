@@ -165,18 +165,22 @@ def test_keep_low_band_puts_back_the_inputs_own(model, path):
     assert abs(highs[1] - highs[0]) < 0.5
 
 
-def test_full_scale_is_never_exceeded_in_silence(tmp_path, capfd):
-    """Recordings at full scale: either the output stays under it, or a line says by how much it was clipped."""
+@pytest.mark.parametrize("peak", ["limit", "keep"])
+def test_full_scale_is_never_exceeded_in_silence(tmp_path, capfd, peak):
+    """Recordings at full scale stay under it, or, if that is asked for, a line says by how much they were clipped."""
     for name, path in (("speech", SPEECH), ("hits", HITS)):
         x = dull(recording(path, 4.0))[::6]
         sf.write(tmp_path / f"{name}.wav", x / np.abs(x).max(), 8000, subtype="FLOAT")
-    assert main(["upscale", str(tmp_path / "*.wav"), "-o", f"{tmp_path}/out/", "--bit-depth", "24", "--json"]) == 0
+    command = ["upscale", str(tmp_path / "*.wav"), "-o", f"{tmp_path}/out/", "--bit-depth", "24", "--json"]
+    assert main([*command, "--peak", peak]) == 0
     out, err = capfd.readouterr()
-    for report in map(json.loads, out.splitlines()):
+    reports = list(map(json.loads, out.splitlines()))
+    for report in reports:
         y, _ = sf.read(report["output"])
         said = f"{report['input']}: output exceeded full scale by {report['peak_db']:.2f} dB and was clipped" in err
         assert said == report["clipped"] == (report["peak_db"] > 0)
         assert (np.abs(y).max() > 0.999) == report["clipped"] or report["peak_db"] > -0.01
+    assert any(report["clipped"] for report in reports) == (peak == "keep")
 
 
 # ---- the command: how long, how much

@@ -211,6 +211,11 @@ def test_the_report_in_json(upscale):
         "seconds": 2.0,
         "cutoff_hz": 4000,
         "passed_through": False,
+        "high_band_db": None,  # of networks that are not there
+        "added": True,
+        "stretches": [{"channel": 1, "start": 0.0, "end": 2.0, "cutoff_hz": 4000, "passed_through": False}],
+        "limited_db": 0.0,
+        "turned_down_db": 0.0,
         "clipped": False,
     }
 
