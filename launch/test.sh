@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # All tests but the slow ones, published-size parity included. Arguments go to pytest: bash launch/test.sh -m "not full"
 source "$(dirname "$0")/setup.sh"
+python -c 'import sys, jax, numpy; print("Python", sys.version.split()[0], "jax", jax.__version__, "numpy", numpy.__version__)'
 ruff check .
 ruff format --check .
 if [ $# -gt 0 ]; then
