@@ -65,19 +65,20 @@ def find(inputs: Sequence[str], recursive: bool, output: str | None = None) -> F
     inputs are passed over.
     """
     sources, passed_over = [], []
-    named = [text for text in inputs if text != STANDARD and Path(text).exists() and not Path(text).is_dir()]
+    # What lies where cannot be asked with pathlib, which raises for names that are too long.
+    named = [text for text in inputs if text != STANDARD and os.path.exists(text) and not os.path.isdir(text)]
     root = os.path.commonpath([Path(text).absolute().parent for text in named]) if named else ""
     for text in inputs:
         path = Path(text)
         if text == STANDARD:
             sources.append(Source("standard input", None))
-        elif path.is_dir() and not recursive:
+        elif os.path.isdir(text) and not recursive:
             sources.append(Source(text, path, problem="is a folder: give -r to upscale the files in it"))
-        elif path.is_dir():
+        elif os.path.isdir(text):
             walk = _Walk(path, output)
             sources += walk.sources or [Source(text, path, problem="has no audio files in it")]
             passed_over += walk.line()
-        elif path.exists():
+        elif os.path.exists(text):
             sources.append(Source(text, path, key=path.absolute().relative_to(root).as_posix()))
         elif glob.has_magic(text):
             _match(text, sources, passed_over)
@@ -123,15 +124,11 @@ class _Walk:
 
     def line(self) -> list[str]:
         """What was passed over, in one line; none where nothing was."""
-        kinds = [f"{number} {suffix or 'without a suffix'}" for suffix, number in sorted(self._suffixes.items())]
-        hint = any(f".{suffix}" in MEDIA for suffix in self._suffixes)
-        said = (
-            [_few(kinds) + (" (pip install 'flashsr_jax[av]' reads films and their sound)" if hint else "")]
-            if kinds
-            else []
-        )
-        said += [_few(self._names)] if self._names else []
-        said += [f"{self._made} made here before"] if self._made else []
+        kinds = _few([f"{number} {kind or 'without a suffix'}" for kind, number in sorted(self._suffixes.items())])
+        if any(f".{kind}" in MEDIA for kind in self._suffixes):
+            kinds += " (pip install 'flashsr_jax[av]' reads films and their sound)"
+        said = [kinds, _few(self._names), f"{self._made} made here before" if self._made else ""]
+        said = [text for text in said if text]
         return [f"{self.top}: passed over: {', '.join(said)}"] if said else []
 
     def _enters(self, folder: Path) -> bool:
