@@ -3,6 +3,7 @@
 import glob
 import hashlib
 import os
+import stat
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -64,21 +65,22 @@ def find(inputs: Sequence[str], recursive: bool, output: str | None = None) -> F
     are left out; files that are no audio by their suffix, linked folders and earlier outputs that lie beside their
     inputs are passed over.
     """
-    sources, passed_over = [], []
-    # What lies where cannot be asked with pathlib, which raises for names that are too long.
-    named = [text for text in inputs if text != STANDARD and os.path.exists(text) and not os.path.isdir(text)]
-    root = os.path.commonpath([Path(text).absolute().parent for text in named]) if named else ""
+    sources: list[Source] = []
+    passed_over: list[str] = []
+    kinds = {text: _kind(text) for text in inputs if text != STANDARD}
+    named = [Path(text).absolute().parent for text in inputs if kinds.get(text) == "file"]
+    root = os.path.commonpath(named) if named else ""
     for text in inputs:
         path = Path(text)
         if text == STANDARD:
             sources.append(Source("standard input", None))
-        elif os.path.isdir(text) and not recursive:
+        elif kinds[text] == "folder" and not recursive:
             sources.append(Source(text, path, problem="is a folder: give -r to upscale the files in it"))
-        elif os.path.isdir(text):
+        elif kinds[text] == "folder":
             walk = _Walk(path, output)
             sources += walk.sources or [Source(text, path, problem="has no audio files in it")]
             passed_over += walk.line()
-        elif os.path.exists(text):
+        elif kinds[text] == "file":
             sources.append(Source(text, path, key=path.absolute().relative_to(root).as_posix()))
         elif glob.has_magic(text):
             _match(text, sources, passed_over)
@@ -87,11 +89,19 @@ def find(inputs: Sequence[str], recursive: bool, output: str | None = None) -> F
     return Found(sources, passed_over)
 
 
+def _kind(text: str) -> str | None:
+    """What an input is, if it is there at all: a folder, or a file of any kind."""
+    try:
+        return "folder" if stat.S_ISDIR(Path(text).stat().st_mode) else "file"
+    except (OSError, ValueError):  # a name that is too long, say, which stops no other input
+        return None
+
+
 def _match(pattern: str, sources: list[Source], passed_over: list[str]) -> None:
     """Add the files that a pattern means, and say which folders it means that nobody looks into."""
     parts = Path(pattern).parts
     root = Path(*parts[: next(index for index, part in enumerate(parts) if glob.has_magic(part))])
-    found = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]
+    found = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207
     files = [path for path in found if path.is_file()]
     sources += [Source(str(file), file, key=file.relative_to(root).as_posix()) for file in files]
     folders = [f"{path} (a folder)" for path in found if path.is_dir()]
