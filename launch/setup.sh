@@ -27,3 +27,4 @@ if ! cmp -s setup.py .venv/installed-setup.py; then
   cp setup.py .venv/installed-setup.py
 fi
 source .venv/bin/activate
+echo ".venv has $(python --version)"

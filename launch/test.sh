@@ -2,6 +2,7 @@
 # All tests but the slow ones: linting, types, the lane of a bare `pytest`, trainings, parity at the published size.
 # Arguments go to pytest, in place of the three: bash launch/test.sh -m training
 source "$(dirname "$0")/setup.sh"
+python -c 'import sys, jax, numpy; print("Python", sys.version.split()[0], "jax", jax.__version__, "numpy", numpy.__version__)'
 ruff check .
 ruff format --check .
 mypy

@@ -69,11 +69,12 @@ def benchmark(load: Callable[[], Model], settings: Settings, repeats: int) -> di
 def _measure(model: Model, settings: Settings, repeats: int, progress: Progress) -> dict:
     batch = settings.batch or 1
     frames = framing(model.config)
-    x_BxN = np.random.default_rng(0).uniform(-0.1, 0.1, (batch, frames.window - 2 * frames.context))
+    samples = frames.window - 2 * frames.context + (batch - 1) * frames.step  # of so many windows
+    x_N = np.random.default_rng(0).uniform(-0.1, 0.1, samples)
     options = {"steps": settings.steps, "dtype": settings.dtype, "batch": batch}
 
     def window() -> np.ndarray:
-        return upscale(model, x_BxN, SAMPLE_RATE, **options)
+        return upscale(model, x_N, SAMPLE_RATE, **options)
 
     costs = _costs(model, batch, settings.steps)
     progress.say(f"a window: compiling, then {repeats} timings")

@@ -3,6 +3,7 @@
 import glob
 import hashlib
 import os
+import stat
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -64,26 +65,36 @@ def find(inputs: Sequence[str], recursive: bool, output: str | None = None) -> F
     are left out; files that are no audio by their suffix, linked folders and earlier outputs that lie beside their
     inputs are passed over.
     """
-    sources, passed_over = [], []
-    named = [text for text in inputs if text != STANDARD and Path(text).exists() and not Path(text).is_dir()]
-    root = os.path.commonpath([Path(text).absolute().parent for text in named]) if named else ""
+    sources: list[Source] = []
+    passed_over: list[str] = []
+    kinds = {text: _kind(text) for text in inputs if text != STANDARD}
+    named = [Path(text).absolute().parent for text in inputs if kinds.get(text) == "file"]
+    root = os.path.commonpath(named) if named else ""
     for text in inputs:
         path = Path(text)
         if text == STANDARD:
             sources.append(Source("standard input", None))
-        elif path.is_dir() and not recursive:
+        elif kinds[text] == "folder" and not recursive:
             sources.append(Source(text, path, problem="is a folder: give -r to upscale the files in it"))
-        elif path.is_dir():
+        elif kinds[text] == "folder":
             walk = _Walk(path, output)
             sources += walk.sources or [Source(text, path, problem="has no audio files in it")]
             passed_over += walk.line()
-        elif path.exists():
+        elif kinds[text] == "file":
             sources.append(Source(text, path, key=path.absolute().relative_to(root).as_posix()))
         elif glob.has_magic(text):
             _match(text, sources, passed_over)
         else:
             sources.append(Source(text, path, problem="no such file"))
     return Found(sources, passed_over)
+
+
+def _kind(text: str) -> str | None:
+    """What an input is, if it is there at all: a folder, or a file of any kind."""
+    try:
+        return "folder" if stat.S_ISDIR(Path(text).stat().st_mode) else "file"
+    except (OSError, ValueError):  # a name that is too long, say, which stops no other input
+        return None
 
 
 def _match(pattern: str, sources: list[Source], passed_over: list[str]) -> None:
@@ -123,15 +134,11 @@ class _Walk:
 
     def line(self) -> list[str]:
         """What was passed over, in one line; none where nothing was."""
-        kinds = [f"{number} {suffix or 'without a suffix'}" for suffix, number in sorted(self._suffixes.items())]
-        hint = any(f".{suffix}" in MEDIA for suffix in self._suffixes)
-        said = (
-            [_few(kinds) + (" (pip install 'flashsr_jax[av]' reads films and their sound)" if hint else "")]
-            if kinds
-            else []
-        )
-        said += [_few(self._names)] if self._names else []
-        said += [f"{self._made} made here before"] if self._made else []
+        kinds = _few([f"{number} {kind or 'without a suffix'}" for kind, number in sorted(self._suffixes.items())])
+        if any(f".{kind}" in MEDIA for kind in self._suffixes):
+            kinds += " (pip install 'flashsr_jax[av]' reads films and their sound)"
+        said = [kinds, _few(self._names), f"{self._made} made here before" if self._made else ""]
+        said = [text for text in said if text]
         return [f"{self.top}: passed over: {', '.join(said)}"] if said else []
 
     def _enters(self, folder: Path) -> bool:

@@ -1,17 +1,18 @@
 """Which files `flashsr upscale` takes of folders and patterns, what it says of the rest, what it calls the outputs."""
 
+import importlib.machinery
 import os
 import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile as sf
 
-import flashsr_jax.audio.formats
 import flashsr_jax.upscale.files
 from flashsr_jax.cli import main
 from flashsr_jax.upscale.sources import Shard, find
@@ -30,7 +31,7 @@ def weights(tmp_path_factory) -> str:
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(flashsr_jax.audio.formats.importlib.util, "find_spec", lambda name: None)  # no PyAV
+    monkeypatch.setitem(sys.modules, "av", None)  # PyAV is not there
     return tmp_path
 
 
@@ -116,7 +117,9 @@ def test_every_kind_that_can_be_read_is_found(upscale):
 
 def test_films_are_found_where_pyav_is(monkeypatch):
     touch("rec/film.mkv", "rec/talk.m4a")
-    monkeypatch.setattr(flashsr_jax.audio.formats.importlib.util, "find_spec", lambda name: name == "av")
+    pyav = types.ModuleType("av")
+    pyav.__spec__ = importlib.machinery.ModuleSpec("av", None)
+    monkeypatch.setitem(sys.modules, "av", pyav)
     found = find(["rec"], recursive=True)
     assert [source.name for source in found.sources] == ["rec/film.mkv", "rec/talk.m4a"] and not found.passed_over
 
@@ -160,6 +163,17 @@ def test_patterns_name_the_folders_that_nobody_looks_into(upscale):
     assert upscale("rec/**", "-o", "out2") == (0, [], [])
     assert files("out2") == ["out2/a.wav", "out2/b.wav"]
     assert upscale("rec/d*", "-o", "out3") == (1, [], ["flashsr: rec/d*: means no file, but rec/deep (a folder)"])
+
+
+def test_a_name_that_is_too_long_stops_no_other(upscale):
+    record("a.wav")
+    name = 300 * "b" + ".wav"
+    assert upscale(name, f"{name}*", "a.wav", "-o", "out") == (
+        1,
+        [],
+        [f"flashsr: {name}: no such file", f"flashsr: {name}*: no file has such a name"],
+    )
+    assert files("out") == ["out/a.wav"]
 
 
 # ---- names
