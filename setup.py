@@ -35,6 +35,7 @@ setup(
         "librosa>=0.11",
         "matplotlib>=3.8",
         "ml-collections>=1.0",
+        "mutagen>=1.47",
         "numpy>=1.26",
         "optax>=0.2.5",
         "orbax-checkpoint>=0.12.8,<0.13",  # the v1 API still moves between minor releases

@@ -4,9 +4,12 @@ Letters: C channels, N samples.
 """
 
 import contextlib
+import dataclasses
 import functools
 import mmap
 import os
+import re
+import struct
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,14 +18,26 @@ import numpy as np
 import soundfile as sf
 
 from flashsr_jax.audio import SAMPLE_RATE, chunks, flac, mp3, ogg
+from flashsr_jax.audio import tags as audio_tags
 from flashsr_jax.audio.bandwidth import BandwidthMeter
 from flashsr_jax.audio.pieces import Pieces, patched
 from flashsr_jax.audio.resampling import check_finite, check_rate
+from flashsr_jax.audio.tags import Tags
 from flashsr_jax.errors import UserError
 
 BLOCK = 1 << 17  # samples read at a time
 WAV_LIMIT = 2**32 - 2**16  # bytes of audio that a plain wav can hold; longer ones are written as RF64
 MOST_CHANNELS = {"wav": 64, "flac": 8}
+FLAC_MASKS = {1: 0x4, 2: 0x3, 3: 0x7, 4: 0x33, 5: 0x37, 6: 0x3F, 7: 0x70F, 8: 0x63F}  # RFC 9639; Vorbis', too
+VORBIS_ORDER = {  # of FLAC's channels in Vorbis and Opus
+    3: (0, 2, 1),
+    5: (0, 2, 1, 3, 4),
+    6: (0, 2, 1, 5, 3, 4),
+    7: (0, 2, 1, 6, 5, 3, 4),
+    8: (0, 2, 1, 7, 5, 6, 3, 4),
+}
+MASK_TAG = "WAVEFORMATEXTENSIBLE_CHANNEL_MASK"
+INFO_TAGS = ("title", "artist", "album", "date", "genre", "comment", "copyright", "tracknumber")  # a plain wav has them
 SUBTYPES = {"16": "PCM_16", "24": "PCM_24", "float": "FLOAT"}
 
 
@@ -34,7 +49,8 @@ class Survey(NamedTuple):
     samples: int
     bandwidth_hz: float  # the highest of any channel; 0: silence
     floats: bool
-    tags: dict[str, str]
+    tags: Tags
+    mask: int | None = None  # of the channels' places, as WAVE_FORMAT_EXTENSIBLE has it; None: unknown
     remarks: tuple[str, ...] = ()
 
 
@@ -55,15 +71,21 @@ class Audio:
     """An open audio file, to be read once from its beginning to its end: `read`, `blocks`.
 
     sample_rate, channels; floats: whether its samples are; mask: of its channels' places, as WAVE_FORMAT_EXTENSIBLE
-    has it (None: unknown); remarks: what the user should know about how it is read.
+    has it (None: unknown); order: of the channels as read, where they are to be brought into the mask's; remarks: what
+    the user should know about how it is read.
     """
 
-    def __init__(self, parts: Sequence[Part], mask: int | None = None, remarks: Sequence[str] = ()):
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        mask: int | None = None,
+        remarks: Sequence[str] = (),
+    ):
         self._parts, self._index, self._done, self._total = list(parts), 0, 0, 0
         self._file = _sound_file(self._parts[0])
         self.sample_rate, self.channels = self._file.samplerate, self._file.channels
         self.floats = self._file.subtype in ("FLOAT", "DOUBLE")
-        self.mask, self.remarks = mask, list(remarks)
+        self.mask, self.remarks, self.order = mask, list(remarks), None
         self._check_kind()
 
     def read(self, samples: int) -> np.ndarray:
@@ -75,7 +97,7 @@ class Audio:
             block_NxC = self._file.read(samples, dtype="float32", always_2d=True)
             if len(block_NxC):
                 self._done += len(block_NxC)
-                return block_NxC
+                return block_NxC[:, self.order] if self.order else block_NxC
             self._check_end()
             if self._index + 1 == len(self._parts):
                 return block_NxC
@@ -139,9 +161,13 @@ def _open(path: Path) -> Audio:
         remarks = [found.remark] if found.remark else []
         whole = Part(lambda: os.fsencode(path))
         if data[:4] == b"OggS":
-            return Audio(_ogg_parts(path, data, size))
+            audio = Audio(_ogg_parts(path, data, size))
+            audio.mask, audio.order = FLAC_MASKS.get(audio.channels), VORBIS_ORDER.get(audio.channels)
+            return audio
         if data[:4] == b"fLaC":
-            return Audio(_flac_parts(path, data, size))
+            audio = Audio(_flac_parts(path, data, size))
+            audio.mask = _flac_mask(data) or FLAC_MASKS.get(audio.channels)
+            return audio
         if found.audio and found.wave_format == chunks.MPEG:
             return Audio(_mpeg_parts(path, data, *found.audio) or [whole], remarks=remarks)
         if found.changes:
@@ -186,6 +212,12 @@ def _flac_parts(path: Path, data, size: int) -> list[Part]:
     return found
 
 
+def _flac_mask(data) -> int | None:
+    """Of a tag in a FLAC file's header."""
+    found = re.search(rf"{MASK_TAG}=0x([0-9a-fA-F]+)".encode(), data[: 1 << 16], re.IGNORECASE)
+    return int(found[1], 16) if found else None
+
+
 def _sound_file(part: Part) -> sf.SoundFile:
     return sf.SoundFile(part.source())
 
@@ -206,8 +238,16 @@ def survey(path: Path) -> Survey:
         if not samples:
             raise UserError("has no samples")
         bandwidth_hz = max(meter.value() for meter in meters)
+        tags = audio_tags.read(path, audio.tags(), audio.sample_rate)
         return Survey(
-            audio.sample_rate, audio.channels, samples, bandwidth_hz, audio.floats, audio.tags(), tuple(audio.remarks)
+            audio.sample_rate,
+            audio.channels,
+            samples,
+            bandwidth_hz,
+            audio.floats,
+            tags,
+            audio.mask,
+            tuple(audio.remarks),
         )
 
 
@@ -230,19 +270,42 @@ def seconds(path: str | os.PathLike) -> float:
 
 
 @contextlib.contextmanager
-def writer(path: Path, suffix: str, bit_depth: str, channels: int, samples: int, tags: dict[str, str]):
+def writer(
+    path: Path, suffix: str, bit_depth: str, channels: int, samples: int, tags: Tags, mask: int | None
+) -> Iterator[sf.SoundFile]:
     """An open 48 kHz file to write (n, C) blocks to; `samples` decides whether a wav has to be RF64.
 
-    Raises UserError where the format cannot hold it.
+    Of more than two channels, `mask` says where each is heard (None: unknown). What of the tags the file cannot hold
+    is added to `tags.left_out`. Raises UserError where the format cannot hold it.
     """
     if suffix == "flac" and bit_depth == "float":
         raise UserError("flac holds no floats: take --bit-depth 24, or --format wav")
     if channels > MOST_CHANNELS[suffix]:
         raise UserError(f"{suffix} holds {MOST_CHANNELS[suffix]} channels, not {channels}: take --format wav")
     size = samples * channels * {"16": 2, "24": 3, "float": 4}[bit_depth]
-    kind = "FLAC" if suffix == "flac" else "WAV" if size < WAV_LIMIT else "RF64"
-    with sf.SoundFile(path, "w", SAMPLE_RATE, channels, SUBTYPES[bit_depth], format=kind) as file:
-        for name, value in tags.items():
-            if name != "software":  # the encoder of the input
-                setattr(file, name, value)
+    kind = "FLAC" if suffix == "flac" else "RF64" if size >= WAV_LIMIT else "WAVEX" if channels > 2 else "WAV"
+    with sf.SoundFile(os.fsencode(path), "w", SAMPLE_RATE, channels, SUBTYPES[bit_depth], format=kind) as file:
+        for name in INFO_TAGS:
+            if name in tags.texts:
+                setattr(file, name, tags.texts[name][0])
         yield file
+    texts = dict(tags.texts)
+    if channels > 2:
+        if suffix == "wav":
+            _set_mask(path, mask or 0)
+        elif mask not in (None, FLAC_MASKS[channels]):
+            texts[MASK_TAG.lower()] = [f"0x{mask:x}"]
+    try:
+        tags.left_out += audio_tags.write(path, dataclasses.replace(tags, texts=texts))
+    except Exception as error:  # the sound is what counts
+        tags.left_out.append(f"tags ({error})")
+
+
+def _set_mask(path: Path, mask: int) -> None:
+    """Write the mask of the channels into the header of a wav that has the place for it."""
+    with open(path, "r+b") as file, mmap.mmap(file.fileno(), 0) as data:
+        for chunk in chunks.chunks(data, len(data)):
+            if chunk.name == b"fmt " and chunk.length >= 40:
+                struct.pack_into("<I", data, chunk.start + 20, mask)
+            if chunk.name in (b"fmt ", b"data"):
+                return

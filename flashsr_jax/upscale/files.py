@@ -176,6 +176,7 @@ def _upscale_file(
         "peak_db": round(20 * np.log10(max(peak, 1e-10)), 2),
         "clipped": bool(peak > 1 and bit_depth != "float"),
         "remarks": list(found.remarks),
+        "left_out": found.tags.left_out,
         "elapsed": round(time.monotonic() - began, 2),
     }
 
@@ -193,7 +194,7 @@ def _write(
     total = round(found.samples * SAMPLE_RATE / found.sample_rate)
     written, peak = 0, 0.0
     try:
-        with audio_files.writer(path, suffix, bit_depth, found.channels, total, found.tags) as file:
+        with audio_files.writer(path, suffix, bit_depth, found.channels, total, found.tags, found.mask) as file:
             for block_CxN in outputs:
                 file.write(block_CxN.T)
                 written += block_CxN.shape[1]
@@ -226,6 +227,8 @@ def _picture(path: Path, target: Path) -> None:
 def _remarks(report: dict) -> Iterator[str]:
     """What the user should know about a file that was written."""
     yield from report["remarks"]
+    if report["left_out"]:
+        yield f"not carried over: {', '.join(report['left_out'])}"
     if report["passed_through"]:
         khz = f"full band already ({report['cutoff_hz'] / 1000:.1f} kHz)" if report["cutoff_hz"] else "silent"
         yield f"{khz}, only resampled; --cutoff HZ upscales it all the same"
