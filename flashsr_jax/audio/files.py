@@ -23,7 +23,7 @@ from flashsr_jax.audio.bandwidth import BandwidthMeter
 from flashsr_jax.audio.pieces import Pieces, patched
 from flashsr_jax.audio.resampling import check_finite, check_rate
 from flashsr_jax.audio.tags import Tags
-from flashsr_jax.errors import UserError
+from flashsr_jax.errors import UserError, reason
 
 BLOCK = 1 << 17  # samples read at a time
 WAV_LIMIT = 2**32 - 2**16  # bytes of audio that a plain wav can hold; longer ones are written as RF64
@@ -52,6 +52,7 @@ class Survey(NamedTuple):
     tags: Tags
     mask: int | None = None  # of the channels' places, as WAVE_FORMAT_EXTENSIBLE has it; None: unknown
     remarks: tuple[str, ...] = ()
+    film_start: float | None = None  # seconds of a film at which its sound begins; None: no film
 
 
 class Part(NamedTuple):
@@ -75,6 +76,8 @@ class Audio:
     the user should know about how it is read.
     """
 
+    has_video = False
+
     def __init__(
         self,
         parts: Sequence[Part],
@@ -94,7 +97,13 @@ class Audio:
         Raises UserError where less is there than the header says.
         """
         while True:
-            block_NxC = self._file.read(samples, dtype="float32", always_2d=True)
+            try:
+                block_NxC = self._file.read(samples, dtype="float32", always_2d=True)
+            except sf.LibsndfileError as error:
+                raise UserError(
+                    f"is cut short or damaged: {self._total + self._done} of {self._total + self._file.frames} samples "
+                    f"could be read ({reason(error)})"
+                ) from error
             if len(block_NxC):
                 self._done += len(block_NxC)
                 return block_NxC[:, self.order] if self.order else block_NxC
@@ -261,6 +270,7 @@ def survey(path: Path) -> Survey:
             tags,
             audio.mask,
             tuple(audio.remarks),
+            audio.start if audio.has_video else None,
         )
 
 

@@ -39,7 +39,7 @@ def kind(head: bytes) -> str | None:
 class Media:
     """The first audio stream of a container, as `files.Audio` is.
 
-    sample_rate, channels; floats: False, since such files are coded; mask; remarks; start: seconds at which the sound
+    floats is False, since such files are coded; has_video: whether it is a film; start: seconds at which the sound
     begins in the container. Raises UserError without PyAV, and where there is no sound.
     """
 
@@ -60,9 +60,8 @@ class Media:
         places = [channel.name for channel in stream.layout.channels]
         self.mask = sum(1 << _PLACES.index(place) for place in places) if set(places) <= set(_PLACES) else None
         streams = self._container.streams
-        others = [*streams.audio[1:], *streams.video]
         self.remarks = [f"the first of {len(streams.audio)} audio streams was taken"] if streams.audio[1:] else []
-        self.has_video = any(stream.type == "video" for stream in others)
+        self.has_video = any(not stream.disposition & av.stream.Disposition.attached_pic for stream in streams.video)
         self.start = 0.0
         self._frames = self._decoded(stream)
         self._waiting = next(self._frames, np.zeros((0, self.channels), np.float32))

@@ -18,11 +18,12 @@ from flashsr_jax.audio import SAMPLE_RATE
 from flashsr_jax.audio import files as audio_files
 from flashsr_jax.audio.bands import Bands
 from flashsr_jax.audio.files import Survey, survey
+from flashsr_jax.audio.media import put_back
 from flashsr_jax.audio.resampling import resample_stream
 from flashsr_jax.errors import UserError, reason
 from flashsr_jax.files import replacing
 from flashsr_jax.upscale.model import Model
-from flashsr_jax.upscale.sources import Naming, Source, find
+from flashsr_jax.upscale.sources import FILM, Naming, Source, find
 from flashsr_jax.upscale.stream import Settings, upscale_stream
 
 # The networks know cutoffs up to 16 kHz, which detection may read a tenth too high.
@@ -163,7 +164,10 @@ def _upscale_file(
         else:
             target.parent.mkdir(parents=True, exist_ok=True)
             with replacing(target) as partial:
-                peak = _write(partial, outputs, suffix, bit_depth, found, progress, target)
+                if suffix == FILM:
+                    peak = _write_film(path, partial, outputs, bit_depth, found, progress, target)
+                else:
+                    peak = _write(partial, outputs, suffix, bit_depth, found, progress, target)
     if options.spectrogram:
         _picture(path, target)
     return {
@@ -202,6 +206,25 @@ def _write(
                 progress.show(written / total)
     except sf.LibsndfileError as error:
         raise UserError(f"the output {name} cannot be written (is the disk full?): {error.error_string}") from error
+    return peak
+
+
+def _write_film(
+    path: Path,
+    target: Path,
+    outputs: Iterator[np.ndarray],
+    bit_depth: str,
+    found: Survey,
+    progress: "_Progress",
+    name: Path,
+) -> float:
+    """The film at `path` with the output in the place of its sound; returns the absolute peak."""
+    if found.film_start is None:
+        raise UserError(f"there is no video in it to put into {name}: end the output's name in .wav or .flac")
+    with tempfile.TemporaryDirectory(prefix=".", dir=target.parent) as folder:
+        sound = Path(folder) / "sound.flac"
+        peak = _write(sound, outputs, "flac", bit_depth, found, progress, name)
+        put_back(path, sound, target, found.film_start)
     return peak
 
 

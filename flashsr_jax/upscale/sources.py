@@ -11,6 +11,7 @@ from flashsr_jax.errors import UserError
 STANDARD = "-"  # standard input, or output
 SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc")
 FORMATS = ("wav", "flac")
+FILM = "mkv"  # of -o: the film that the sound comes from, with the new sound
 MARK = "-48k"  # at the end of the name of an output that lies beside its input
 
 
@@ -90,7 +91,7 @@ class Naming:
         else:
             self._file = Path(output)
             ending = self._file.suffix.lower().removeprefix(".")
-            if ending not in FORMATS or ending != (suffix or ending):
+            if ending not in (*FORMATS, FILM) or ending != (suffix or ending):
                 wanted = f".{suffix}" if suffix else " or ".join(f".{name}" for name in FORMATS)
                 raise UserError(f"-o {output}: end its name in {wanted}, or in / for a folder")
             self.suffix = ending
