@@ -10,6 +10,8 @@ import mmap
 import os
 import re
 import struct
+import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -86,6 +88,7 @@ class Audio:
     ):
         self._parts, self._index, self._done, self._total = list(parts), 0, 0, 0
         self._file = _sound_file(self._parts[0])
+        self._complaints: list[str] = []
         self.sample_rate, self.channels = self._file.samplerate, self._file.channels
         self.floats = self._file.subtype in ("FLOAT", "DOUBLE")
         self.mask, self.remarks, self.order = mask, list(remarks), None
@@ -98,7 +101,8 @@ class Audio:
         """
         while True:
             try:
-                block_NxC = self._file.read(samples, dtype="float32", always_2d=True)
+                with _said_by_libmpg123(self._file, self._complaints):
+                    block_NxC = self._file.read(samples, dtype="float32", always_2d=True)
             except sf.LibsndfileError as error:
                 raise UserError(
                     f"is cut short or damaged: {self._total + self._done} of {self._total + self._file.frames} samples "
@@ -108,6 +112,9 @@ class Audio:
                 self._done += len(block_NxC)
                 return block_NxC[:, self.order] if self.order else block_NxC
             self._check_end()
+            if self._complaints:
+                self.remarks.append(f"libmpg123 says of {len(self._complaints)} frames: {self._complaints[0]}")
+                self._complaints.clear()
             if self._index + 1 == len(self._parts):
                 return block_NxC
             self._file.close()
@@ -238,6 +245,29 @@ def _flac_mask(data) -> int | None:
     """Of a tag in a FLAC file's header."""
     found = re.search(rf"{MASK_TAG}=0x([0-9a-fA-F]+)".encode(), data[: 1 << 16], re.IGNORECASE)
     return int(found[1], 16) if found else None
+
+
+@contextlib.contextmanager
+def _said_by_libmpg123(file: sf.SoundFile, lines: list[str]) -> Iterator[None]:
+    """Add what libmpg123 writes to the process's standard error to `lines`; what others write goes there."""
+    if not file.subtype.startswith("MPEG"):
+        yield
+        return
+    sys.stderr.flush()
+    before = os.dup(2)
+    with tempfile.TemporaryFile() as written:
+        os.dup2(written.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
+            written.seek(0)
+            for line in written.read().decode(errors="replace").splitlines():
+                if "mpg123" in line:
+                    lines.append(line.rpartition("error: ")[2])
+                elif line.strip():
+                    print(line, file=sys.stderr)
 
 
 def _sound_file(part: Part) -> sf.SoundFile:

@@ -244,7 +244,8 @@ def write(path: Path, tags: Tags) -> list[str]:
         magic = file.read(4)
     if magic == b"fLaC":
         audio = flac.FLAC(path)
-        audio.tags or audio.add_tags()
+        if audio.tags is None:
+            audio.add_tags()
         for name, values in tags.texts.items():
             audio.tags[name] = values
         for picture in tags.pictures:
@@ -256,7 +257,8 @@ def write(path: Path, tags: Tags) -> list[str]:
     _append_chunks(path, tags.chunks)
     if tags.texts or tags.pictures:
         audio = wave.WAVE(path)
-        audio.tags or audio.add_tags()
+        if audio.tags is None:
+            audio.add_tags()
         for name, values in tags.texts.items():
             audio.tags.add(_id3_frame(name, values))
         for number, picture in enumerate(tags.pictures):
