@@ -198,9 +198,9 @@ def _open(path: Path) -> Audio | media.Media:
         try:
             return Audio([whole], found.mask, remarks)
         except sf.LibsndfileError as error:
-            if found.wave_format is None or not found.audio:
+            coding = chunks.CODINGS.get(found.wave_format)
+            if not coding or not found.audio:
                 raise
-            coding = chunks.CODINGS.get(found.wave_format, "its coding")
             try:
                 return media.Media(path, f"{coding} (format 0x{found.wave_format:04x} of wav)")
             except UserError as missing:
@@ -236,7 +236,9 @@ def _flac_parts(path: Path, data, size: int) -> list[Part]:
             position, total = flac.with_total(data, start, more)
             pieces = [(start, position), total, (position + len(total), stop)]
         elif not flac.total(data, start):
-            raise UserError("is cut short: a flac of unknown length (from a pipe) whose last frame is not whole")
+            raise UserError(
+                "is a flac without a length and without a whole last frame: is cut short, or has no samples"
+            )
         found.append(Part(functools.partial(Pieces, path, pieces)))
     return found
 
