@@ -317,6 +317,7 @@ BAD = {
     "nan": (_bad_sample(np.nan), "sample 700 of channel 2 is nan: repair the input"),
     "infinity": (_bad_sample(np.inf), "sample 700 of channel 2 is inf: repair the input"),
     "minus infinity in doubles": (_bad_sample(-np.inf, "DOUBLE"), "sample 700 of channel 2 is -inf"),
+    "no level of sound": (_bad_sample(3e20), "sample 700 of channel 2 is 3"),
     "too large for a float": (_bad_sample(1e300, "DOUBLE"), "sample 700 of channel 2 is inf"),
     "3 kHz": (_of("b.wav", sample_rate=3000), "the sample rate is 3000 Hz; super-resolution needs 4000 Hz or more"),
     "1 Hz": (_of("b.wav", sample_rate=1), "the sample rate is 1 Hz"),
