@@ -44,34 +44,31 @@ def main(page: str = "docs/recordings.md") -> None:
     """Write the page."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for part, rate in (("in", 8000), ("set/music", 48_000)):
-            (folder / part).mkdir(parents=True)
-            for kind in KINDS:
-                (folder / part / kind.name).parent.mkdir(exist_ok=True)
-                kind.make(folder / part / kind.name, rate)
+        for part, rate in (("in", 8000), ("music", 48_000)):
+            for kind in KINDS:  # each in a folder of its own: some differ in their suffix alone
+                (folder / part / kind.name).mkdir(parents=True)
+                kind.make(folder / part / kind.name / kind.name, rate)
         upscaled = _upscale(folder)
         built = _build(folder)
-        rows = [f"| {k.name} | {k.what} | {upscaled[k.name]} | {built.get(k.name, 'not asked for')} |\n" for k in KINDS]
+        rows = [f"| {k.name} | {k.what} | {upscaled[k.name]} | {built[k.name]} |\n" for k in KINDS]
     Path(page).write_text(HEAD + "".join(rows))
 
 
 def _upscale(folder: Path) -> dict[str, str]:
-    """What is said of each file, by its name. Files of one stem get folders of their own, so one call a suffix."""
+    """What is said of each file, by its name."""
+    names = [f"in/{kind.name}/{kind.name}" for kind in KINDS]
+    done = subprocess.run([FLASHSR, "upscale", *names, "--json"], cwd=folder, capture_output=True, text=True)
     said = {}
-    for suffix in sorted({Path(kind.name).suffix for kind in KINDS}):
-        names = [f"in/{kind.name}" for kind in KINDS if kind.name.endswith(suffix)]
-        command = [FLASHSR, "upscale", *names, "-o", f"out{suffix}/", "--json"]
-        lines = subprocess.run(command, cwd=folder, capture_output=True, text=True).stdout.splitlines()
-        for report in map(json.loads, lines):
-            remarks = "".join(f"; {remark}" for remark in report.get("remarks", []))
-            good = f"{report['seconds']:g} s{remarks}" if "error" not in report else f"refused: {report['error']}"
-            said[report["input"].removeprefix("in/")] = good
+    for report in map(json.loads, done.stdout.splitlines()):
+        remarks = "".join(f"; {remark}" for remark in report.get("remarks", []))
+        good = f"{report['seconds']:g} s{remarks}" if "error" not in report else f"refused: {report['error']}"
+        said[Path(report["input"]).name] = good
     return said
 
 
 def _build(folder: Path) -> dict[str, str]:
     """As `_upscale`. Files are listed in a CSV, since a walk takes some suffixes only."""
-    names = [f"set/music/{kind.name}" for kind in KINDS]
+    names = [f"music/{kind.name}/{kind.name}" for kind in KINDS]
     (folder / "set.csv").write_text("path,class\n" + "".join(f"{name},music\n" for name in names))
     command = [
         FLASHSR,
@@ -92,8 +89,8 @@ def _build(folder: Path) -> dict[str, str]:
         with (folder / "built" / file).open(newline="") as lines:
             for row in csv.DictReader(lines):
                 text = f"{float(row['seconds']):g} s" if "seconds" in row else f"{row['reason']}: {row['detail']}"
-                text = text.replace(f"{folder}/{row['path']} ", "").replace(f"{folder}/{row['path']}", "the file")
-                said[Path(row["path"]).name] = text.replace(str(folder) + "/", "")
+                name = Path(row["path"]).name
+                said[name] = text.replace(f"{folder / 'music' / name / name}", "").replace(": :", ":")
     return said
 
 
