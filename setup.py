@@ -31,8 +31,9 @@ EVAL = [
     *ORBAX,
     *PICTURES,
 ]
+AV = ["av>=12"]  # m4a, mp4, webm, mkv, wma, ac3 in, and films back out
 HUB = ["huggingface_hub>=0.25"]  # --weights hf:OWNER/REPO
-ALL = sorted({*TRAIN, *EVAL, *HUB})
+ALL = sorted({*TRAIN, *EVAL, *AV, *HUB})
 TEST = [
     *ALL,
     "build>=1.2",
@@ -84,6 +85,7 @@ setup(
     install_requires=[
         "flax>=0.12",
         "jax>=0.10",
+        "mutagen>=1.47",  # tags
         "numpy>=1.26",
         "safetensors>=0.8",
         "scipy>=1.13",
@@ -92,6 +94,7 @@ setup(
     ],
     extras_require={
         "all": ALL,
+        "av": AV,
         "eval": EVAL,
         "hub": HUB,
         "pictures": PICTURES,

@@ -20,6 +20,7 @@ FEW_BYTES = 128  # a length too long by so much counted the headers, too
 LOOSE_BYTES = 4096  # more than this behind the audio, in no chunk, may be audio
 MPEG = 0x55  # WAVE_FORMAT_MPEGLAYER3
 EXTENSIBLE = 0xFFFE
+CODINGS = {0x14: "G.723", 0x45: "G.726", 0x64: "G.726", 0x160: "WMA", 0x161: "WMA", 0x2000: "AC-3", 0xFF: "AAC"}
 
 
 class Chunk(NamedTuple):

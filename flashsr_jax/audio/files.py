@@ -4,9 +4,14 @@ Letters: C channels, N samples.
 """
 
 import contextlib
+import dataclasses
 import functools
 import mmap
 import os
+import re
+import struct
+import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,16 +19,29 @@ from typing import NamedTuple
 import numpy as np
 import soundfile as sf
 
-from flashsr_jax.audio import SAMPLE_RATE, chunks, flac, mp3, ogg
+from flashsr_jax.audio import SAMPLE_RATE, chunks, flac, media, mp3, ogg
+from flashsr_jax.audio import tags as audio_tags
 from flashsr_jax.audio.bandwidth import BandwidthMeter
 from flashsr_jax.audio.pieces import Pieces, patched
 from flashsr_jax.audio.resampling import check_finite, check_rate
 from flashsr_jax.audio.stretches import Stretch, stretches
-from flashsr_jax.errors import UserError
+from flashsr_jax.audio.tags import Tags
+from flashsr_jax.errors import UserError, reason
 
+LOUDEST = 1e10  # of a sample: floats at the scale of 32-bit integers are under it, broken ones seldom
 BLOCK = 1 << 17  # samples read at a time
 WAV_LIMIT = 2**32 - 2**16  # bytes of audio that a plain wav can hold; longer ones are written as RF64
 MOST_CHANNELS = {"wav": 64, "flac": 8}
+FLAC_MASKS = {1: 0x4, 2: 0x3, 3: 0x7, 4: 0x33, 5: 0x37, 6: 0x3F, 7: 0x70F, 8: 0x63F}  # RFC 9639; Vorbis', too
+VORBIS_ORDER = {  # of FLAC's channels in Vorbis and Opus
+    3: (0, 2, 1),
+    5: (0, 2, 1, 3, 4),
+    6: (0, 2, 1, 5, 3, 4),
+    7: (0, 2, 1, 6, 5, 3, 4),
+    8: (0, 2, 1, 7, 5, 6, 3, 4),
+}
+MASK_TAG = "WAVEFORMATEXTENSIBLE_CHANNEL_MASK"
+INFO_TAGS = ("title", "artist", "album", "date", "genre", "comment", "copyright", "tracknumber")  # a plain wav has them
 SUBTYPES = {"16": "PCM_16", "24": "PCM_24", "float": "FLOAT"}
 
 
@@ -35,10 +53,12 @@ class Survey(NamedTuple):
     samples: int
     bandwidth_hz: float  # the highest of any channel; 0: silence
     floats: bool
-    tags: dict[str, str]
+    tags: Tags
     stretches: tuple[tuple[Stretch, ...], ...]  # of each channel: where the band ends, by stretch of time
     peak: float  # absolute, full scale 1
+    mask: int | None  # of the channels' places, as WAVE_FORMAT_EXTENSIBLE has it; None: unknown
     remarks: tuple[str, ...]
+    film_start: float | None  # seconds of a film at which its sound begins; None: no film
 
 
 class Part(NamedTuple):
@@ -58,15 +78,24 @@ class Audio:
     """An open audio file, to be read once from its beginning to its end: `read`, `blocks`.
 
     sample_rate, channels; floats: whether its samples are; mask: of its channels' places, as WAVE_FORMAT_EXTENSIBLE
-    has it (None: unknown); remarks: what the user should know about how it is read.
+    has it (None: unknown); order: of the channels as read, where they are to be brought into the mask's; remarks: what
+    the user should know about how it is read.
     """
 
-    def __init__(self, parts: Sequence[Part], mask: int | None = None, remarks: Sequence[str] = ()):
+    has_video = False
+
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        mask: int | None = None,
+        remarks: Sequence[str] = (),
+    ):
         self._parts, self._index, self._done, self._total = list(parts), 0, 0, 0
         self._file = _sound_file(self._parts[0])
+        self._complaints: list[str] = []
         self.sample_rate, self.channels = self._file.samplerate, self._file.channels
         self.floats = self._file.subtype in ("FLOAT", "DOUBLE")
-        self.mask, self.remarks = mask, list(remarks)
+        self.mask, self.remarks, self.order = mask, list(remarks), None
         self._check_kind()
 
     def read(self, samples: int) -> np.ndarray:
@@ -75,11 +104,21 @@ class Audio:
         Raises UserError where less is there than the header says.
         """
         while True:
-            block_NxC = self._file.read(samples, dtype="float32", always_2d=True)
+            try:
+                with _said_by_libmpg123(self._file, self._complaints):
+                    block_NxC = self._file.read(samples, dtype="float32", always_2d=True)
+            except sf.LibsndfileError as error:
+                raise UserError(
+                    f"is cut short or damaged: {self._total + self._done} of {self._total + self._file.frames} samples "
+                    f"could be read ({reason(error)})"
+                ) from error
             if len(block_NxC):
                 self._done += len(block_NxC)
-                return block_NxC
+                return block_NxC[:, self.order] if self.order else block_NxC
             self._check_end()
+            if self._complaints:
+                self.remarks.append(f"libmpg123 says of {len(self._complaints)} frames: {self._complaints[0]}")
+                self._complaints.clear()
             if self._index + 1 == len(self._parts):
                 return block_NxC
             self._file.close()
@@ -123,7 +162,7 @@ class Audio:
 
 
 @contextlib.contextmanager
-def opened(path: str | os.PathLike) -> Iterator[Audio]:
+def opened(path: str | os.PathLike) -> Iterator[Audio | media.Media]:
     """Open an audio file. All of its samples are read, whatever its header says of their number.
 
     Raises UserError where the file is cut short, or its kind is not read.
@@ -136,18 +175,26 @@ def opened(path: str | os.PathLike) -> Iterator[Audio]:
         audio.close()
 
 
-def _open(path: Path) -> Audio:
+def _open(path: Path) -> Audio | media.Media:
     size = os.path.getsize(path)
     if not size:
         raise UserError("is empty")
+    with open(path, "rb") as file:
+        name = media.kind(file.read(128))
+    if name:
+        return media.Media(path, name)
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         found = chunks.header(data, size)
         remarks = [found.remark] if found.remark else []
         whole = Part(lambda: os.fsencode(path))
         if data[:4] == b"OggS":
-            return Audio(_ogg_parts(path, data, size))
+            audio = Audio(_ogg_parts(path, data, size))
+            audio.mask, audio.order = FLAC_MASKS.get(audio.channels), VORBIS_ORDER.get(audio.channels)
+            return audio
         if data[:4] == b"fLaC":
-            return Audio(_flac_parts(path, data, size))
+            audio = Audio(_flac_parts(path, data, size))
+            audio.mask = _flac_mask(data) or FLAC_MASKS.get(audio.channels)
+            return audio
         if found.audio and found.wave_format == chunks.MPEG:
             return Audio(_mpeg_parts(path, data, *found.audio) or [whole], remarks=remarks)
         if found.changes:
@@ -155,7 +202,16 @@ def _open(path: Path) -> Audio:
             return Audio([Part(lambda: Pieces(path, pieces))], found.mask, remarks)
         if not found.audio and (parts := _mpeg_parts(path, data, 0, size)):
             return Audio(parts)
-        return Audio([whole], found.mask, remarks)
+        try:
+            return Audio([whole], found.mask, remarks)
+        except sf.LibsndfileError as error:
+            coding = chunks.CODINGS.get(found.wave_format)
+            if not coding or not found.audio:
+                raise
+            try:
+                return media.Media(path, f"{coding} (format 0x{found.wave_format:04x} of wav)")
+            except UserError as missing:
+                raise missing from error
 
 
 def _mpeg_parts(path: Path, data, start: int, stop: int) -> list[Part]:
@@ -187,9 +243,40 @@ def _flac_parts(path: Path, data, size: int) -> list[Part]:
             position, total = flac.with_total(data, start, more)
             pieces = [(start, position), total, (position + len(total), stop)]
         elif not flac.total(data, start):
-            raise UserError("is cut short: a flac of unknown length (from a pipe) whose last frame is not whole")
+            raise UserError(
+                "is a flac without a length and without a whole last frame: is cut short, or has no samples"
+            )
         found.append(Part(functools.partial(Pieces, path, pieces)))
     return found
+
+
+def _flac_mask(data) -> int | None:
+    """Of a tag in a FLAC file's header."""
+    found = re.search(rf"{MASK_TAG}=0x([0-9a-fA-F]+)".encode(), data[: 1 << 16], re.IGNORECASE)
+    return int(found[1], 16) if found else None
+
+
+@contextlib.contextmanager
+def _said_by_libmpg123(file: sf.SoundFile, lines: list[str]) -> Iterator[None]:
+    """Add what libmpg123 writes to the process's standard error to `lines`; what others write goes there."""
+    if not file.subtype.startswith("MPEG"):
+        yield
+        return
+    sys.stderr.flush()
+    before = os.dup(2)
+    with tempfile.TemporaryFile() as written:
+        os.dup2(written.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
+            written.seek(0)
+            for line in written.read().decode(errors="replace").splitlines():
+                if "mpg123" in line:
+                    lines.append(line.rpartition("error: ")[2])
+                elif line.strip():
+                    print(line, file=sys.stderr)
 
 
 def _sound_file(part: Part) -> sf.SoundFile:
@@ -209,7 +296,7 @@ def survey(path: Path, mono: bool = False) -> Survey:
         meters = [BandwidthMeter(audio.sample_rate) for _ in range(channels)]
         samples, peak = 0, 0.0
         for block_CxN in blocks(audio):
-            check_finite(block_CxN, samples)
+            check_finite(block_CxN, samples, LOUDEST)
             block_CxN = mixed(block_CxN) if mono else block_CxN
             peak = max(peak, float(np.abs(block_CxN).max(initial=0)))
             samples += block_CxN.shape[1]
@@ -223,10 +310,12 @@ def survey(path: Path, mono: bool = False) -> Survey:
             samples,
             max(meter.value() for meter in meters),
             audio.floats,
-            audio.tags(),
+            audio_tags.read(path, audio.tags(), audio.sample_rate),
             stretches(meters, audio.sample_rate, samples),
             peak,
+            audio.mask,
             tuple(audio.remarks),
+            audio.start if audio.has_video else None,
         )
 
 
@@ -235,7 +324,7 @@ def mixed(block_CxN: np.ndarray) -> np.ndarray:
     return block_CxN.mean(axis=0, keepdims=True, dtype=np.float32)
 
 
-def blocks(audio: Audio, samples: int = BLOCK) -> Iterator[np.ndarray]:
+def blocks(audio: Audio | media.Media, samples: int = BLOCK) -> Iterator[np.ndarray]:
     """All of an open file as blocks (C, n), float32. Raises UserError where less is there than its header says."""
     while len(block_NxC := audio.read(samples)):
         yield block_NxC.T
@@ -260,21 +349,43 @@ def writer(
     bit_depth: str,
     channels: int,
     samples: int,
-    tags: dict[str, str],
+    tags: Tags,
+    mask: int | None,
     sample_rate: int = SAMPLE_RATE,
-):
+) -> Iterator[sf.SoundFile]:
     """An open file to write (n, C) blocks to; `samples` decides whether a wav has to be RF64.
 
-    Raises UserError where the format cannot hold it.
+    Of more than two channels, `mask` says where each is heard (None: unknown). What of the tags the file cannot hold
+    is added to `tags.left_out`. Raises UserError where the format cannot hold it.
     """
     if suffix == "flac" and bit_depth == "float":
         raise UserError("flac holds no floats: take --bit-depth 24, or --format wav")
     if channels > MOST_CHANNELS[suffix]:
         raise UserError(f"{suffix} holds {MOST_CHANNELS[suffix]} channels, not {channels}: take --format wav")
     size = samples * channels * {"16": 2, "24": 3, "float": 4}[bit_depth]
-    kind = "FLAC" if suffix == "flac" else "WAV" if size < WAV_LIMIT else "RF64"
-    with sf.SoundFile(path, "w", sample_rate, channels, SUBTYPES[bit_depth], format=kind) as file:
-        for name, value in tags.items():
-            if name != "software":  # the encoder of the input
-                setattr(file, name, value)
+    kind = "FLAC" if suffix == "flac" else "RF64" if size >= WAV_LIMIT else "WAVEX" if channels > 2 else "WAV"
+    with sf.SoundFile(os.fsencode(path), "w", sample_rate, channels, SUBTYPES[bit_depth], format=kind) as file:
+        for name in INFO_TAGS:
+            if name in tags.texts:
+                setattr(file, name, tags.texts[name][0])
         yield file
+    texts = dict(tags.texts)
+    if channels > 2:
+        if suffix == "wav":
+            _set_mask(path, mask or 0)
+        elif mask not in (None, FLAC_MASKS[channels]):
+            texts[MASK_TAG.lower()] = [f"0x{mask:x}"]
+    try:
+        tags.left_out += audio_tags.write(path, dataclasses.replace(tags, texts=texts))
+    except Exception as error:  # noqa: BLE001 the sound is what counts
+        tags.left_out.append(f"tags ({error})")
+
+
+def _set_mask(path: Path, mask: int) -> None:
+    """Write the mask of the channels into the header of a wav that has the place for it."""
+    with open(path, "r+b") as file, mmap.mmap(file.fileno(), 0) as data:
+        for chunk in chunks.chunks(data, len(data)):
+            if chunk.name == b"fmt " and chunk.length >= 40:
+                struct.pack_into("<I", data, chunk.start + 20, mask)
+            if chunk.name in (b"fmt ", b"data"):
+                return

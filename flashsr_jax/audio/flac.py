@@ -37,7 +37,7 @@ def more_than_total(data, start: int, stop: int) -> int | None:
     position = stop
     while True:
         position = max(data.rfind(b"\xff\xf8", start, position), data.rfind(b"\xff\xf9", start, position))
-        if position < stop - largest - _ID3V1:
+        if position < max(start, stop - largest - _ID3V1):
             return None
         end = _frame(data[position : position + 16], fixed_size)
         if end is not None and end <= said:

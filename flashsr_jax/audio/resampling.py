@@ -25,10 +25,12 @@ def check_rate(sample_rate: int) -> None:
         raise UserError(f"the sample rate is {sample_rate} Hz; super-resolution needs {MIN_SAMPLE_RATE} Hz or more")
 
 
-def check_finite(block_CxN: np.ndarray, position: int) -> None:
-    """Raise UserError naming the first sample that is not finite of a block that begins at sample `position`."""
-    if not np.isfinite(block_CxN).all():
-        channel, sample = np.argwhere(~np.isfinite(block_CxN))[0]
+def check_finite(block_CxN: np.ndarray, position: int, most: float = np.inf) -> None:
+    """Raise UserError naming the first sample that is not finite, or larger than `most`, of a block that begins at
+    sample `position`."""
+    good_CxN = np.isfinite(block_CxN) & (np.abs(block_CxN) <= most)
+    if not good_CxN.all():
+        channel, sample = np.argwhere(~good_CxN)[0]
         raise UserError(
             f"sample {position + sample} of channel {channel + 1} is {block_CxN[channel, sample]}: repair the input"
         )

@@ -22,13 +22,15 @@ from flashsr_jax.audio import files as audio_files
 from flashsr_jax.audio.bands import Bands, BandsByStretch
 from flashsr_jax.audio.files import Survey, survey
 from flashsr_jax.audio.limiter import FULL_SCALE, TRUE_PEAK_CEILING, Limiter
+from flashsr_jax.audio.media import put_back
 from flashsr_jax.audio.resampling import of_length, resample_stream
 from flashsr_jax.audio.stretches import Stretch
+from flashsr_jax.audio.tags import Tags
 from flashsr_jax.errors import UserError, reason
 from flashsr_jax.files import replacing
 from flashsr_jax.progress import Progress
 from flashsr_jax.upscale.model import Model
-from flashsr_jax.upscale.sources import PICTURE, Naming, Shard, Source, find
+from flashsr_jax.upscale.sources import FILM, PICTURE, Naming, Shard, Source, find
 from flashsr_jax.upscale.stream import Settings, Tally, upscale_stream
 
 LOUDER_DB = 1.0  # nothing was added where the output's high band is no more over the input's, ...
@@ -212,14 +214,17 @@ def _upscale_file(
                 outputs = resample_stream(outputs, SAMPLE_RATE, found.channels, options.out_rate)
         if options.limit_peaks and bit_depth != "float":
             outputs = limiter.whole(outputs, FULL_SCALE)
-        output = _Output(suffix, bit_depth, found.channels, samples, found.tags, options.out_rate)
+        output = _Output(suffix, bit_depth, found.channels, samples, found.tags, found.mask, options.out_rate)
         outputs = of_length(outputs, samples)
         if target is None:
             peak = _to_standard_output(outputs, output, progress)
         else:
             target.parent.mkdir(parents=True, exist_ok=True)
             with replacing(target) as partial:
-                peak = _write(partial, outputs, output, progress, target)
+                if suffix == FILM:
+                    peak = _write_film(path, partial, outputs, output, found.film_start, progress, target)
+                else:
+                    peak = _write(partial, outputs, output, progress, target)
     if options.spectrogram:
         _picture(path, target)
     restored = {} if passed_through else _restored(options, found.stretches, tally)
@@ -248,6 +253,7 @@ def _upscale_file(
         "turned_down_db": round(abs(_db(limiter.least)), 2),
         "clipped": bool(peak > 1 and bit_depth != "float"),
         "remarks": list(found.remarks),
+        "left_out": found.tags.left_out,
         "elapsed": round(time.monotonic() - began, 2),
     }
 
@@ -276,13 +282,14 @@ def _db(amplitude: float) -> float:
 
 
 class _Output(NamedTuple):
-    """What the file to write is: format, depth, channels, samples, tags, rate."""
+    """What the file to write is: format, depth, channels, samples, tags, the channels' places, rate."""
 
     suffix: str
     bit_depth: str
     channels: int
     samples: int
-    tags: dict[str, str]
+    tags: Tags
+    mask: int | None
     sample_rate: int
 
 
@@ -298,6 +305,26 @@ def _write(path: Path, outputs: Iterator[np.ndarray], output: _Output, progress:
                 progress.show(written / output.samples)
     except sf.LibsndfileError as error:
         raise UserError(f"the output {name} cannot be written (is the disk full?): {error.error_string}") from error
+    return peak
+
+
+def _write_film(
+    path: Path,
+    target: Path,
+    outputs: Iterator[np.ndarray],
+    output: _Output,
+    start: float | None,
+    progress: Progress,
+    name: Path,
+) -> float:
+    """The film at `path` with the output in the place of its sound, which begins at `start` seconds; returns the
+    absolute peak."""
+    if start is None:
+        raise UserError(f"there is no video in it to put into {name}: end the output's name in .wav or .flac")
+    with tempfile.TemporaryDirectory(prefix=".", dir=target.parent) as folder:
+        sound = Path(folder) / "sound.flac"
+        peak = _write(sound, outputs, output._replace(suffix="flac"), progress, name)
+        put_back(path, sound, target, start)
     return peak
 
 
@@ -327,6 +354,8 @@ def _remarks(report: dict) -> Iterator[str]:
     if "skipped" in report:
         return
     yield from report["remarks"]
+    if report["left_out"]:
+        yield f"not carried over: {', '.join(report['left_out'])}"
     khz = f"{report['cutoff_hz'] / 1000:.1f} kHz"
     if report["passed_through"]:
         state = f"full band already ({khz})" if report["cutoff_hz"] else "silent"

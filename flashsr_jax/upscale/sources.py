@@ -16,6 +16,7 @@ from flashsr_jax.errors import UserError
 STANDARD = "-"  # standard input, or output
 FORMATS = ("wav", "flac")
 PICTURE = "png"
+FILM = "mkv"  # of -o: the film that the sound comes from, with the new sound
 MARK = "-48k"  # at the end of the name of an output that lies beside its input
 ENDINGS = " or ".join(f".{name}" for name in FORMATS)
 KINDS_SAID = 8  # of suffixes and of names that were passed over
@@ -217,7 +218,7 @@ class Naming:
                 raise UserError(f"-o {output} is a file, not a folder: end its name in {ENDINGS}, or give a folder")
         else:
             self._file = Path(output)
-            if ending[1:] not in FORMATS or ending[1:] != (suffix or ending[1:]):
+            if ending[1:] not in (*FORMATS, FILM) or ending[1:] != (suffix or ending[1:]):
                 raise UserError(f"-o {output}: end its name in {f'.{suffix}' if suffix else ENDINGS}, or give a folder")
             self.suffix = ending[1:]
 

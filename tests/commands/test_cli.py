@@ -231,7 +231,7 @@ def a_folder():
 
 def nothing_in_it():
     Path("a.wav").write_bytes(b"")
-    return "a.wav: cannot be read as audio"
+    return "a.wav: is empty"
 
 
 def no_samples():

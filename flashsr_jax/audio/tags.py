@@ -1,0 +1,348 @@
+"""What a recording is called and by whom, from one container to the other, by mutagen.
+
+Tags are lists of texts by the names of Vorbis comments in lower case, as Picard maps them:
+https://picard-docs.musicbrainz.org/en/appendices/tag_mapping.html. Chunks of wav files that count in samples (bext,
+cue points and their labels) are scaled to the output's rate.
+"""
+
+import base64
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import mutagen
+from mutagen import apev2, asf, flac, id3, mp4, wave
+from mutagen._vorbis import VCommentDict
+
+from flashsr_jax.audio import SAMPLE_RATE
+from flashsr_jax.audio.chunks import chunks
+
+_ID3 = {
+    "TIT1": "grouping",
+    "TIT2": "title",
+    "TIT3": "subtitle",
+    "TPE1": "artist",
+    "TPE2": "albumartist",
+    "TPE3": "conductor",
+    "TPE4": "remixer",
+    "TALB": "album",
+    "TCOM": "composer",
+    "TEXT": "lyricist",
+    "TRCK": "tracknumber",
+    "TPOS": "discnumber",
+    "TSST": "discsubtitle",
+    "TDRC": "date",
+    "TDOR": "originaldate",
+    "TCON": "genre",
+    "TBPM": "bpm",
+    "TCOP": "copyright",
+    "TSRC": "isrc",
+    "TPUB": "label",
+    "TLAN": "language",
+    "TKEY": "key",
+    "TMOO": "mood",
+    "TMED": "media",
+    "TCMP": "compilation",
+    "TSOP": "artistsort",
+    "TSO2": "albumartistsort",
+    "TSOA": "albumsort",
+    "TSOT": "titlesort",
+    "TSOC": "composersort",
+}
+_MP4 = {
+    "\xa9nam": "title",
+    "\xa9ART": "artist",
+    "aART": "albumartist",
+    "\xa9alb": "album",
+    "\xa9wrt": "composer",
+    "\xa9cmt": "comment",
+    "\xa9day": "date",
+    "\xa9gen": "genre",
+    "\xa9grp": "grouping",
+    "\xa9lyr": "lyrics",
+    "cprt": "copyright",
+    "soar": "artistsort",
+    "soaa": "albumartistsort",
+    "soal": "albumsort",
+    "sonm": "titlesort",
+    "soco": "composersort",
+}
+_OTHER_NAMES = {  # of ASF and APEv2
+    "author": "artist",
+    "description": "comment",
+    "wm/albumartist": "albumartist",
+    "wm/albumtitle": "album",
+    "wm/composer": "composer",
+    "wm/genre": "genre",
+    "wm/year": "date",
+    "wm/tracknumber": "tracknumber",
+    "wm/partofset": "discnumber",
+    "wm/lyrics": "lyrics",
+    "album artist": "albumartist",
+    "year": "date",
+    "track": "tracknumber",
+    "disc": "discnumber",
+    "album_artist": "albumartist",
+}
+_OF_THE_CODING = (
+    "encoder",
+    "encodedby",
+    "encoding",
+    "software",
+    "tsse",
+    "itunsmpb",
+    "itunnorm",
+    "itunpgap",
+    "tlen",
+    "wm/enc",
+)
+_KNOWN_CHUNKS = (
+    b"fmt ",
+    b"data",
+    b"fact",
+    b"LIST",
+    b"id3 ",
+    b"ID3 ",
+    b"JUNK",
+    b"junk",
+    b"PAD ",
+    b"FLLR",
+    b"PEAK",
+    b"ds64",
+)
+_MASK = "waveformatextensible_channel_mask"
+_ID3_OF_MUSICBRAINZ = {
+    "musicbrainz_albumid": "MusicBrainz Album Id",
+    "musicbrainz_artistid": "MusicBrainz Artist Id",
+    "musicbrainz_albumartistid": "MusicBrainz Album Artist Id",
+    "musicbrainz_releasegroupid": "MusicBrainz Release Group Id",
+    "musicbrainz_releasetrackid": "MusicBrainz Release Track Id",
+    "musicbrainz_workid": "MusicBrainz Work Id",
+    "musicbrainz_discid": "MusicBrainz Disc Id",
+}
+_MUSICBRAINZ = "http://musicbrainz.org"  # owner of the unique file identifier of ID3
+
+
+@dataclass
+class Tags:
+    """texts: by name; pictures: covers; chunks: of a wav, name and contents, at the output's rate; left_out: what the
+    input has and nothing here carries."""
+
+    texts: dict[str, list[str]] = field(default_factory=dict)
+    pictures: list[flac.Picture] = field(default_factory=list)
+    chunks: list[tuple[bytes, bytes]] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+    def add(self, name: str, value: str) -> None:
+        values = self.texts.setdefault(name, [])
+        if value and value not in values:
+            values.append(value)
+
+
+def read(path: Path, known: dict[str, str], sample_rate: int) -> Tags:
+    """The tags of a file; `known` are those that libsndfile found. What mutagen cannot read is none."""
+    tags = Tags()
+    try:
+        file = mutagen.File(path)
+    except Exception as error:  # the sound is what counts: broken tags are said, and left out
+        file = None
+        tags.left_out.append(f"tags ({error})")
+    source = getattr(file, "tags", None)
+    if isinstance(source, id3.ID3):
+        _from_id3(source, tags)
+    elif isinstance(source, mp4.MP4Tags):
+        _from_mp4(source, tags)
+    elif isinstance(source, VCommentDict):
+        _from_vorbis(source, tags)
+    elif isinstance(source, asf.ASFTags | apev2.APEv2):
+        for name, value in source.items():
+            for one in value if isinstance(value, list) else [value]:
+                if isinstance(one, asf.ASFByteArrayAttribute) or getattr(one, "kind", 0) == apev2.BINARY:
+                    tags.left_out.append(name)
+                else:
+                    tags.add(_OTHER_NAMES.get(name.lower(), name.lower()), str(one))
+    tags.pictures += getattr(file, "pictures", [])
+    if getattr(file, "cuesheet", None):
+        tags.left_out.append("cue sheet")
+    for name, value in known.items():
+        if name not in tags.texts:
+            tags.add(name, value)
+    tags.texts = {name: values for name, values in tags.texts.items() if values and not _of_the_coding(name)}
+    _chunks(path, sample_rate, tags)
+    return tags
+
+
+def _of_the_coding(name: str) -> bool:
+    return name == _MASK or any(name.replace(" ", "").startswith(start) for start in _OF_THE_CODING)
+
+
+def _from_id3(source: id3.ID3, tags: Tags) -> None:
+    for frame in source.values():
+        name = _ID3.get(frame.FrameID)
+        if name:
+            for text in frame.genres if frame.FrameID == "TCON" else frame.text:
+                tags.add(name, str(text))
+        elif frame.FrameID == "TXXX":
+            name = frame.desc.lower()
+            if name.startswith("musicbrainz "):
+                name = "musicbrainz_" + name.removeprefix("musicbrainz ").replace(" ", "")
+            for text in frame.text:
+                tags.add(name, str(text))
+        elif frame.FrameID == "COMM":
+            for text in frame.text if not _of_the_coding(frame.desc.lower()) else ():
+                tags.add("comment", str(text))
+        elif frame.FrameID == "USLT":
+            tags.add("lyrics", frame.text)
+        elif frame.FrameID == "UFID" and frame.owner == _MUSICBRAINZ:
+            tags.add("musicbrainz_trackid", frame.data.decode("latin-1"))
+        elif frame.FrameID == "APIC":
+            picture = flac.Picture()
+            picture.type, picture.mime, picture.desc, picture.data = frame.type, frame.mime, frame.desc, frame.data
+            tags.pictures.append(picture)
+        elif not _of_the_coding(frame.FrameID.lower()) and frame.FrameID not in ("TENC", "TFLT"):
+            tags.left_out.append(frame.FrameID)
+
+
+def _from_mp4(source: mp4.MP4Tags, tags: Tags) -> None:
+    for name, values in source.items():
+        if name == "covr":
+            for cover in values:
+                picture = flac.Picture()
+                png = cover.imageformat == mp4.MP4Cover.FORMAT_PNG
+                picture.type, picture.mime, picture.data = 3, "image/png" if png else "image/jpeg", bytes(cover)
+                tags.pictures.append(picture)
+        elif name in ("trkn", "disk"):
+            for number, total in values:
+                tags.add(
+                    "tracknumber" if name == "trkn" else "discnumber", f"{number}/{total}" if total else f"{number}"
+                )
+        elif name.startswith("----:"):
+            for value in values:
+                key = name.rpartition(":")[2].lower()
+                if key.startswith("musicbrainz "):
+                    key = "musicbrainz_" + key.removeprefix("musicbrainz ").replace(" ", "")
+                tags.add(key, bytes(value).decode("utf-8", "replace"))
+        elif name in _MP4:
+            for value in values:
+                tags.add(_MP4[name], str(value))
+        elif name not in ("\xa9too", "pgap", "cpil", "tmpo", "gnre"):
+            tags.left_out.append(name.strip("\xa9"))
+
+
+def _from_vorbis(source: VCommentDict, tags: Tags) -> None:
+    for name, value in source:
+        name = name.lower()
+        if name == "metadata_block_picture":
+            tags.pictures.append(flac.Picture(base64.b64decode(value)))
+        else:
+            tags.add(name, value)
+
+
+def write(path: Path, tags: Tags) -> list[str]:
+    """Put tags into a complete wav or flac file; returns what it cannot hold."""
+    with open(path, "rb") as file:
+        magic = file.read(4)
+    if magic == b"fLaC":
+        audio = flac.FLAC(path)
+        if audio.tags is None:
+            audio.add_tags()
+        for name, values in tags.texts.items():
+            audio.tags[name] = values
+        for picture in tags.pictures:
+            audio.add_picture(picture)
+        audio.save()
+        return [name.decode("latin-1").strip() for name, _ in tags.chunks]
+    if magic != b"RIFF":
+        return [*tags.texts, *(["cover"] if tags.pictures else []), *(name.decode() for name, _ in tags.chunks)]
+    _append_chunks(path, tags.chunks)
+    if tags.texts or tags.pictures:
+        audio = wave.WAVE(path)
+        if audio.tags is None:
+            audio.add_tags()
+        for name, values in tags.texts.items():
+            audio.tags.add(_id3_frame(name, values))
+        for number, picture in enumerate(tags.pictures):
+            description = picture.desc or (f"{number + 1}" if number else "")
+            frame = id3.APIC(encoding=3, mime=picture.mime, type=picture.type, desc=description, data=picture.data)
+            audio.tags.add(frame)
+        audio.save()
+    return []
+
+
+def _id3_frame(name: str, values: list[str]) -> id3.Frame:
+    for frame, known in _ID3.items():
+        if known == name:
+            return getattr(id3, frame)(encoding=3, text=values)
+    if name == "comment":
+        return id3.COMM(encoding=3, lang="XXX", desc="", text=values)
+    if name == "lyrics":
+        return id3.USLT(encoding=3, lang="XXX", desc="", text="\n".join(values))
+    if name == "musicbrainz_trackid":
+        return id3.UFID(owner=_MUSICBRAINZ, data=values[0].encode("latin-1", "replace"))
+    return id3.TXXX(encoding=3, desc=_ID3_OF_MUSICBRAINZ.get(name, name), text=values)
+
+
+def _chunks(path: Path, sample_rate: int, tags: Tags) -> None:
+    """bext, cue points and labels of a wav, at the output's rate; other chunks are left out."""
+    with open(path, "rb") as file:
+        if file.read(4) not in (b"RIFF", b"RIFX", b"RF64"):
+            return
+        size = file.seek(0, 2)
+
+        class View:
+            def __getitem__(self, bounds: slice) -> bytes:
+                file.seek(bounds.start or 0)
+                return file.read(bounds.stop - (bounds.start or 0))
+
+        view = View()
+        for chunk in chunks(view, size):
+            if chunk.name not in (b"bext", b"cue ", b"LIST"):
+                if chunk.name not in _KNOWN_CHUNKS and chunk.name.isascii():
+                    tags.left_out.append(chunk.name.decode().strip())
+                continue
+            if chunk.start + chunk.length > size or chunk.length > 1 << 24:
+                continue
+            content = bytearray(view[chunk.start : chunk.start + chunk.length])
+            if chunk.kind != "<I":
+                tags.left_out.append(chunk.name.decode().strip())
+            elif chunk.name == b"bext" and len(content) >= 346:
+                (reference,) = struct.unpack_from("<Q", content, 338)
+                struct.pack_into("<Q", content, 338, _scaled(reference, sample_rate) & (1 << 64) - 1)
+                tags.chunks.append((chunk.name, bytes(content)))
+            elif chunk.name == b"cue " and len(content) >= 4:
+                for start in range(4, len(content) - 23, 24):
+                    for offset in (4, 20):  # of the position in the play order, and in the samples
+                        (sample,) = struct.unpack_from("<I", content, start + offset)
+                        struct.pack_into("<I", content, start + offset, min(_scaled(sample, sample_rate), 0xFFFF_FFFF))
+                tags.chunks.append((chunk.name, bytes(content)))
+            elif content[:4] == b"adtl":
+                _scale_lengths(content, sample_rate)
+                tags.chunks.append((chunk.name, bytes(content)))
+
+
+def _scale_lengths(content: bytearray, sample_rate: int) -> None:
+    """Of the regions (ltxt) in a list of labels."""
+    position = 4
+    while position + 8 <= len(content):
+        name, length = struct.unpack_from("<4sI", content, position)
+        if name == b"ltxt" and position + 16 <= len(content):
+            (samples,) = struct.unpack_from("<I", content, position + 12)
+            struct.pack_into("<I", content, position + 12, min(_scaled(samples, sample_rate), 0xFFFF_FFFF))
+        position += 8 + length + length % 2
+
+
+def _scaled(samples: int, sample_rate: int) -> int:
+    return round(samples * SAMPLE_RATE / sample_rate)
+
+
+def _append_chunks(path: Path, added: list[tuple[bytes, bytes]]) -> None:
+    with open(path, "r+b") as file:
+        size = file.seek(0, 2)
+        if size % 2:
+            file.write(b"\0")
+        file.writelines(
+            name + struct.pack("<I", len(content)) + content + b"\0" * (len(content) % 2) for name, content in added
+        )
+        size = file.tell()
+        file.seek(4)
+        file.write(struct.pack("<I", size - 8))

@@ -1,0 +1,98 @@
+"""Write docs/recordings.md: what `flashsr upscale` and `flashsr data build` make of recordings as people have them.
+
+    python launch/recordings_page.py [docs/recordings.md]
+
+The inputs are those of tests/helpers/odd_recordings.py, at 8 kHz for upscaling and 48 kHz for the data set.
+"""
+
+import csv
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+
+from helpers.odd_recordings import KINDS, signal  # noqa: E402
+
+FLASHSR = str(Path(sys.executable).with_name("flashsr"))
+SECONDS = len(signal(8000)) / 8000
+HEAD = f"""# Recordings as people have them
+
+Every kind of input below is read to its end, or refused in one line; nothing is lost in silence.
+`launch/recordings_page.py` makes this page: it writes the inputs ({SECONDS} s of noise each,
+`tests/helpers/odd_recordings.py`), and runs `flashsr upscale --json` and `flashsr data build` on them.
+
+Beside these:
+
+- m4a, aac, mp4, webm, mkv, wma, ac3 and others are read through PyAV: `pip install 'flashsr_jax[av]'`. Of a film, the
+  first audio stream is upscaled; `-o film.mkv` puts it back beside the untouched pictures.
+- Pipes with names, `/dev/stdin` and process substitution go to a temporary file first, as `-` does.
+- Any error of one file is that file's line, and the rest goes on (exit code 1); `--debug` shows the traceback.
+- Tags go over with all that mutagen reads: several artists, covers, ReplayGain, MusicBrainz; of wav files also bext and
+  cue points, moved to the new rate. What cannot be carried is said (`left_out` of `--json`).
+- Of more than two channels, the mask of the input is written (WAVE_FORMAT_EXTENSIBLE, or FLAC's tag for it).
+
+| file | what it is | `flashsr upscale` | `flashsr data build` |
+| --- | --- | --- | --- |
+"""
+
+
+def main(page: str = "docs/recordings.md") -> None:
+    """Write the page."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for part, rate in (("in", 8000), ("music", 48_000)):
+            for kind in KINDS:  # each in a folder of its own: some differ in their suffix alone
+                (folder / part / kind.name).mkdir(parents=True)
+                kind.make(folder / part / kind.name / kind.name, rate)
+        upscaled = _upscale(folder)
+        built = _build(folder)
+        rows = [f"| {k.name} | {k.what} | {upscaled[k.name]} | {built[k.name]} |\n" for k in KINDS]
+    Path(page).write_text(HEAD + "".join(rows))
+
+
+def _upscale(folder: Path) -> dict[str, str]:
+    """What is said of each file, by its name."""
+    names = [f"in/{kind.name}/{kind.name}" for kind in KINDS]
+    done = subprocess.run([FLASHSR, "upscale", *names, "--json"], cwd=folder, capture_output=True, text=True)
+    said = {}
+    for report in map(json.loads, done.stdout.splitlines()):
+        remarks = "".join(f"; {remark}" for remark in report.get("remarks", []))
+        good = f"{report['seconds']:g} s{remarks}" if "error" not in report else f"refused: {report['error']}"
+        said[Path(report["input"]).name] = good
+    return said
+
+
+def _build(folder: Path) -> dict[str, str]:
+    """As `_upscale`. Files are listed in a CSV, since a walk takes some suffixes only."""
+    names = [f"music/{kind.name}/{kind.name}" for kind in KINDS]
+    (folder / "set.csv").write_text("path,class\n" + "".join(f"{name},music\n" for name in names))
+    command = [
+        FLASHSR,
+        "data",
+        "build",
+        "--csv",
+        "set.csv",
+        "--out",
+        "built",
+        "--min-bandwidth",
+        "100",
+        "--workers",
+        "2",
+    ]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    said = {}
+    for file in ("manifest.csv", "left_out.csv"):
+        with (folder / "built" / file).open(newline="") as lines:
+            for row in csv.DictReader(lines):
+                text = f"{float(row['seconds']):g} s" if "seconds" in row else f"{row['reason']}: {row['detail']}"
+                name = Path(row["path"]).name
+                said[name] = text.replace(f"{folder / 'music' / name / name}", "").replace(": :", ":")
+    return said
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,257 @@
+"""`flashsr upscale` of recordings as people have them: odd names, pipes, errors, tags, films."""
+
+import json
+import os
+import struct
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import mutagen
+import numpy as np
+import pytest
+import soundfile as sf
+from mutagen import flac, id3
+
+import flashsr_jax.upscale.files
+from flashsr_jax.audio.chunks import chunks
+from flashsr_jax.cli import main
+from flashsr_jax.errors import DEBUG
+from flashsr_jax.weights.store import save_weights
+
+from helpers.odd_recordings import KINDS, signal, wav
+from helpers.tiny_model import TINY, tiny_params
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_weights(path, TINY, tiny_params())
+    return str(path)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def upscale(weights, monkeypatch, capfd):
+    """The command with samples repeated in the place of the networks: (exit code, lines on stdout, on stderr)."""
+
+    def repeat(model, blocks, sample_rate, **options):
+        return (np.repeat(block, 48_000 // sample_rate, axis=1) for block in blocks)
+
+    def run(*arguments):
+        code = main(["upscale", *arguments, "--weights", weights])
+        out, err = capfd.readouterr()
+        return code, out.splitlines(), err.splitlines()
+
+    monkeypatch.setattr(flashsr_jax.upscale.files, "upscale_stream", repeat)
+    return run
+
+
+def test_a_folder_of_odd_recordings(upscale):
+    Path("in").mkdir()
+    for kind in KINDS:
+        kind.make(Path("in") / kind.name, 8000)
+    names = [f"in/{kind.name}" for kind in KINDS]
+    code, out, err = upscale(*names, "-o", "out/", "--json", "--format", "flac", "--overwrite", "--cutoff", "3000")
+    reports = {report["input"]: report for report in map(json.loads, out)}
+    assert code == 1 and len(reports) == len(KINDS)
+    for kind in KINDS:
+        report = reports[f"in/{kind.name}"]
+        if kind.parts and "was just made" not in report.get("error", ""):
+            assert len(signal(8000)) * kind.parts <= report["seconds"] * report["sample_rate"]
+            assert any(kind.said in remark for remark in report["remarks"] or [""])
+        else:
+            assert kind.said in report["error"] or "was just made" in report["error"]
+    assert all(line.startswith(("flashsr: in/", "flashsr: ")) for line in err)
+
+
+def test_an_unforeseen_error_is_one_line_and_debug_shows_where(upscale, monkeypatch):
+    for name in "abc":
+        Path(f"{name}.wav").write_bytes(wav(8000))
+    before = flashsr_jax.upscale.files.survey
+
+    def survey(path):
+        if path.name == "b.wav":
+            raise IndexError("index 7 is out of bounds\nand more")
+        return before(path)
+
+    monkeypatch.setattr(flashsr_jax.upscale.files, "survey", survey)
+    code, _, err = upscale("a.wav", "b.wav", "c.wav", "-o", "out/")
+    assert (code, err) == (1, ["flashsr: b.wav: IndexError: index 7 is out of bounds (--debug shows where)"])
+    assert sorted(path.name for path in Path("out").iterdir()) == ["a.wav", "c.wav"]
+    monkeypatch.setenv(DEBUG, "1")  # what --debug sets
+    _, _, err = upscale("b.wav", "-o", "out/", "--debug")
+    assert err[0] == "Traceback (most recent call last):" and err[-1].startswith("flashsr: b.wav: IndexError")
+
+
+def test_names_that_are_not_utf8(upscale):
+    name = os.fsdecode(b"caf\xe9.wav")
+    Path(name).write_bytes(wav(8000))
+    Path("z.wav").write_bytes(wav(8000))
+    code, out, err = upscale(name, "z.wav", "-o", "out/", "--json")
+    assert (code, err) == (0, []) and sf.info(os.fsencode(f"out/{name}")).frames == 6 * len(signal(8000))
+    assert json.loads(out[0])["output"] == f"out/{name}"
+
+
+def test_pipes_with_names(upscale):
+    os.mkfifo("pipe")
+    feeder = threading.Thread(target=lambda: Path("pipe").write_bytes(wav(8000)))
+    feeder.start()
+    assert upscale("pipe", "-o", "out.wav") == (0, [], [])
+    feeder.join()
+    assert sf.info("out.wav").frames == 6 * len(signal(8000))
+    assert upscale("/dev/null", "-o", "no.wav")[2] == ["flashsr: /dev/null: is neither a file nor a pipe"]
+
+
+def test_what_comes_from_pipes_and_goes_to_them(weights):
+    """Process substitution's /dev/fd, /dev/stdin, an empty input, and a reader that leaves."""
+    command = [str(Path(sys.executable).with_name("flashsr")), "upscale", "--weights", weights]
+    silent = wav(8000)[:44] + bytes(2 * len(signal(8000)))  # which is only resampled
+    done = subprocess.run([*command, "/dev/stdin", "-o", "a.wav"], input=silent, capture_output=True)
+    assert (done.returncode, done.stderr[:28]) == (0, b"flashsr: /dev/stdin: silent,") and sf.info(
+        "a.wav"
+    ).frames == 6 * len(signal(8000))
+    done = subprocess.run([*command, "-"], input=b"", capture_output=True, text=False)
+    assert (done.returncode, done.stderr) == (1, b"flashsr: standard input: is empty\n")
+    process = subprocess.Popen([*command, "-"], stdin=-1, stdout=-1, stderr=-1)
+    process.stdout.close()
+    process.stdin.write(silent)
+    process.stdin.close()
+    assert process.stderr.read() == b"flashsr: standard input: Broken pipe\n" and process.wait() == 1
+
+
+TEXTS = {
+    "title": ["Abc \u2713"],
+    "artist": ["A", "B second artist"],
+    "albumartist": ["AA"],
+    "composer": ["CC"],
+    "comment": ["side one"],
+    "tracknumber": ["3/12"],
+    "discnumber": ["2"],
+    "date": ["1987-05"],
+    "replaygain_track_gain": ["-3.1 dB"],
+    "musicbrainz_trackid": ["00000000-0000-0000-0000-000000000000"],
+    "musicbrainz_albumid": ["00000000-0000-0000-0000-000000000001"],
+}
+COVER = b"\x89PNG\r\n\x1a\n" + bytes(99)
+
+
+def _tag_flac(path: str) -> None:
+    file = flac.FLAC(path)
+    for name, values in TEXTS.items():
+        file[name] = values
+    picture = flac.Picture()
+    picture.type, picture.mime, picture.data = 3, "image/png", COVER
+    file.add_picture(picture)
+    file.save()
+
+
+def _tag_mp3(path: str) -> None:
+    tags = id3.ID3()
+    for name, frame in (("title", "TIT2"), ("artist", "TPE1"), ("albumartist", "TPE2"), ("composer", "TCOM")):
+        tags.add(getattr(id3, frame)(encoding=3, text=TEXTS[name]))
+    for name, frame in (("tracknumber", "TRCK"), ("discnumber", "TPOS"), ("date", "TDRC")):
+        tags.add(getattr(id3, frame)(encoding=3, text=TEXTS[name]))
+    tags.add(id3.COMM(encoding=3, lang="eng", desc="", text=TEXTS["comment"]))
+    tags.add(id3.TXXX(encoding=3, desc="REPLAYGAIN_TRACK_GAIN", text=TEXTS["replaygain_track_gain"]))
+    tags.add(id3.TXXX(encoding=3, desc="MusicBrainz Album Id", text=TEXTS["musicbrainz_albumid"]))
+    tags.add(id3.UFID(owner="http://musicbrainz.org", data=TEXTS["musicbrainz_trackid"][0].encode()))
+    tags.add(id3.APIC(encoding=3, mime="image/png", type=3, desc="", data=COVER))
+    tags.add(id3.PCNT(count=7))
+    tags.save(path)
+
+
+@pytest.mark.parametrize(("source", "tag", "lost"), [("a.flac", _tag_flac, []), ("a.mp3", _tag_mp3, ["PCNT"])])
+def test_tags_go_from_one_container_to_the_other(upscale, source, tag, lost):
+    sf.write(source, signal(8000), 8000)
+    tag(source)
+    for target in ("b.flac", "b.wav"):
+        code, out, err = upscale(source, "-o", target, "--json")
+        assert code == 0 and json.loads(out[0])["left_out"] == lost
+        assert err == [f"flashsr: {source}: not carried over: {name}" for name in lost]
+    got = flac.FLAC("b.flac")
+    assert {name: got[name] for name in TEXTS} == TEXTS and got.pictures[0].data == COVER
+    assert upscale("b.wav", "-o", "c.flac", "--cutoff", "3000")[0] == 0  # and back from the wav
+    got = flac.FLAC("c.flac")
+    assert {name: got[name] for name in TEXTS} == TEXTS and got.pictures[0].data == COVER
+
+
+def test_bext_and_cue_points_move_with_the_rate(upscale):
+    bext = bytes(338) + struct.pack("<QH", 8000 * 3600, 1) + bytes(254)
+    cue = struct.pack("<III4sIII", 1, 1, 8000, b"data", 0, 0, 8000)
+    label = b"adtl" + b"labl" + struct.pack("<II", 12, 1) + b"Verse 1\0"
+    after = b"".join(
+        name + struct.pack("<I", len(content)) + content
+        for name, content in ((b"bext", bext), (b"cue ", cue), (b"LIST", label), (b"iXML", b"<a/>"))
+    )
+    Path("a.wav").write_bytes(wav(8000, after=after))
+    code, out, err = upscale("a.wav", "-o", "b.wav", "--json")
+    assert code == 0 and err == ["flashsr: a.wav: not carried over: iXML"]
+    data = Path("b.wav").read_bytes()
+    found = {chunk.name: data[chunk.start : chunk.start + chunk.length] for chunk in chunks(data, len(data))}
+    assert struct.unpack_from("<Q", found[b"bext"], 338) == (48_000 * 3600,)
+    assert struct.unpack("<III4sIII", found[b"cue "]) == (1, 1, 48_000, b"data", 0, 0, 48_000)
+    assert found[b"LIST"] == label and struct.unpack("<I", data[4:8])[0] == len(data) - 8
+    code, out, _ = upscale("a.wav", "-o", "b.flac", "--json")
+    assert code == 0 and json.loads(out[0])["left_out"] == ["iXML", "bext", "cue", "LIST"]
+
+
+def test_masks_of_channels_are_kept(upscale):
+    x = np.random.default_rng(0).uniform(-0.1, 0.1, (8000, 6))
+    sf.write("a.wav", x, 8000, format="WAVEX")
+    data = bytearray(Path("a.wav").read_bytes())
+    data[40:44] = struct.pack("<I", 0x60F)  # 5.1 with side speakers
+    Path("a.wav").write_bytes(data)
+    assert upscale("a.wav", "-o", "b.wav") == (0, [], [])
+    assert Path("b.wav").read_bytes()[40:44] == struct.pack("<I", 0x60F)
+    assert upscale("a.wav", "-o", "b.flac")[0] == 0
+    assert mutagen.File("b.flac")["WAVEFORMATEXTENSIBLE_CHANNEL_MASK"] == ["0x60f"]
+
+
+def film(path: str, seconds: float = 2.0, start: float = 0.5) -> None:
+    """A film of moving bars whose sound, 16 kHz, begins `start` seconds after the pictures with a click."""
+    av = pytest.importorskip("av")
+    with av.open(path, "w") as out:
+        video = out.add_stream("mpeg4", rate=25)
+        video.width = video.height = 64
+        sound = out.add_stream("flac", rate=16_000, layout="mono")
+        for number in range(int(seconds * 25)):
+            picture = np.full((64, 64, 3), number, np.uint8)
+            out.mux(video.encode(av.VideoFrame.from_ndarray(picture)))
+        out.mux(video.encode())
+        x = np.zeros(int(seconds * 16_000), np.int16)
+        x[:800] = 8000 * np.sin(np.arange(800))
+        frame = av.AudioFrame.from_ndarray(x[None], format="s16", layout="mono")
+        frame.rate, frame.pts = 16_000, int(start * 16_000)
+        out.mux(sound.encode(frame))
+        out.mux(sound.encode())
+
+
+def test_the_sound_of_a_film(upscale):
+    av = pytest.importorskip("av")
+    film("a.mkv")
+    assert upscale("a.mkv", "-o", "b.wav", "--cutoff", "7000") == (0, [], [])
+    assert sf.info("b.wav").frames == 96_000
+    code, _out, err = upscale("a.mkv", "-o", "b.mkv", "--cutoff", "7000", "--json")
+    assert (code, err) == (0, []), err
+    with av.open("a.mkv") as before, av.open("b.mkv") as after:
+        pictures = [
+            [(float(p.pts * p.time_base), bytes(p)) for p in file.demux(video=0) if p.size] for file in (before, after)
+        ]
+        assert pictures[0] == pictures[1] and len(pictures[0]) == 50
+    with av.open("b.mkv") as after:
+        frame = next(after.decode(audio=0))
+        assert frame.sample_rate == 48_000 and frame.time == pytest.approx(0.5, abs=0.01)
+        assert np.abs(frame.to_ndarray()).max() > 0
+    sf.write("c.wav", signal(8000), 8000)
+    code, _, (line,) = upscale("c.wav", "-o", "c.mkv")
+    assert (
+        code == 1
+        and line == "flashsr: c.wav: there is no video in it to put into c.mkv: end the output's name in .wav or .flac"
+    )
