@@ -103,6 +103,6 @@ def _bands(x: np.ndarray, sample_rate: int, cutoff_hz: float | str | None) -> Ba
         found = stretches_of(np.atleast_2d(x), sample_rate) if np.isfinite(x).all() else None
         return found and BandsByStretch.of(found, lowpass=True)
     check_number("cutoff_hz", cutoff_hz)
-    if not LOWEST_CUTOFF_HZ <= cutoff_hz < SAMPLE_RATE / 2:
+    if not LOWEST_CUTOFF_HZ <= float(cutoff_hz) < SAMPLE_RATE / 2:
         raise UserError(f'cutoff_hz={cutoff_hz}: give a frequency from 500 to 24000 Hz, "auto" or None')
     return Bands(float(cutoff_hz), lowpass=True)

@@ -57,7 +57,8 @@ def main(page: str = "docs/recordings.md") -> None:
 def _upscale(folder: Path) -> dict[str, str]:
     """What is said of each file, by its name."""
     names = [f"in/{kind.name}/{kind.name}" for kind in KINDS]
-    done = subprocess.run([FLASHSR, "upscale", *names, "--json"], cwd=folder, capture_output=True, text=True)
+    command = [FLASHSR, "upscale", *names, "--json"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     said = {}
     for report in map(json.loads, done.stdout.splitlines()):
         remarks = "".join(f"; {remark}" for remark in report.get("remarks", []))

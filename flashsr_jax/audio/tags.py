@@ -144,7 +144,7 @@ def read(path: Path, known: dict[str, str], sample_rate: int) -> Tags:
     tags = Tags()
     try:
         file = mutagen.File(path)
-    except Exception as error:  # the sound is what counts: broken tags are said, and left out
+    except Exception as error:  # noqa: BLE001 the sound is what counts: broken tags are said, and left out
         file = None
         tags.left_out.append(f"tags ({error})")
     source = getattr(file, "tags", None)
