@@ -100,8 +100,9 @@ def _bands(x: np.ndarray, sample_rate: int, cutoff_hz: float | str | None) -> Ba
     if cutoff_hz is None or x.ndim not in (1, 2) or not x.size:
         return None
     if cutoff_hz == "auto":
-        found = stretches_of(np.atleast_2d(x), sample_rate) if np.isfinite(x).all() else None
-        return found and BandsByStretch.of(found, lowpass=True)
+        if not np.isfinite(x).all():
+            return None
+        return BandsByStretch.of(stretches_of(np.atleast_2d(x), sample_rate), lowpass=True)
     check_number("cutoff_hz", cutoff_hz)
     if not LOWEST_CUTOFF_HZ <= float(cutoff_hz) < SAMPLE_RATE / 2:
         raise UserError(f'cutoff_hz={cutoff_hz}: give a frequency from 500 to 24000 Hz, "auto" or None')

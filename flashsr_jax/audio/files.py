@@ -82,7 +82,7 @@ class Audio:
     the user should know about how it is read.
     """
 
-    has_video = False
+    has_video, start = False, 0.0  # a film has a video, and its sound may begin later
 
     def __init__(
         self,
@@ -95,7 +95,8 @@ class Audio:
         self._complaints: list[str] = []
         self.sample_rate, self.channels = self._file.samplerate, self._file.channels
         self.floats = self._file.subtype in ("FLOAT", "DOUBLE")
-        self.mask, self.remarks, self.order = mask, list(remarks), None
+        self.mask, self.remarks = mask, list(remarks)
+        self.order: tuple[int, ...] | None = None
         self._check_kind()
 
     def read(self, samples: int) -> np.ndarray:
@@ -205,7 +206,7 @@ def _open(path: Path) -> Audio | media.Media:
         try:
             return Audio([whole], found.mask, remarks)
         except sf.LibsndfileError as error:
-            coding = chunks.CODINGS.get(found.wave_format)
+            coding = chunks.CODINGS.get(found.wave_format or 0)
             if not coding or not found.audio:
                 raise
             try:

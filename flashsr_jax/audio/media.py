@@ -120,7 +120,7 @@ def put_back(film: Path, sound: Path, target: Path, start: float) -> None:
         copies = {stream.index: out.add_stream_from_template(stream) for stream in kept}
         voice = out.add_stream_from_template(audio.streams.audio[0])
         out.metadata.update(source.metadata)
-        offset = round(start / audio.streams.audio[0].time_base)
+        offset = round(start / (audio.streams.audio[0].time_base or 1))
         for packet in _by_time(source.demux(kept), audio.demux(audio.streams.audio[0]), offset, audio.streams.audio[0]):
             if packet.stream.container is audio:
                 packet.stream = voice

@@ -9,6 +9,7 @@ import base64
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import mutagen
 from mutagen import apev2, asf, flac, id3, mp4, wave
@@ -243,7 +244,7 @@ def write(path: Path, tags: Tags) -> list[str]:
     with open(path, "rb") as file:
         magic = file.read(4)
     if magic == b"fLaC":
-        audio = flac.FLAC(path)
+        audio: Any = flac.FLAC(path)
         if audio.tags is None:
             audio.add_tags()
         for name, values in tags.texts.items():
