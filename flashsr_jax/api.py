@@ -5,6 +5,7 @@ Letters: B batch, C channels, N samples.
 
 import os
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -50,7 +51,7 @@ class FlashSR:
         return cls(load_model(weights))
 
     def __call__(
-        self, x: np.ndarray | jax.Array, sample_rate: int, *, cutoff_hz: float | str | None = "auto", **options
+        self, x: np.ndarray | jax.Array, sample_rate: int, *, cutoff_hz: float | str | None = "auto", **options: Any
     ) -> np.ndarray:
         """Upscale (N,), (C, N) or (B, C, N) to 48 kHz: float32, the last axis round(N x 48000 / sample_rate).
 
@@ -74,7 +75,7 @@ class FlashSR:
         return np.stack([self(example_CxN, sample_rate, cutoff_hz=cutoff_hz, **options) for example_CxN in x])
 
     def stream(
-        self, blocks: Iterable[np.ndarray], sample_rate: int, *, channels: int, **options
+        self, blocks: Iterable[np.ndarray], sample_rate: int, *, channels: int, **options: Any
     ) -> Iterator[np.ndarray]:
         """Upscale blocks (C, n) of any lengths as they come; yields blocks (C, m) at 48 kHz as soon as they are final.
 

@@ -5,6 +5,7 @@ Letters: C channels, N samples at 48 kHz, K bins.
 """
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 from scipy import fft, ndimage
@@ -91,7 +92,7 @@ class BandsByStretch:
     parts: tuple[tuple[tuple[int, Bands | None], ...], ...]
 
     @classmethod
-    def of(cls, stretches: tuple[tuple[Stretch, ...], ...], **options) -> "BandsByStretch":
+    def of(cls, stretches: tuple[tuple[Stretch, ...], ...], **options: Any) -> "BandsByStretch":
         """For what `stretches` found. `options` are fields of `Bands`."""
 
         def bands(stretch: Stretch) -> Bands | None:
@@ -115,7 +116,7 @@ class BandsByStretch:
         """As `Bands.restored`."""
         return np.array([any(bands for bands, _ in self._weights(c, start, samples)) for c in range(channels)])
 
-    def _faded(self, like: np.ndarray, start: int, of) -> np.ndarray:
+    def _faded(self, like: np.ndarray, start: int, of: Any) -> np.ndarray:
         """(C, N): in each channel, of(bands, channel) of the stretches in the window, each with its weight."""
         faded = np.empty(like.shape, np.float32)
         for c in range(len(like)):

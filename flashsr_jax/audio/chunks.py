@@ -7,6 +7,7 @@ Sources: the formats' specifications, and what ffmpeg, sox and recorders write.
 
 import struct
 from collections.abc import Iterator, Mapping
+from mmap import mmap
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -45,7 +46,7 @@ class Header(NamedTuple):
     mask: int | None = None
 
 
-def header(data, size: int) -> Header:
+def header(data: bytes | mmap, size: int) -> Header:
     """Look through the chunks of `data` (anything that slices to bytes), of `size` bytes. Raises UserError where the
     file is cut short, or holds more audio than can be found."""
     wave_format = mask = wide = None
@@ -66,7 +67,7 @@ def header(data, size: int) -> Header:
     return Header(None, {}, None, wave_format, mask)
 
 
-def chunks(data, size: int) -> Iterator[Chunk]:
+def chunks(data: bytes | mmap, size: int) -> Iterator[Chunk]:
     """The chunks of a file up to its end, as far as they can be followed; none for other formats."""
     magic = bytes(data[:4])
     if magic == b".snd" and size >= 24:
@@ -93,7 +94,7 @@ def chunks(data, size: int) -> Iterator[Chunk]:
             position += 8 + length + length % 2
 
 
-def _audio(data, size: int, chunk: Chunk) -> tuple[tuple[int, int], dict[int, bytes], str | None]:
+def _audio(data: bytes | mmap, size: int, chunk: Chunk) -> tuple[tuple[int, int], dict[int, bytes], str | None]:
     """(Start and stop, changes, remark) of the chunk with the audio."""
     there, claimed = size - chunk.start, chunk.length
     if claimed > there:
@@ -134,7 +135,7 @@ def _audio(data, size: int, chunk: Chunk) -> tuple[tuple[int, int], dict[int, by
     return (chunk.start, chunk.start + claimed), {}, says
 
 
-def _loose(data, size: int, chunk: Chunk) -> int:
+def _loose(data: bytes | mmap, size: int, chunk: Chunk) -> int:
     """Bytes behind the audio that are in no chunk, and no tag; a second chunk of audio counts, too."""
     position = chunk.start + chunk.length
     order = chunk.kind[0]

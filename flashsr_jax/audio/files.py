@@ -215,7 +215,7 @@ def _open(path: Path) -> Audio | media.Media:
                 raise missing from error
 
 
-def _mpeg_parts(path: Path, data, start: int, stop: int) -> list[Part]:
+def _mpeg_parts(path: Path, data: mmap.mmap, start: int, stop: int) -> list[Part]:
     found = []
     for part in mp3.parts(data, start, stop):
         pieces, size = part.playable(lambda a, b: data[a:b])
@@ -225,7 +225,7 @@ def _mpeg_parts(path: Path, data, start: int, stop: int) -> list[Part]:
     return found
 
 
-def _ogg_parts(path: Path, data, size: int) -> list[Part]:
+def _ogg_parts(path: Path, data: mmap.mmap, size: int) -> list[Part]:
     ranges, missing = ogg.links(data, size)
     if missing:
         raise UserError(f"is cut short: {missing} bytes of its last page are missing")
@@ -234,7 +234,7 @@ def _ogg_parts(path: Path, data, size: int) -> list[Part]:
     return [Part(functools.partial(Pieces, path, [link])) for link in ranges]
 
 
-def _flac_parts(path: Path, data, size: int) -> list[Part]:
+def _flac_parts(path: Path, data: mmap.mmap, size: int) -> list[Part]:
     """Streams that do not know their length, or know it wrongly, are given the right one."""
     starts = flac.streams(data, 0, size)
     found = []
@@ -251,7 +251,7 @@ def _flac_parts(path: Path, data, size: int) -> list[Part]:
     return found
 
 
-def _flac_mask(data) -> int | None:
+def _flac_mask(data: mmap.mmap) -> int | None:
     """Of a tag in a FLAC file's header."""
     found = re.search(rf"{MASK_TAG}=0x([0-9a-fA-F]+)".encode(), data[: 1 << 16], re.IGNORECASE)
     return int(found[1], 16) if found else None

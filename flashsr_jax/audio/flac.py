@@ -2,6 +2,7 @@
 
 import functools
 import struct
+from mmap import mmap
 
 _BLOCK_SIZES = {1: 192, **{c: 576 << (c - 2) for c in range(2, 6)}, **{c: 256 << (c - 8) for c in range(8, 16)}}
 _LARGEST_FRAME = 1 << 17  # bytes looked through for the last frame where the header does not say how large they are
@@ -9,18 +10,18 @@ _ID3V1 = 128
 _TOTAL = 18  # bytes from the stream's beginning to the 5 bytes whose last 36 bits are the total
 
 
-def total(data, start: int) -> int:
+def total(data: bytes | mmap, start: int) -> int:
     """Samples (of one channel) that the header of the stream at `start` says there are; 0: it does not know."""
     return int.from_bytes(data[start + _TOTAL + 3 : start + _TOTAL + 8]) & (1 << 36) - 1
 
 
-def with_total(data, start: int, samples: int) -> tuple[int, bytes]:
+def with_total(data: bytes | mmap, start: int, samples: int) -> tuple[int, bytes]:
     """Position and bytes of the field of the header of the stream at `start` that holds the total, with another."""
     position = start + _TOTAL + 3
     return position, (int.from_bytes(data[position : position + 5]) >> 36 << 36 | samples).to_bytes(5)
 
 
-def streams(data, start: int, stop: int) -> list[int]:
+def streams(data: bytes | mmap, start: int, stop: int) -> list[int]:
     """Where the FLAC streams in `data[start:stop]` begin: several where files were joined."""
     found, position = [], start
     while (position := data.find(b"fLaC", position, stop)) >= 0:
@@ -30,7 +31,7 @@ def streams(data, start: int, stop: int) -> list[int]:
     return found
 
 
-def more_than_total(data, start: int, stop: int) -> int | None:
+def more_than_total(data: bytes | mmap, start: int, stop: int) -> int | None:
     """Samples to the end of the last whole frame of the stream `data[start:stop]`, if the header says fewer, or 0."""
     said, fixed_size = total(data, start), struct.unpack(">H", data[start + 8 : start + 10])[0]
     largest = int.from_bytes(data[start + 15 : start + 18]) or _LARGEST_FRAME
@@ -73,7 +74,7 @@ def _frame(head: bytes, fixed_size: int) -> int | None:
     return number + size if variable else number * fixed_size + size
 
 
-def _whole(data, start: int, stop: int) -> bool:
+def _whole(data: bytes | mmap, start: int, stop: int) -> bool:
     """Whether a frame that begins at `start` ends at `stop`, or before tags that stand behind it."""
     tag = data.rfind(b"TAG", start, stop)
     ends = [stop, tag] if stop - tag == _ID3V1 else [stop]

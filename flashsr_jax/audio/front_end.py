@@ -57,7 +57,7 @@ def istft(spectrum_BxMxK: jax.Array) -> jax.Array:
     n_fft = 2 * (bins - 1)
     window_W, hop = _hann(n_fft), n_fft // 4
 
-    def overlap_add(x_BxMxW):
+    def overlap_add(x_BxMxW: jax.Array) -> jax.Array:
         quarters = jnp.split(x_BxMxW, 4, axis=-1)
         padded = (jnp.pad(q, ((0, 0), (i, 3 - i), (0, 0))) for i, q in enumerate(quarters))
         return sum(padded).reshape(x_BxMxW.shape[0], -1)[:, 3 * hop // 2 : -3 * hop // 2]

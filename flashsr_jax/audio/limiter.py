@@ -18,7 +18,7 @@ TAPS = 12  # on each side, of the interpolation between the samples
 class Limiter:
     """A gain that goes down around what needs it, as a stream goes by. `least`: the smallest gain so far."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.least = 1.0
 
     def added(self, blocks: Iterable[np.ndarray], ceiling: float) -> Iterator[np.ndarray]:

@@ -26,7 +26,7 @@ class LowpassFilter:
     order: int
     cutoff_hz: float
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.type not in FILTER_TYPES:
             raise ValueError(f"filter type {self.type!r} is not one of {', '.join(FILTER_TYPES)}")
         if not 1 <= self.order <= MAX_ORDER:

@@ -6,6 +6,7 @@ Letters: C channels, N samples.
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -66,7 +67,7 @@ class Media:
         self._frames = self._decoded(stream)
         self._waiting = next(self._frames, np.zeros((0, self.channels), np.float32))
 
-    def _decoded(self, stream) -> Iterator[np.ndarray]:
+    def _decoded(self, stream: Any) -> Iterator[np.ndarray]:
         """Frames (n, C), silence where the stream's clock leaves some out."""
         import av
 
@@ -129,12 +130,12 @@ def put_back(film: Path, sound: Path, target: Path, start: float) -> None:
             out.mux(packet)
 
 
-def _by_time(pictures, sounds, offset: int, voice):
+def _by_time(pictures: Iterator[Any], sounds: Iterator[Any], offset: int, voice: Any) -> Iterator[Any]:
     """Packets of both in the order of their times; the sound's are moved by `offset`."""
     sounds = (packet for packet in sounds if packet.dts is not None)
     waiting = next(sounds, None)
 
-    def moved(packet):
+    def moved(packet: Any) -> Any:
         packet.pts, packet.dts = packet.pts + offset, packet.dts + offset
         return packet
 

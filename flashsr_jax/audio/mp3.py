@@ -6,7 +6,9 @@ Source of the tables: ISO 11172-3, 13818-3; of the headers: the LAME and the Fra
 """
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from mmap import mmap
 from typing import NamedTuple
 
 _BIT_RATES = {  # kbit/s by (MPEG 1, layer) and index - 1
@@ -52,7 +54,7 @@ class Part:
     claimed: int | None = None
     header: tuple[int, int, int] | None = None  # of a Xing header with a count: start and stop of its frame, offset
 
-    def playable(self, read) -> tuple[list[bytes | tuple[int, int]], int | None]:
+    def playable(self, read: Callable[[int, int], bytes]) -> tuple[list[bytes | tuple[int, int]], int | None]:
         """Pieces of a file that libmpg123 reads to its end, and the size in bytes to say it has (None: its own).
 
         A Xing header is given the right counts; one that claims too much keeps its claim, so that the reader sees that
@@ -69,7 +71,7 @@ class Part:
         return [bytes(frame), *self.pieces], None
 
 
-def parts(data, start: int, stop: int) -> list[Part]:
+def parts(data: bytes | mmap, start: int, stop: int) -> list[Part]:
     """The recordings in `data[start:stop]` (anything that slices to bytes), one after the other; [] where it is no
     MPEG audio. What is no frame (tags, pictures, bits of frames) is left out."""
     found: list[Part] = []
@@ -100,7 +102,7 @@ def parts(data, start: int, stop: int) -> list[Part]:
     return [part for part in found if part.frames]
 
 
-def _frame(data, position: int) -> Frame | None:
+def _frame(data: bytes | mmap, position: int) -> Frame | None:
     """The header at a position, if there is one."""
     head = data[position : position + 4]
     if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
@@ -118,7 +120,7 @@ def _frame(data, position: int) -> Frame | None:
     return Frame(length, version, layer, sample_rate, 1 if head[3] >> 6 == 3 else 2, samples)
 
 
-def _in_row(data, position: int, stop: int) -> bool:
+def _in_row(data: bytes | mmap, position: int, stop: int) -> bool:
     """Whether frames follow each other from here, as they do not by chance."""
     first = frame = _frame(data, position)
     for _ in range(_SYNC_FRAMES):
@@ -131,7 +133,7 @@ def _in_row(data, position: int, stop: int) -> bool:
     return True
 
 
-def _sync(data, position: int, stop: int, again: bool) -> int | None:
+def _sync(data: bytes | mmap, position: int, stop: int, again: bool) -> int | None:
     """Where the next frames begin: at once, after an ID3v2 tag, or after anything else (the first ones soon, or it is
     no MPEG audio). One frame is enough at the end of a file, but not for a beginning."""
     last = stop if again else position + _JUNK
@@ -157,7 +159,7 @@ def _sync(data, position: int, stop: int, again: bool) -> int | None:
     return None
 
 
-def _header(data, position: int, frame: Frame) -> tuple[int, int | None] | None:
+def _header(data: bytes | mmap, position: int, frame: Frame) -> tuple[int, int | None] | None:
     """(Offset in the frame, number of frames if it says so) of a frame that holds a header in the place of audio."""
     if frame.layer != 3:
         return None

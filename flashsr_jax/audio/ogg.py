@@ -1,6 +1,7 @@
 """The pages of an Ogg file: where its links begin, and whether its end is there. Source: RFC 3533."""
 
 import struct
+from mmap import mmap
 from typing import NamedTuple
 
 
@@ -11,7 +12,7 @@ class Links(NamedTuple):
     missing: int
 
 
-def links(data, size: int) -> Links:
+def links(data: bytes | mmap, size: int) -> Links:
     """Walk the pages of `data` (anything that slices to bytes). A link begins with pages that begin a stream."""
     starts, position, missing, in_headers = [], 0, 0, False
     while position < size:
@@ -36,7 +37,7 @@ def links(data, size: int) -> Links:
     return Links(list(zip(starts, [*starts[1:], size], strict=True)), missing)
 
 
-def samples(data, start: int, stop: int) -> int:
+def samples(data: bytes | mmap, start: int, stop: int) -> int:
     """Samples that the last page of a link says there are (its granule position; of Opus at 48 kHz)."""
     page = data.rfind(b"OggS", start, stop)
     return struct.unpack("<q", data[page + 6 : page + 14])[0] if page >= 0 else 0

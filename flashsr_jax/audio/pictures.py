@@ -34,7 +34,7 @@ def stream_spectrogram_db(blocks: Iterable[np.ndarray], hop: int) -> np.ndarray:
     columns, total = [], 0
     buffer, start = np.zeros(N_FFT // 2), 0  # the next frame begins at buffer[start], which may not have come yet
 
-    def take(x_N):
+    def take(x_N: np.ndarray) -> None:
         nonlocal buffer, start
         buffer = np.concatenate([buffer, x_N])
         while start + N_FFT <= len(buffer):

@@ -6,6 +6,7 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 ID3V1 = 128  # bytes of such a tag
 
@@ -41,7 +42,7 @@ class Pieces(io.RawIOBase):
         self._position = max(0, base + offset)
         return self._position
 
-    def readinto(self, buffer) -> int:
+    def readinto(self, buffer: Any) -> int:
         view, done = memoryview(buffer).cast("B"), 0
         if self._end < self._size - ID3V1 <= self._position:
             done = min(len(view), self._size - self._position)

@@ -21,6 +21,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile as sf
@@ -131,7 +132,14 @@ def build_dataset(
     return summary
 
 
-def _build(recordings, catalogue, partial: Path, out: Path, min_bandwidth_hz: float, workers) -> BuildSummary:
+def _build(
+    recordings: list[Recording],
+    catalogue: list[tuple[str, str]],
+    partial: Path,
+    out: Path,
+    min_bandwidth_hz: float,
+    workers: int | None,
+) -> BuildSummary:
     """Everything but the inputs' description, in the folder `partial`."""
     summary = BuildSummary(out)
     fingerprints: dict[str, str] = {}
@@ -284,7 +292,7 @@ def _decode_all(
     """Results in the recordings' order; at most a few recordings per worker wait on the disk."""
     workers = os.cpu_count() or 1 if workers is None else workers
 
-    def tasks():
+    def tasks() -> Iterator[Recording]:
         yield from recordings
         for name, class_name in catalogue:
             yield from _catalogue_recordings(_catalogue_builder(name), name, class_name, spool)
@@ -298,7 +306,7 @@ def _decode_all(
     waiting: collections.deque = collections.deque()
     pool = _pool(workers)
 
-    def first():
+    def first() -> tuple[Recording, Decoded | Unusable]:
         argument, future = waiting.popleft()
         try:
             return future.result()
@@ -335,7 +343,9 @@ def _decode_alone(argument: tuple) -> tuple[Recording, Decoded | Unusable]:
             return argument[0], Unusable("unreadable", "decoding it killed the process (out of memory?)")
 
 
-def _decode(recording: Recording, file: Path, min_bandwidth_hz: float, spool: Path):
+def _decode(
+    recording: Recording, file: Path, min_bandwidth_hz: float, spool: Path
+) -> tuple[Recording, Decoded | Unusable]:
     """One task: the result, or why there is none; a catalogue's temporary file is removed."""
     try:
         if recording.class_name is None:
@@ -348,7 +358,7 @@ def _decode(recording: Recording, file: Path, min_bandwidth_hz: float, spool: Pa
             recording.path.unlink()
 
 
-def _writer(folder: Path):
+def _writer(folder: Path) -> Any:
     """TFDS writer of the records into all splits, in the order in which they come."""
     import tensorflow_datasets as tfds  # slow to import, and only needed here
 
@@ -421,7 +431,7 @@ def _catalogue_name(text: str) -> tuple[str, str]:
     return name, class_name
 
 
-def _catalogue_builder(name: str):
+def _catalogue_builder(name: str) -> Any:
     """A dataset of the TFDS catalogue, downloaded and prepared."""
     if importlib.util.find_spec("tensorflow") is None:
         raise UserError(f"--tfds {name}: catalogue datasets need TensorFlow: pip install 'flashsr_jax[tf]'")
@@ -435,7 +445,7 @@ def _catalogue_builder(name: str):
     return builder
 
 
-def _catalogue_recordings(builder, name: str, class_name: str, spool: Path) -> Iterator[Recording]:
+def _catalogue_recordings(builder: Any, name: str, class_name: str, spool: Path) -> Iterator[Recording]:
     """Recordings of a prepared catalogue dataset, as temporary files; the group is the speaker where there is one.
 
     Raises UserError for a dataset without an audio feature.

@@ -36,7 +36,7 @@ class Preemption:
     Any of several processes may get the signal; all stop after the same step.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._noticed = False
 
     def __enter__(self) -> "Preemption":

@@ -92,7 +92,7 @@ def guided_v(
     """
     batch = z.shape[0]
 
-    def interleave(a, b):
+    def interleave(a: jax.Array, b: jax.Array) -> jax.Array:
         return jnp.stack([a, b], axis=1).reshape(2 * batch, *a.shape[1:])
 
     v = apply(interleave(z, z), interleave(cond, jnp.full_like(cond, UNCONDITIONAL)), interleave(t_B, t_B))
@@ -137,7 +137,7 @@ def solve(predict_v: Callable, z: jax.Array, grid: SolverGrid, start: jax.Array 
     """
     timesteps, carry, gain, slope = (jnp.asarray(x, jnp.int32 if x.dtype == np.int32 else jnp.float32) for x in grid)
 
-    def step(k, state):
+    def step(k: jax.Array, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         z, x0_prev = state
         t_B = jnp.full((z.shape[0],), timesteps[k])
         x0 = z0_from_v(z, t_B, predict_v(z, t_B))

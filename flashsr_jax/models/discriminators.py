@@ -5,6 +5,7 @@ alone, as lists of one entry. Letters: B batch, N samples, T time, F frequency, 
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -120,6 +121,6 @@ class LatentHead(nn.Module):
         return [nn.Conv(1, (1, 1), dtype=self.dtype)(h).astype(jnp.float32)]
 
 
-def _conv(width: int, kernel: tuple[int, int], strides: tuple[int, int], dtype) -> nn.WeightNorm:
+def _conv(width: int, kernel: tuple[int, int], strides: tuple[int, int], dtype: Any) -> nn.WeightNorm:
     padding = [((k - 1) // 2, (k - 1) // 2) for k in kernel]
     return nn.WeightNorm(nn.Conv(width, kernel, strides, padding=padding, dtype=dtype))

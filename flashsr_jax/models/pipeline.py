@@ -3,6 +3,8 @@
 Letters: B batch, N samples, T mel frames (N / 480), F mel bins; latents are (B, T / s, F / s, C), s the VAE's stride.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -26,7 +28,7 @@ def latent_shape(config: ModelConfig, samples: int) -> tuple[int, int, int]:
 
 
 def encode(
-    params: dict, config: ModelConfig, mel_BxTxF: jax.Array, eps: jax.Array, scale: jax.Array, dtype=jnp.float32
+    params: dict, config: ModelConfig, mel_BxTxF: jax.Array, eps: jax.Array, scale: jax.Array, dtype: Any = jnp.float32
 ) -> jax.Array:
     """A sample of the VAE's posterior as the U-Net sees it: scale x (mean + std x eps)."""
     mean, logvar = VAE(config.vae, dtype).apply({"params": params}, mel_BxTxF, method=VAE.encode)
@@ -34,7 +36,7 @@ def encode(
 
 
 def decode(
-    params: dict, config: ModelConfig, z: jax.Array, scale: jax.Array, dtype=jnp.float32, remat: str = "none"
+    params: dict, config: ModelConfig, z: jax.Array, scale: jax.Array, dtype: Any = jnp.float32, remat: str = "none"
 ) -> jax.Array:
     """Log-mel (B, T, F) of scaled latents; `remat` (`layers.rematerialised`) where a gradient goes through."""
     return VAE(config.vae, dtype, remat).apply({"params": params}, z / scale, method=VAE.decode)
@@ -47,7 +49,7 @@ def sample_latent(
     initial_noise: jax.Array,
     steps: int = 1,
     guidance: float = 1.0,
-    dtype=jnp.float32,
+    dtype: Any = jnp.float32,
 ) -> jax.Array:
     """Clean high-resolution latents from noise at t = 999, `steps` evaluations of the U-Net (1: the student's way).
 
@@ -55,10 +57,10 @@ def sample_latent(
     """
     unet = UNet(config.unet, dtype)
 
-    def apply(z, cond, t_B):
+    def apply(z: jax.Array, cond: jax.Array, t_B: jax.Array) -> jax.Array:
         return unet.apply({"params": params}, z, cond, t_B)
 
-    def predict_v(z, t_B):
+    def predict_v(z: jax.Array, t_B: jax.Array) -> jax.Array:
         return apply(z, z_lr, t_B) if guidance == 1 else guided_v(apply, z, z_lr, t_B, guidance)
 
     return solve(predict_v, initial_noise, solver_grid(steps))
@@ -72,7 +74,7 @@ def predict_latent(
     initial_noise: jax.Array,
     steps: int = 1,
     guidance: float = 1.0,
-    dtype=jnp.float32,
+    dtype: Any = jnp.float32,
 ) -> jax.Array:
     """Clean high-resolution latents of normalised low-resolution windows (B, N): the first half of `super_resolve`."""
     latent_shape(config, lr_BxN.shape[-1])
@@ -81,7 +83,9 @@ def predict_latent(
     return sample_latent(params["unet"], config, z_lr, initial_noise, steps, guidance, dtype)
 
 
-def vocode(params: dict, config: ModelConfig, mel_BxTxF: jax.Array, lr_BxN: jax.Array, dtype=jnp.float32) -> jax.Array:
+def vocode(
+    params: dict, config: ModelConfig, mel_BxTxF: jax.Array, lr_BxN: jax.Array, dtype: Any = jnp.float32
+) -> jax.Array:
     """Waveforms (B, N) of log-mels and low-resolution waveforms; `params` are the vocoder's."""
     return SRVocoder(config.vocoder, dtype).apply({"params": params}, mel_BxTxF, lr_BxN)
 
@@ -94,7 +98,7 @@ def super_resolve(
     initial_noise: jax.Array,
     steps: int = 1,
     guidance: float = 1.0,
-    dtype=jnp.float32,
+    dtype: Any = jnp.float32,
 ) -> jax.Array:
     """High-resolution waveforms (B, N) of normalised low-resolution windows (B, N) at 48 kHz.
 

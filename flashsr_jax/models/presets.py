@@ -39,7 +39,7 @@ class UNetConfig:
     head_channels: int = 32
     latent_channels: int = 16
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         levels = [len(self.multipliers) - 1]  # the middle always attends
         levels += [level for level in range(len(self.multipliers)) if 2**level in self.attention_downsamplings]
         for channels in (self.channels * self.multipliers[level] for level in levels):
@@ -72,7 +72,7 @@ class VocoderConfig:
     mel_mean: float = 0.0  # as in VAEConfig
     mel_std: float = 1.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.channels % 2 ** len(self.rates) or any(rate % 2 for rate in self.rates):
             raise UserError(
                 f"vocoder: {self.channels} channels and rates {self.rates}: the rates must be even, and the channels "
@@ -100,7 +100,7 @@ class ModelConfig:
     unet: UNetConfig
     vocoder: VocoderConfig
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.vae.mel_bins != self.vocoder.mel_bins:
             raise UserError(f"VAE has {self.vae.mel_bins} mel bins, vocoder {self.vocoder.mel_bins}: make them equal")
         if self.vae.latent_channels != self.unet.latent_channels:

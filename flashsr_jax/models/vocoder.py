@@ -68,7 +68,9 @@ class WeightNormUpsample(nn.Module):
         return y_BxMxC[:, self.rate // 2 : -self.rate // 2] + bias
 
 
-def _weight_norm(module: nn.Module, shape: tuple[int, int, int], norm_axes: tuple[int, int]):
+def _weight_norm(
+    module: nn.Module, shape: tuple[int, int, int], norm_axes: tuple[int, int]
+) -> tuple[jax.Array, jax.Array]:
     """Kernel and bias of `module` in its compute type, from its parameters v, g and bias, or kernel and bias."""
     if module.has_variable("params", "kernel"):  # of `fold_weight_norm`
         kernel, bias = (module.get_variable("params", name) for name in ("kernel", "bias"))

@@ -1,6 +1,7 @@
 """What the configurations of all stages have in common; `configs/*.py` set the rest."""
 
 import dataclasses
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -57,7 +58,7 @@ def common(stage: str, preset: str) -> ConfigDict:
     )
 
 
-def optimizer(lr: float, **changes) -> dict:
+def optimizer(lr: float, **changes: Any) -> dict:
     """The section of a role: AdamW at a constant rate after warm-up, unless `changes` say otherwise."""
     return {
         "kind": "adamw",  # or "muon"; the rest means the same

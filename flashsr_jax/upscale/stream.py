@@ -61,7 +61,7 @@ class Settings:
     bands: Bands | BandsByStretch | None = None
     ceiling: float | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """Raises UserError for values that no upscaling can have."""
         check_integer("seed", self.seed, 0, 2**32 - 1)
         check_integer("steps", self.steps, 1, 1000)
@@ -87,7 +87,7 @@ class Tally:
     all that was not passed through. least_gain: the smallest of the added band by `Settings.ceiling`.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.given = self.over = self.under = 0.0
         self._limiter = Limiter()
 
@@ -116,7 +116,7 @@ class Sampling(NamedTuple):
     dtype: str
 
 
-def upscale(model: Model, x: np.ndarray, sample_rate: int, **options) -> np.ndarray:
+def upscale(model: Model, x: np.ndarray, sample_rate: int, **options: Any) -> np.ndarray:
     """Super-resolve a signal (N,) or (C, N) in memory to 48 kHz: float32, the last axis round(N x 48000 / sample_rate).
 
     `options` are fields of `Settings`; samples are taken as `arguments.as_samples` says, the rest is as in
@@ -236,7 +236,15 @@ def _super_resolve_batch(
 
 
 @functools.partial(jax.jit, static_argnames=("config", "sampling"))
-def _predict_latent(params, config, lr_BxN, stats, frame_B, key, sampling):
+def _predict_latent(
+    params: dict,
+    config: ModelConfig,
+    lr_BxN: jax.Array,
+    stats: Normalisation,
+    frame_B: jax.Array,
+    key: jax.Array,
+    sampling: Sampling,
+) -> jax.Array:
     shape = latent_shape(config, lr_BxN.shape[-1])
     noises = (anchored_noise(k, frame_B, shape) for k in jax.random.split(key))
     x_BxN, dtype = normalise(lr_BxN, stats), jnp.dtype(sampling.dtype)
@@ -244,12 +252,14 @@ def _predict_latent(params, config, lr_BxN, stats, frame_B, key, sampling):
 
 
 @functools.partial(jax.jit, static_argnames=("config", "dtype"))
-def _decode(params, config, z0, scale, dtype):
+def _decode(params: dict, config: ModelConfig, z0: jax.Array, scale: jax.Array, dtype: str) -> jax.Array:
     return decode(params, config, z0, scale, jnp.dtype(dtype))
 
 
 @functools.partial(jax.jit, static_argnames=("config", "dtype"))
-def _vocode(params, config, mel_BxTxF, lr_BxN, stats, dtype):
+def _vocode(
+    params: dict, config: ModelConfig, mel_BxTxF: jax.Array, lr_BxN: jax.Array, stats: Normalisation, dtype: str
+) -> jax.Array:
     output_BxN = vocode(params, config, mel_BxTxF, normalise(lr_BxN, stats), jnp.dtype(dtype))
     return denormalise(output_BxN, stats)
 
