@@ -70,6 +70,8 @@ class Settings:
         if self.batch is not None:
             check_integer("batch", self.batch, 1, 1024)
         check_integer("window_frames", self.window_frames, 1, LONGEST_WINDOW)
+        if self.ceiling is not None:
+            check_number("ceiling", self.ceiling)
         if self.bands is not None and not isinstance(self.bands, Bands | BandsByStretch):
             raise UserError(f"bands of type {type(self.bands).__name__}: take flashsr_jax.audio.bands.Bands, or None")
 
