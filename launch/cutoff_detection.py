@@ -1,7 +1,7 @@
 """How well the cutoff of low-passed recordings is detected: python launch/cutoff_detection.py DIR
 
 DIR holds full-band recordings (launch/data.sh makes corpus/test and corpus/validation). Each is low-passed as for
-training, with and without resampling to twice the cutoff, and read by `degrade.bandwidth` and by the published
+training, with and without resampling to twice the cutoff, and read by `audio.bandwidth` and by the published
 detector's rule. The truth is the cutoff for Chebyshev and elliptic filters, where a filter has taken 20 dB for gentle
 ones. Prints a table.
 """

@@ -4,4 +4,4 @@
 # Run again, it goes on where it was, and does nothing where all is there.
 out=$(realpath -m "${1:-corpus}")
 source "$(dirname "$0")/setup.sh"
-exec python launch/corpus.py "$out" "${@:2}"
+exec python launch/small/corpus.py "$out" "${@:2}"

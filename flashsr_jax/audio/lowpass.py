@@ -1,4 +1,4 @@
-"""Low-resolution simulation and bandwidth measurement on the host; `degrade_jax` simulates on the device.
+"""Low-resolution simulation on the host; `lowpass_device` simulates on the device.
 
 Source: FlashSR (Im & Nam, ICASSP 2025, arXiv:2501.10807), its published inference code's filters and cutoff detector.
 """
@@ -66,7 +66,7 @@ class LowpassFilter:
 
 
 def filter_arrays(lowpass_filter: LowpassFilter) -> dict[str, np.ndarray]:
-    """The filter as float32 arrays of fixed shapes for `degrade_jax`, to be stacked along a new first axis for a batch.
+    """The filter as float32 arrays of fixed shapes for `lowpass_device`, to be stacked along a new first axis for a batch.
 
     `real`, `imag` (20,): roots of the analog prototype in rad/s, `sign` (20,): +1 zero, -1 pole, 0 unused;
     `log_gain` (): log of the squared gain; `cutoff_hz`, `low_rate_hz`, `edge_samples` (): scipy's odd edge padding.

@@ -1,6 +1,6 @@
-"""The corpus of the shipped model: full-band recordings from Debian 12's packages, as `launch/corpus.csv` lists them.
+"""The corpus of the shipped model: full-band recordings from Debian 12's packages, as `launch/small/corpus.csv` lists them.
 
-    python launch/corpus.py OUT [--packages NAME ...]
+    python launch/small/corpus.py OUT [--packages NAME ...]
 
 Needs apt-get and dpkg-deb with Debian 12 (bookworm) sources; nothing is installed. Writes under OUT, each step once:
 

@@ -1,6 +1,6 @@
 """Makes tests/recordings from Debian 12's packages: real, freely licensed, full-band speech, music and effects.
 
-    python launch/recordings.py [--downloads DIR]
+    python tests/recordings/make.py [--downloads DIR]
 
 Needs apt-get and dpkg-deb with Debian 12 (bookworm) sources; nothing is installed. Run again, it writes the same bytes.
 Every excerpt is one entry of `CLIPS`: which recordings, from where in them, under which licence, for which split.
