@@ -66,7 +66,7 @@ class LowpassFilter:
 
 
 def filter_arrays(lowpass_filter: LowpassFilter) -> dict[str, np.ndarray]:
-    """The filter as float32 arrays of fixed shapes for `lowpass_device`, to be stacked along a new first axis for a batch.
+    """The filter as float32 arrays of fixed shapes for `lowpass_device`, to be stacked along a new first axis.
 
     `real`, `imag` (20,): roots of the analog prototype in rad/s, `sign` (20,): +1 zero, -1 pole, 0 unused;
     `log_gain` (): log of the squared gain; `cutoff_hz`, `low_rate_hz`, `edge_samples` (): scipy's odd edge padding.

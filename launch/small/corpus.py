@@ -1,4 +1,4 @@
-"""The corpus of the shipped model: full-band recordings from Debian 12's packages, as `launch/small/corpus.csv` lists them.
+"""The corpus of the shipped model: full-band recordings from Debian 12's packages, as `corpus.csv` lists them.
 
     python launch/small/corpus.py OUT [--packages NAME ...]
 
