@@ -1,16 +1,20 @@
-"""The corpus of the shipped model: full-band recordings from Debian 12's packages, as `corpus.csv` lists them.
+"""The corpus of the shipped model: full-band recordings from the sources that `corpus.csv` lists.
 
-    python launch/small/corpus.py OUT [--packages NAME ...]
+    python launch/small/corpus.py OUT [--packages NAME ...] [--recordings DIR]
 
-Needs apt-get and dpkg-deb with Debian 12 (bookworm) sources; nothing is installed. Writes under OUT, each step once:
+A source is a package of Debian 12, or where its name has a slash a repository on GitHub at a commit (the version).
+Needs apt-get and dpkg-deb with Debian 12 (bookworm) sources, git, and ffmpeg for Opus in WebM; nothing is installed.
+Where there is no way to GitHub, the repositories' recordings come from DIR, whose recordings.csv has for each file its
+source (github:OWNER/NAME@COMMIT) and source_path. Writes under OUT, each step once:
 
-unpacked/       the packages
+unpacked/       the sources
 recordings.csv  every recording that a row of the table takes: path, class, group, split
 dataset/        the dataset of `flashsr data build`
 test/, validation/  48 kHz FLAC clips of 5.12 s by class, and clips.csv: what each is made of
+test_read/, validation_read/  the same of the repositories' held-out speakers, apart, so that the former never change
 manifest.csv.gz, left_out.csv.gz, licences.md, copyright/  what went in, what did not and why, and under which terms
 
-The first row of a package whose pattern (shell style, `*` crosses folders) matches a recording's path decides about
+The first row of a source whose pattern (shell style, `*` crosses folders) matches a recording's path decides about
 it; a row without a class leaves it out, for the reason in its note. A group (speaker, composer, kit) is in one split,
 and that never changes, so that a model trained on any version of the corpus has not heard the test clips.
 """
@@ -41,7 +45,9 @@ from flashsr_jax.data.recording import MIN_SECONDS
 
 TABLE = Path(__file__).resolve().parent / "corpus.csv"
 AUDIO = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff")  # kept of a package: the shipped model's
+GITHUB = "https://github.com"
 ARCHIVES = (".pk3", ".zip")
+NOTICES = ("copyright", "copying", "licen", "credits")  # how a file of terms begins
 # The pipeline draws cutoffs up to the recording's own bandwidth and the losses stop there, so a codec's wall at 16 kHz
 # costs the top of the band only; under it a recording has nothing to teach that the low-resolution side lacks.
 MIN_BANDWIDTH_HZ = 16_000.0
@@ -60,7 +66,7 @@ PEAK = 0.95  # louder clips are turned down: lossy codecs and resampling oversho
 
 @dataclass(frozen=True)
 class Rule:
-    """A row of the table."""
+    """A row of the table; the package may be a repository, the version its commit."""
 
     package: str
     version: str
@@ -114,22 +120,66 @@ def read_table(path: Path = TABLE) -> dict[str, list[Rule]]:
     return dict(rules)
 
 
-def fetch(package: str, version: str, unpacked: Path) -> None:
-    """Download and unpack a package into `unpacked/package`, once."""
-    folder = unpacked / package
+def is_repository(package: str) -> bool:
+    """Whether a source is a repository, OWNER/NAME: no Debian package has a slash."""
+    return "/" in package
+
+
+def folder_name(package: str) -> str:
+    """Of a source, under `unpacked`."""
+    return package.replace("/", "--")
+
+
+def fetch(package: str, version: str, unpacked: Path, recordings: Path | None = None) -> None:
+    """Get a source into its folder of `unpacked`, once; a repository's from the folder `recordings` if one is given."""
+    folder = unpacked / folder_name(package)
     if folder.exists():
         return
-    partial = unpacked / f".{package}"
+    partial = unpacked / f".{folder.name}"
     shutil.rmtree(partial, ignore_errors=True)
-    downloads = partial / "download"
-    downloads.mkdir(parents=True)
-    subprocess.run(["apt-get", "download", "-q", f"{package}={version}"], cwd=downloads, check=True)
-    (deb,) = downloads.glob("*.deb")
-    subprocess.run(["dpkg-deb", "-x", deb, partial], check=True)
-    shutil.rmtree(downloads)
+    partial.mkdir(parents=True)
+    if not is_repository(package):
+        download(package, version, partial)
+    elif recordings:
+        copy_recordings(package, version, recordings, partial)
+    else:
+        clone(package, version, partial)
     unpack_archives(partial)
     keep_recordings(partial)
     partial.rename(folder)
+
+
+def download(package: str, version: str, folder: Path) -> None:
+    """Unpack a Debian package into `folder`."""
+    downloads = folder / "download"
+    downloads.mkdir()
+    subprocess.run(["apt-get", "download", "-q", f"{package}={version}"], cwd=downloads, check=True)
+    (deb,) = downloads.glob("*.deb")
+    subprocess.run(["dpkg-deb", "-x", deb, folder], check=True)
+    shutil.rmtree(downloads)
+
+
+def clone(repository: str, commit: str, folder: Path) -> None:
+    """The files of one commit, without the history."""
+    git = ["git", "-C", folder]
+    subprocess.run(["git", "init", "-q", folder], check=True)
+    subprocess.run([*git, "fetch", "-q", "--depth=1", f"{GITHUB}/{repository}", commit], check=True)
+    subprocess.run([*git, "checkout", "-q", "FETCH_HEAD"], check=True)
+    shutil.rmtree(folder / ".git")
+    for path in list(folder.rglob("*.webm")):  # which libsndfile does not read; the Opus in it stays as it is
+        subprocess.run(["ffmpeg", "-v", "error", "-i", path, "-c", "copy", path.with_suffix(".opus")], check=True)
+
+
+def copy_recordings(repository: str, commit: str, recordings: Path, folder: Path) -> None:
+    """The files of a repository that lie in `recordings`, at their paths there; lossless ones may be FLAC instead."""
+    source = f"github:{repository}@{commit}"
+    rows = [row for row in read_csv(recordings / "recordings.csv") if row["source"] == source]
+    if not rows:
+        raise SystemExit(f"{recordings}/recordings.csv has nothing of {source}")
+    for row in rows:
+        path = (folder / row["source_path"]).with_suffix(Path(row["file"]).suffix)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(recordings / row["file"], path)
 
 
 def unpack_archives(folder: Path) -> None:
@@ -142,12 +192,12 @@ def unpack_archives(folder: Path) -> None:
 
 
 def keep_recordings(folder: Path) -> None:
-    """Remove what is neither a recording nor a package's notice: nine tenths of a game are pictures."""
+    """Remove what is neither a recording nor a notice of its terms: nine tenths of a game are pictures."""
     for path in sorted(folder.rglob("*"), reverse=True):
         if path.is_dir() and not path.is_symlink():
             if not any(path.iterdir()):
                 path.rmdir()
-        elif path.suffix.lower() not in AUDIO and not path.name.startswith("copyright"):
+        elif path.suffix.lower() not in AUDIO and not path.name.lower().startswith(NOTICES):
             path.unlink()
 
 
@@ -163,7 +213,7 @@ def select(table: dict[str, list[Rule]], out: Path) -> tuple[dict[str, Rule], li
     """(rule by path relative to `out`, what the rules leave out); writes recordings.csv."""
     taken, left_out = {}, []
     for package, rules in table.items():
-        for path, rule in recordings(rules, out / "unpacked" / package):
+        for path, rule in recordings(rules, out / "unpacked" / folder_name(package)):
             name = path.relative_to(out).as_posix()
             if rule and rule.class_name:
                 taken[name] = rule
@@ -294,7 +344,8 @@ def write_clips(manifest: list[dict], split: str, count: int, folder: Path, out:
     partial = out.with_name(f".{out.name}")
     shutil.rmtree(partial, ignore_errors=True)
     rows = []
-    for class_name in CLASSES:
+    present = {row["class"] for row in manifest if row["split"] == split}
+    for class_name in (name for name in CLASSES if name in present):
         (partial / class_name).mkdir(parents=True)
         numbers = Counter()
         for clip in held_out_clips(manifest, split, class_name, count, folder):
@@ -315,6 +366,9 @@ def write_clips(manifest: list[dict], split: str, count: int, folder: Path, out:
                     "sources": "; ".join(part.path for part in clip.parts),
                 }
             )
+    if not rows:
+        shutil.rmtree(partial, ignore_errors=True)
+        return
     write_csv(partial / "clips.csv", rows)
     shutil.rmtree(out, ignore_errors=True)
     partial.rename(out)
@@ -360,7 +414,7 @@ def write_manifest(taken: dict[str, Rule], left_out: list[dict], out: Path) -> l
 
 
 def write_licences(table: dict[str, list[Rule]], manifest: list[dict], out: Path) -> None:
-    """licences.md: what went in from each package, under which licence, by whom; copyright/: the packages' notices."""
+    """licences.md: what went in from each source, under which licence, by whom; copyright/: the sources' notices."""
     notices = out / "copyright"
     notices.mkdir(exist_ok=True)
     hours, files = Counter(), Counter()
@@ -371,8 +425,8 @@ def write_licences(table: dict[str, list[Rule]], manifest: list[dict], out: Path
     lines = ["# The recordings and their licences", ""]
     lines += ["| hours | " + " | ".join(SPLITS) + " |", "| --- |" + " --- |" * len(SPLITS)]
     lines += [f"| {name} | " + " | ".join(f"{hours[name, split]:.2f}" for split in SPLITS) + " |" for name in CLASSES]
-    lines += ["", "Each recording's row is in manifest.csv.gz; each package's own notice is in copyright/.", ""]
-    lines += ["| package | version | minutes | splits | licence | authors |", "| --- | --- | --- | --- | --- | --- |"]
+    lines += ["", "Each recording's row is in manifest.csv.gz; each source's own notice is in copyright/.", ""]
+    lines += ["| source | version | minutes | splits | licence | authors |", "| --- | --- | --- | --- | --- | --- |"]
     for package in sorted(files):
         groups = {row["group"] for row in manifest if row["package"] == package}
         rules = [rule for rule in table[package] if rule.group in groups]
@@ -384,15 +438,20 @@ def write_licences(table: dict[str, list[Rule]], manifest: list[dict], out: Path
             "; ".join(dict.fromkeys(rule.author for rule in rules)),
         ]
         lines.append("| " + " | ".join(columns) + " |")
-        notice = min((out / "unpacked" / package / "usr/share/doc").glob("*/copyright"))
-        (notices / f"{package}.txt").write_bytes(notice.read_bytes())
+        folder = out / "unpacked" / folder_name(package)
+        terms = sorted(folder.glob("usr/share/doc/*/copyright")) or sorted(
+            path for path in folder.iterdir() if path.is_file() and path.name.lower().startswith(NOTICES)
+        )
+        if terms:  # which a folder of a repository's recordings lacks
+            (notices / f"{folder.name}.txt").write_bytes(terms[0].read_bytes())
     (out / "licences.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("out", type=Path)
-    parser.add_argument("--packages", nargs="+", metavar="NAME", help="only these packages of the table")
+    parser.add_argument("--packages", nargs="+", metavar="NAME", help="only these sources of the table")
+    parser.add_argument("--recordings", type=Path, metavar="DIR", help="instead of cloning the repositories")
     parser.add_argument("--workers", type=int, default=0, help="processes that decode (default: this one)")
     arguments = parser.parse_args()
     out, table = arguments.out, read_table()
@@ -401,7 +460,7 @@ def main() -> None:
     unpacked = out / "unpacked"
     unpacked.mkdir(parents=True, exist_ok=True)
     for package, rules in table.items():
-        fetch(package, rules[0].version, unpacked)
+        fetch(package, rules[0].version, unpacked, arguments.recordings)
     taken, left_out = select(table, out)
     build_dataset(
         [],
@@ -414,7 +473,9 @@ def main() -> None:
     write_licences(table, write_manifest(taken, left_out, out), out)
     built = read_csv(out / "dataset" / "manifest.csv")
     for split, count in CLIPS.items():
-        write_clips(built, split, count, out, out / split)
+        for suffix, read in (("", False), ("_read", True)):
+            rows = [row for row in built if is_repository(taken[row["path"]].package) == read]
+            write_clips(rows, split, count, out, out / f"{split}{suffix}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """The corpus of the shipped model: its table is sound, and its held-out clips are what they say. Nothing is fetched."""
 
 import csv
+import re
+import subprocess
 import zipfile
 from collections import defaultdict
 
@@ -31,6 +33,16 @@ def test_a_package_has_one_version():
     versions = {package: {rule.version for rule in rules} for package, rules in TABLE.items()}
     assert {package: found for package, found in versions.items() if len(found) > 1} == {}
     assert len({rule.package for rule in TAKING}) >= 20
+
+
+def test_a_source_is_a_package_or_a_repository_at_a_commit():
+    repositories = [rule for rule in RULES if corpus.is_repository(rule.package)]
+    assert {rule.split for rule in repositories if rule.class_name == "speech"} == set(SPLITS)
+    for rule in repositories:
+        assert re.fullmatch(r"[\w.-]+/[\w.-]+", rule.package), rule
+        assert re.fullmatch(r"[0-9a-f]{40}", rule.version), rule
+    folders = {corpus.folder_name(package) for package in TABLE}
+    assert len(folders) == len(TABLE) and not any("/" in folder for folder in folders)
 
 
 def test_no_group_is_in_two_splits_or_classes():
@@ -199,3 +211,64 @@ def test_recordings_in_archives_are_found_and_the_first_matching_row_decides(tmp
     assert corpus.read_csv(tmp_path / "recordings.csv") == [
         {"path": f"unpacked/game/{tune}", "class": "music", "group": "composer", "split": "train"}
     ]
+
+
+@pytest.fixture
+def repositories(tmp_path):
+    """A folder with recordings of two repositories, as --recordings takes it."""
+    folder = tmp_path / "elsewhere"
+    rows = []
+    for name, repository, path in (
+        ("speech/anna/a.opus", "someone/voices", "audio/a.webm"),
+        ("speech/anna/b.flac", "someone/voices", "audio/b.wav"),
+        ("speech/bert/c.flac", "another/voices", "c.wav"),
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(name.encode())
+        rows.append({"file": name, "source": f"github:{repository}@{'0' * 40}", "source_path": path})
+    corpus.write_csv(folder / "recordings.csv", rows)
+    return folder
+
+
+def test_a_repository_comes_from_a_folder_with_its_files_at_their_paths(repositories, tmp_path):
+    unpacked = tmp_path / "unpacked"
+    corpus.fetch("someone/voices", "0" * 40, unpacked, repositories)
+    files = {path.relative_to(unpacked).as_posix() for path in unpacked.rglob("*") if path.is_file()}
+    assert files == {"someone--voices/audio/a.opus", "someone--voices/audio/b.flac"}
+    assert (unpacked / "someone--voices/audio/b.flac").read_text() == "speech/anna/b.flac"
+
+    rules = [corpus.Rule("someone/voices", "0" * 40, "audio/*", "speech", "anna", "test", "CC0-1.0", "Anna", "")]
+    taken, _ = corpus.select({"someone/voices": rules}, tmp_path)
+    assert set(taken) == {f"unpacked/{file}" for file in files}
+
+
+def test_another_commit_than_the_folder_has_is_an_error(repositories, tmp_path):
+    with pytest.raises(SystemExit, match="nothing of github:someone/voices@1"):
+        corpus.fetch("someone/voices", "1" * 40, tmp_path / "unpacked", repositories)
+
+
+def test_a_repository_is_cloned_at_its_commit_with_its_terms(tmp_path, monkeypatch):
+    origin, out = tmp_path / "origin/someone/voices", tmp_path / "out"
+    origin.mkdir(parents=True)
+    for name in ("LICENSE", "a.wav", "picture.png"):
+        (origin / name).write_text(name)
+    git = ["git", "-C", origin, "-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run(["git", "init", "-q", origin], check=True)
+    subprocess.run([*git, "add", "."], check=True)
+    subprocess.run([*git, "commit", "-q", "-m", "voices"], check=True)
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    monkeypatch.setattr(corpus, "GITHUB", f"file://{tmp_path}/origin")
+    corpus.fetch("someone/voices", commit, out / "unpacked")
+    assert {path.name for path in (out / "unpacked/someone--voices").rglob("*")} == {"LICENSE", "a.wav"}
+
+    rule = corpus.Rule("someone/voices", commit, "*", "speech", "anna", "test", "CC0-1.0", "Anna", "")
+    row = {"package": "someone/voices", "class": "speech", "group": "anna", "split": "test", "seconds": "60"}
+    corpus.write_licences({"someone/voices": [rule]}, [row], out)
+    assert f"| someone/voices | {commit} | speech 1.0 | test | CC0-1.0 | Anna |" in (out / "licences.md").read_text()
+    assert (out / "copyright/someone--voices.txt").read_text() == "LICENSE"
+
+
+def test_clips_of_a_split_without_recordings_are_not_written(manifest, tmp_path):
+    folder, rows = manifest
+    corpus.write_clips(rows, "validation", 3, folder, tmp_path / "validation")
+    assert list(tmp_path.iterdir()) == []
