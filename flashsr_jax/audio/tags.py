@@ -144,7 +144,9 @@ def read(path: Path, known: dict[str, str], sample_rate: int) -> Tags:
     """The tags of a file; `known` are those that libsndfile found. What mutagen cannot read is none."""
     tags = Tags()
     try:
-        file = mutagen.File(path)
+        with path.open("rb") as opened:
+            readable = opened.read(4) not in (b"RF64", b"BW64")  # of which mutagen knows nothing
+        file = mutagen.File(path) if readable else None
     except Exception as error:  # noqa: BLE001 the sound is what counts: broken tags are said, and left out
         file = None
         tags.left_out.append(f"tags ({error})")

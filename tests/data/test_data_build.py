@@ -139,7 +139,7 @@ def test_every_unusable_recording_is_listed_with_its_reason(tmp_path, capsys):
         "dull.wav": "bandwidth too low",
         "unknown.wav": "no class",
         "text.wav": "unreadable",
-        "half.flac": "unreadable",
+        "half.flac": "cut short",
     }
     assert [Path(row["path"]).name for row in rows(out, "manifest.csv")] == ["good.wav", "copy.flac", "other.wav"]
     printed = capsys.readouterr().out
