@@ -19,6 +19,8 @@ def command(
 def said(error: Exception) -> str:
     """An error in the command line's words: before a value at fault stands its option, "--data x: no such folder"; a
     configuration's field is given as --config.vae_from=x."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
     if not isinstance(error, UserError) or not error.argument:
         return str(error)
     if "." in error.argument:

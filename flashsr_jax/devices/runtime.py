@@ -57,6 +57,6 @@ def choose_device(platform: str | None) -> jax.Device:
     try:
         device = jax.devices(platform)[0]
     except RuntimeError as error:
-        raise UserError(f"device {platform}: there is none here; there is {jax.default_backend()}") from error
+        raise UserError(f"{platform}: there is none here; there is {jax.default_backend()}", "device") from error
     jax.config.update("jax_default_device", device)
     return device

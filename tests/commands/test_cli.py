@@ -293,7 +293,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(bad, weights, capsys):
         (["a.wav", "--skip-existing"], "-", "flashsr: standard output holds the audio: give -o FILE"),
         (["-", "--shard", "1/2"], "b.wav", "flashsr: standard input is one input and has no shards"),
         (["-", "a.wav"], None, "flashsr: standard input goes to standard output and is upscaled alone"),
-        (["a.wav", "--device", "tpu"], "b.wav", "flashsr: device tpu: there is none here; there is cpu"),
+        (["a.wav", "--device", "tpu"], "b.wav", "flashsr: --device tpu: there is none here; there is cpu"),
         (["a.wav", "a.wav"], "a.wav", "flashsr: -o a.wav is a file, but there are 2 inputs: give a folder"),
     ],
 )
