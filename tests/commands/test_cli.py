@@ -107,6 +107,7 @@ def test_version(capsys):
         ["weights", "pack", "--vae", "a"],
         ["evaluate", "--data", "a", "-o", "b", "--seconds", "nan"],
         ["evaluate", "--data", "a", "-o", "b", "--seconds", "0"],
+        ["evaluate", "--data", "a", "-o", "b", "--seconds", "0.5"],
         ["evaluate", "--data", "a", "-o", "b", "--teacher-guidance", "-1"],
         ["data", "build", "a", "--out", "b", "--min-bandwidth", "inf"],
         ["train", "--config", "vae:tiny"],

@@ -176,7 +176,6 @@ def test_a_built_dataset_can_be_evaluated(dataset, tmp_path):
             ["--data", "DATA", "--weights", "WEIGHTS", "--teacher", "x"],
             "--teacher x does not exist: give the",
         ),
-        (["--data", "DATA", "--seconds", "0.5"], "--seconds 0.5: recordings are compared over 1 s at least"),
         (["--data", "DATA", "--outputs", "noise=."], "a system of that name is there already"),
         (["--data", "DATA", "--outputs", "mine=nowhere"], "--outputs mine=nowhere: no such folder"),
         (["--data", "DATA", "--noise-profiles", "EMPTY"], "is not a file of noise profiles"),
