@@ -286,7 +286,7 @@ def test_compare_refuses_what_cannot_be_compared(three_files, capsys):
         "other_rate.wav": "other_rate.wav has 44100 Hz and r.wav 48000 Hz",
         "mono.wav": "96000 samples x 1 channels",
         "text.wav": "text.wav cannot be read as audio",
-        "nowhere.wav": "nowhere.wav cannot be read as audio",
+        "nowhere.wav": "nowhere.wav: No such file or directory",
     }.items():
         assert main(["compare", "a.wav", file, "--reference", "r.wav"]) == 1
         assert message in capsys.readouterr().err
