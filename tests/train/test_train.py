@@ -108,7 +108,7 @@ MISTAKES = {
     "--config.data.dir=nowhere": "no dataset there",
     "--config.data.window_frames=30": "multiple of 1920 samples",
     "--config.phases=(1,2)": "one boundary less",
-    "--config.model.vae.channels=8": "--config.model.vae.channels=4",
+    "--config.model.vae.channels=8": "set config.model.vae.channels=4",
 }
 
 
