@@ -16,41 +16,15 @@ from mutagen import flac, id3
 
 import flashsr_jax.upscale.files
 from flashsr_jax.audio.chunks import chunks
-from flashsr_jax.cli import main
 from flashsr_jax.errors import DEBUG
-from flashsr_jax.weights.store import save_weights
 
 from helpers.odd_recordings import KINDS, signal, wav
-from helpers.tiny_model import TINY, tiny_params
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory) -> str:
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    save_weights(path, TINY, tiny_params())
-    return str(path)
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.fixture
-def upscale(weights, monkeypatch, capfd):
-    """The command with samples repeated in the place of the networks: (exit code, lines on stdout, on stderr)."""
-
-    def repeat(model, blocks, sample_rate, **options):
-        return (np.repeat(block, 48_000 // sample_rate, axis=1) for block in blocks)
-
-    def run(*arguments):
-        code = main(["upscale", *arguments, "--weights", weights])
-        out, err = capfd.readouterr()
-        return code, out.splitlines(), err.splitlines()
-
-    monkeypatch.setattr(flashsr_jax.upscale.files, "upscale_stream", repeat)
-    return run
 
 
 def test_a_folder_of_odd_recordings(upscale):
@@ -76,10 +50,10 @@ def test_an_unforeseen_error_is_one_line_and_debug_shows_where(upscale, monkeypa
         Path(f"{name}.wav").write_bytes(wav(8000))
     before = flashsr_jax.upscale.files.survey
 
-    def survey(path):
+    def survey(path, mono):
         if path.name == "b.wav":
             raise IndexError("index 7 is out of bounds\nand more")
-        return before(path)
+        return before(path, mono)
 
     monkeypatch.setattr(flashsr_jax.upscale.files, "survey", survey)
     code, _, err = upscale("a.wav", "b.wav", "c.wav", "-o", "out/")

@@ -16,16 +16,6 @@ import soundfile as sf
 import flashsr_jax.upscale.files
 from flashsr_jax.cli import main
 from flashsr_jax.upscale.sources import Shard, find
-from flashsr_jax.weights.store import save_weights
-
-from helpers.tiny_model import TINY, tiny_params
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory) -> str:
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    save_weights(path, TINY, tiny_params())
-    return str(path)
 
 
 @pytest.fixture(autouse=True)
@@ -33,22 +23,6 @@ def folder(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "av", None)  # PyAV is not there
     return tmp_path
-
-
-@pytest.fixture
-def upscale(weights, monkeypatch, capfd):
-    """The command with samples repeated in the place of the networks: (exit code, lines on stdout, on stderr)."""
-
-    def repeat(model, blocks, sample_rate, **options):
-        return (np.repeat(block, 48_000 // sample_rate, axis=1) for block in blocks)
-
-    def run(*arguments):
-        code = main(["upscale", *arguments, "--weights", weights])
-        out, err = capfd.readouterr()
-        return code, out.splitlines(), err.splitlines()
-
-    monkeypatch.setattr(flashsr_jax.upscale.files, "upscale_stream", repeat)
-    return run
 
 
 def record(*paths: str, **options) -> None:
