@@ -17,6 +17,7 @@ SPLICE = (0.8, 0.95)  # of the cutoff: where the splice is, which is where the i
 LOWPASS = 1.06  # of the band's end: where the low-pass, which begins there, has taken all
 ONLY_FLOOR_DB, SOUND_DB = 4.0, 10.0  # over a floor: where the band under the cutoff is it, and where sound
 FLOOR_BLOCK = 1440  # samples, 30 ms, of its levels
+ROUNDING = 1e-6  # of the loudest sample: what a float32 transform and its inverse leave, on any processor
 CROSSFADE = 3840  # samples from one stretch's treatment to the next's
 
 
@@ -62,7 +63,8 @@ class Bands:
         end_hz, top_hz = self.end_hz or self.cutoff_hz, SAMPLE_RATE / 2
         rest = x - self.before(x)
         over = LOWPASS * end_hz, min(1.6 * end_hz, top_hz)
-        if over[1] - over[0] < 0.2 * end_hz or not rest.any():
+        nothing = np.abs(rest).max(initial=0) <= ROUNDING * np.abs(x).max(initial=0)
+        if over[1] - over[0] < 0.2 * end_hz or nothing:
             return y
         floor = np.quantile(_density(rest, *over)[..., ::FLOOR_BLOCK], 0.2, axis=-1, keepdims=True)
         highest = np.quantile(_density(rest, 0.9 * top_hz, top_hz)[..., ::FLOOR_BLOCK], 0.2, axis=-1, keepdims=True)
