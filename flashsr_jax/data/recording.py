@@ -81,11 +81,11 @@ def decode(path: Path, file: Path, min_bandwidth_hz: float) -> Decoded:
     except Unusable:
         raise
     except UserError as error:
-        raise Unusable("cut short" if "cut short" in str(error) else "unreadable", f"{path} {error}") from error
+        raise Unusable("cut short" if "cut short" in str(error) else "unreadable", str(error)) from error
     except Exception as error:  # one odd file ends no build
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise Unusable("unreadable", f"{path}: {reason(error)}") from error
+        raise Unusable("unreadable", reason(error)) from error
     return Decoded(file, sample_rate, channels, channel, bandwidth_hz, fingerprint, samples, gains, remarks)
 
 

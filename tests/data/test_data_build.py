@@ -145,8 +145,10 @@ def test_every_unusable_recording_is_listed_with_its_reason(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "1 no class: put it in a folder named speech, music, effects, or name its class in a CSV" in printed
     assert "1 bandwidth too low" in printed and "no validation recordings of speech" in printed
-    (dull_row,) = [row for row in rows(out, "left_out.csv") if row["reason"] == "bandwidth too low"]
-    assert "under 16000 Hz" in dull_row["detail"]
+    details = {row["reason"]: row["detail"] for row in rows(out, "left_out.csv")}
+    assert "under 16000 Hz" in details["bandwidth too low"]
+    assert details["cut short"].startswith("is a flac without a length")
+    assert details["unreadable"] == "cannot be read as audio: Format not recognised"
 
 
 def test_lower_bandwidth_on_request(tmp_path):
