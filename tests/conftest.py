@@ -8,6 +8,8 @@ from pathlib import Path
 from helpers import RECORDINGS, ROOT
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Compiling is most of the tests' work: the programs are small, and run once or twice.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "xla"))
 
 import jax
@@ -17,8 +19,11 @@ from flashsr_jax.devices.runtime import enable_compilation_cache
 
 from helpers.training import train_all
 
+MOST_RESIDENT_GB = 2.0  # of one worker: CI has 8 GB
 jax.config.update("jax_num_cpu_devices", 8)
 enable_compilation_cache()
+# One operator compiles in 50 ms; there are thousands.
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def pytest_xdist_auto_num_workers(config) -> int:
@@ -38,10 +43,17 @@ def pytest_collection_modifyitems(config, items) -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def programs_of_one_file():
-    """Compiled programs do not add up over the files of tests, which share few: two workers share the memory."""
+def programs_of_some_files():
+    """Compiled programs serve the next file of tests, too, until they fill the memory that two workers share."""
     yield
-    jax.clear_caches()
+    if _resident_gb() > MOST_RESIDENT_GB:
+        jax.clear_caches()
+
+
+def _resident_gb() -> float:
+    """Memory of this process; infinite where the system does not say."""
+    statm = Path("/proc/self/statm")
+    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e9 if statm.exists() else float("inf")
 
 
 @pytest.fixture(scope="session")

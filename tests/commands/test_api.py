@@ -12,13 +12,13 @@ from flashsr_jax.errors import UserError
 from flashsr_jax.upscale.stream import upscale
 from flashsr_jax.weights.store import save_weights
 
-from helpers.tiny_model import TINY, tiny_params
+from helpers.micro_model import MICRO, micro_params
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    save_weights(path, TINY, tiny_params())
+    path = tmp_path_factory.mktemp("weights") / "micro.safetensors"
+    save_weights(path, MICRO, micro_params())
     return FlashSR.load(path)
 
 
@@ -59,6 +59,7 @@ class Tensor:
         return np.asarray(self.values, self.dtype)
 
 
+@pytest.mark.training
 def test_tensors_lists_and_floats_of_every_width_are_taken(model):
     short = {"window_frames": 128}  # fast
     x = (np.random.default_rng(0).integers(-99, 99, size=(2, 4000)) / 128).astype(np.float32)
@@ -187,6 +188,7 @@ def test_what_are_no_weights_is_said(weights):
         FlashSR.load(weights)
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("window_frames", [128, 512])
 def test_the_stream_is_the_whole_and_lags_no_more_than_said(model, window_frames):
     rate, block = 16_000, 160  # 10 ms

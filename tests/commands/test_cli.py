@@ -20,20 +20,20 @@ from flashsr_jax.upscale.model import Model
 from flashsr_jax.upscale.stream import Settings, upscale
 from flashsr_jax.weights.store import NETWORKS, load_weights, save_weights
 
-from helpers.tiny_model import TINY, tiny_params
+from helpers.micro_model import MICRO, micro_params
 
 COMMAND = str(Path(sys.executable).with_name("flashsr"))
 
 
 @pytest.fixture(scope="module")
 def params() -> dict:
-    return tiny_params()
+    return micro_params()
 
 
 @pytest.fixture(scope="module")
 def weights(params, tmp_path_factory) -> str:
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    save_weights(path, TINY, params)
+    path = tmp_path_factory.mktemp("weights") / "micro.safetensors"
+    save_weights(path, MICRO, params)
     return str(path)
 
 
@@ -123,7 +123,7 @@ def test_wrong_usage_exits_with_2(arguments, capsys):
     assert "usage: flashsr" in capsys.readouterr().err
 
 
-# ---- upscale, with the tiny networks
+# ---- upscale, with micro networks
 
 
 def test_a_file_becomes_what_upscale_makes_of_it(params, weights):
@@ -138,7 +138,7 @@ def test_a_file_becomes_what_upscale_makes_of_it(params, weights):
     assert (info.samplerate, info.frames, info.channels, info.subtype) == (48_000, 24_006, 1, "PCM_24")
     y = sf.read("wide.wav", dtype="float32")[0]
     enable_compilation_cache()
-    expected = upscale(Model(TINY, jax.device_put(params)), x[0], 8000, seed=5)
+    expected = upscale(Model(MICRO, jax.device_put(params)), x[0], 8000, seed=5)
     np.testing.assert_allclose(y, expected, atol=1e-3 * np.abs(expected).max())
     assert files() == ["talk.wav", "wide.wav"]
 
@@ -308,7 +308,7 @@ def test_impossible_outputs(inputs, output, message, weights, capsys):
 
 def test_bad_weights(params, capsys):
     record("a.wav")
-    save_weights("unet.safetensors", TINY, {"unet": params["unet"]})
+    save_weights("unet.safetensors", MICRO, {"unet": params["unet"]})
     for path, message in (("none", "no weights file at none"), ("a.wav", "a.wav is not a safetensors file")):
         assert main(["upscale", "a.wav", "-o", "b.wav", "--weights", path]) == 1
         assert error_lines(capsys)[0].startswith(f"flashsr: {message}")
@@ -380,22 +380,22 @@ def test_data_build_reports_its_errors_in_one_line(capsys):
 
 
 def test_weights_pack_joins_networks(params):
-    save_weights("vae.safetensors", TINY, {"vae": params["vae"], "scale_factor": params["scale_factor"]})
+    save_weights("vae.safetensors", MICRO, {"vae": params["vae"], "scale_factor": params["scale_factor"]})
     for name in ("unet", "vocoder"):
-        save_weights(f"{name}.safetensors", TINY, {name: params[name]})
+        save_weights(f"{name}.safetensors", MICRO, {name: params[name]})
     sources = [f"--{name}={name}.safetensors" for name in NETWORKS]
     assert main(["weights", "pack", *sources, "-o", "model.safetensors", "--dtype", "bfloat16"]) == 0
-    assert load_weights("model.safetensors", required=NETWORKS).config == TINY
+    assert load_weights("model.safetensors", required=NETWORKS).config == MICRO
     assert Path("model.safetensors").stat().st_size < 0.6 * sum(
         Path(f"{n}.safetensors").stat().st_size for n in NETWORKS
     )
 
 
 def test_weights_pack_of_one_network_for_another_machine(params, capsys):
-    save_weights("model.safetensors", TINY, params)
+    save_weights("model.safetensors", MICRO, params)
     assert main(["weights", "pack", "--unet=model.safetensors", "-o", "unet.safetensors"]) == 0
     packed = load_weights("unet.safetensors", required=("unet",))
-    assert set(packed.params) == {"unet"} and packed.config == TINY
+    assert set(packed.params) == {"unet"} and packed.config == MICRO
     assert main(["upscale", "in.wav", "-o", "out.wav", "--weights", "unet.safetensors"]) == 1
     assert "has no vae" in error_lines(capsys)[0]
     assert main(["weights", "pack", "-o", "none.safetensors"]) == 1
@@ -404,8 +404,8 @@ def test_weights_pack_of_one_network_for_another_machine(params, capsys):
 
 
 def test_weights_pack_of_the_mean_of_several(params, capsys):
-    save_weights("one.safetensors", TINY, {"unet": params["unet"]})
-    save_weights("other.safetensors", TINY, {"unet": jax.tree.map(lambda x: x + 2.0, params["unet"])})
+    save_weights("one.safetensors", MICRO, {"unet": params["unet"]})
+    save_weights("other.safetensors", MICRO, {"unet": jax.tree.map(lambda x: x + 2.0, params["unet"])})
     assert main(["weights", "pack", "--unet", "one.safetensors", "other.safetensors", "-o", "mean.safetensors"]) == 0
     mean = load_weights("mean.safetensors", required=("unet",)).params["unet"]
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y + 1.0, atol=1e-6), mean, params["unet"])

@@ -16,8 +16,8 @@ from flashsr_jax.exchange.published import export_orbax, export_torch
 from flashsr_jax.files import replacing
 from flashsr_jax.weights.store import load_weights, save_weights
 
+from helpers.micro_model import MICRO, micro_params
 from helpers.synthetic_results import synthetic_results
-from helpers.tiny_model import TINY, tiny_params
 
 
 @pytest.fixture(params=[0o022, 0o002], ids=["022", "002"], autouse=True)
@@ -47,7 +47,7 @@ def test_a_file_that_is_replaced(umask):
 
 
 def test_weights_and_what_is_made_of_them(umask):
-    save_weights("all.safetensors", TINY, tiny_params())
+    save_weights("all.safetensors", MICRO, micro_params())
     networks = [f"--{name}=all.safetensors" for name in ("vae", "unet", "vocoder")]
     assert main(["weights", "pack", *networks, "-o", "packed.safetensors"]) == 0
     weights = load_weights("packed.safetensors")

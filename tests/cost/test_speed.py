@@ -57,6 +57,7 @@ def test_flops_are_those_of_the_table_for_the_batch_and_the_steps(config, report
     assert report["window"]["gflop"] == pytest.approx(sum(expected.values()))
 
 
+@pytest.mark.training
 def test_rates_are_flops_by_time(report):
     assert report["matrix_gflops"] > 0.1
     for row in (report["window"], *report["networks"].values()):
@@ -67,6 +68,7 @@ def test_rates_are_flops_by_time(report):
     assert 1e8 < report["peak_memory_bytes"] < 1e11
 
 
+@pytest.mark.training
 def test_the_table_and_the_line_of_json(report):
     lines = upscaling.table(report, "micro").splitlines()
     rows = [line for line in lines if line.startswith("|")]

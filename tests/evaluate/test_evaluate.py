@@ -25,15 +25,15 @@ from flashsr_jax.evaluate.systems import System
 from flashsr_jax.weights.store import save_weights
 
 from helpers import RECORDINGS
-from helpers.tiny_model import TINY, tiny_params
+from helpers.micro_model import MICRO, micro_params
 
 RATE = 48_000
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory) -> str:
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    save_weights(path, TINY, tiny_params(), {"unet": "regression, step 7"})
+    path = tmp_path_factory.mktemp("weights") / "micro.safetensors"
+    save_weights(path, MICRO, micro_params(), {"unet": "regression, step 7"})
     return str(path)
 
 
@@ -74,6 +74,7 @@ def report(originals, weights, tmp_path_factory) -> Path:
     return out
 
 
+@pytest.mark.training
 def test_every_system_is_scored_on_every_clip(report):
     results = read_scores(report / "scores.json")
     systems = ["unprocessed", "mirror", "noise", "regression", "regression, step 7", "ceiling", "other"]
@@ -86,11 +87,12 @@ def test_every_system_is_scored_on_every_clip(report):
     assert {score.class_name for score in results.scores} == {"speech", "music", "effects"}
     assert [speed.system for speed in results.speeds] == ["regression", "regression, step 7"]
     assert results.model == "regression" and results.settings["regression"].endswith(" (regression, step 7)")
-    assert "unet: regression, step 7, vocoder: tiny.safetensors" in results.settings["weights"]
+    assert "unet: regression, step 7, vocoder: micro.safetensors" in results.settings["weights"]
     assert all(speed.rtf > 0 for speed in results.speeds)
     assert "3 clips (1 effects, 1 music, 1 speech)" in results.settings["data"]
 
 
+@pytest.mark.training
 def test_figures_are_those_of_the_saved_files(report):
     """What the tables say can be computed again from the audio that was kept."""
     results = read_scores(report / "scores.json")
@@ -108,6 +110,7 @@ def test_figures_are_those_of_the_saved_files(report):
             np.testing.assert_allclose(made, low, atol=1e-6)
 
 
+@pytest.mark.training
 def test_a_perfect_system_is_perfect_and_the_baselines_beat_the_input(report):
     results = read_scores(report / "scores.json")
     for score in (s for s in results.scores if s.system == "other"):
@@ -120,6 +123,7 @@ def test_a_perfect_system_is_perfect_and_the_baselines_beat_the_input(report):
     assert means["noise"] < 0.8 * means["unprocessed"] and means["mirror"] < 0.8 * means["unprocessed"]
 
 
+@pytest.mark.training
 def test_what_was_left_out_is_named_and_counted(report, originals):
     problems = {(p.clip, p.system, p.cutoff_hz): p.reason for p in read_scores(report / "scores.json").problems}
     references, _ = load_references(originals, seconds=2)
@@ -133,6 +137,7 @@ def test_what_was_left_out_is_named_and_counted(report, originals):
     assert len(problems) == 7
 
 
+@pytest.mark.training
 def test_report_and_tables_are_written(report):
     page = (report / "index.html").read_text()
     assert "<html" in page and "regression" in page

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
-from conftest import ROOT
 
 from flashsr_jax.audio.lowpass import LowpassFilter, apply_filter
 from flashsr_jax.errors import UserError
 from flashsr_jax.evaluate import perceptual
 from flashsr_jax.evaluate.perceptual import perceptual_metrics, visqol, zimtohrli
+
+from helpers import ROOT
 
 RATE = 48_000
 

@@ -72,6 +72,7 @@ def test_import_and_export_give_back_every_tensor_bit_for_bit(there, back, capsy
             assert got[name].dtype == np.float32 and np.array_equal(got[name], tensor), name
 
 
+@pytest.mark.training
 def test_without_what_an_import_kept_it_follows_from_its_definition():
     import_published(written(), "official.safetensors", config=SMALL)
     Path("official.others.safetensors").unlink()

@@ -53,6 +53,7 @@ def test_features_are_the_middle_and_need_the_encoder_only(micro):
     assert np.abs(features).max() > 0
 
 
+@pytest.mark.training
 def test_bfloat16_computes_close_and_returns_float32(micro):
     config, variables, z, t = micro
     awake = jax.tree.map(lambda leaf: leaf + 0.1, variables)  # nothing zero any more

@@ -54,6 +54,7 @@ def test_logvar_is_clipped(variables):
     assert logvar.min() == -30 and logvar.max() == 20
 
 
+@pytest.mark.training
 def test_bfloat16_computes_close_and_returns_float32(variables):
     mel = golden("vae_tiny")["mel"][..., 0]
     exact = apply(VAE_TINY, variables, mel, "__call__")

@@ -42,6 +42,7 @@ def test_mel_is_standardised_inside(micro):
     assert_parity(jax.jit(SRVocoder(shifted).apply)(variables, 3 * mel - 5, lr), np.asarray(expected))
 
 
+@pytest.mark.training
 def test_bfloat16_computes_close_and_returns_float32(micro):
     config, variables, mel, lr = micro
     exact, half = (jax.jit(SRVocoder(config, dtype).apply)(variables, mel, lr) for dtype in (jnp.float32, jnp.bfloat16))
@@ -56,18 +57,19 @@ def test_refuses_lengths_that_do_not_fit(micro, frames, samples):
         SRVocoder(config).apply(variables, jnp.zeros((1, frames, 8)), jnp.zeros((1, samples)))
 
 
+@pytest.mark.training
 def test_with_an_inverse_stft_the_low_resolution_passes_unchanged_and_the_rest_is_added():
     config = VocoderConfig(mel_bins=8, channels=8, rates=(2,), kernels=(3,), dilations=(1,), istft_size=16)
     assert config.hop == 8
     mel, lr = jax.random.normal(jax.random.key(0), (2, 6, 8)), jax.random.normal(jax.random.key(1), (2, 48))
-    variables = SRVocoder(config).init(jax.random.key(2), mel, lr)
-    added_to = {level: SRVocoder(config).apply(variables, mel, level * lr) - level * lr for level in (1.0, 1e-3)}
+    apply, variables = jax.jit(SRVocoder(config).apply), jax.jit(SRVocoder(config).init)(jax.random.key(2), mel, lr)
+    added_to = {level: apply(variables, mel, level * lr) - level * lr for level in (1.0, 1e-3)}
     assert added_to[1e-3].shape == lr.shape and np.abs(added_to[1e-3]).max() > 1e-3
     assert np.abs(added_to[1.0]).max() < 0.1 * np.abs(added_to[1e-3]).max()  # it has all that the network would make
     silent = jax.tree.map(jnp.zeros_like, variables)
     silent["params"]["conv_post"]["bias"] = silent["params"]["conv_post"]["bias"].at[:9].set(-40.0)
     silent["params"] = jax.tree.map(lambda x: x + 1e-9, silent["params"])  # no 0 / 0 in the weight norm
-    np.testing.assert_allclose(SRVocoder(config).apply(silent, mel, lr), lr, atol=1e-6)
+    np.testing.assert_allclose(apply(silent, mel, lr), lr, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [4, 12, 100])

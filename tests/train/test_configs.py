@@ -22,6 +22,7 @@ from helpers import ROOT
 from helpers.configs import get_config
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("preset", ["small", "base"])
 def test_all_stages_trace(preset):
     key = jax.random.key(0)

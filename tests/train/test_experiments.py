@@ -204,6 +204,7 @@ def test_a_configuration_of_another_version_or_of_something_else_is_one_line(tmp
         finished.get_config(tmp_path / "none.json")
 
 
+@pytest.mark.training
 def test_a_run_of_an_older_version_goes_on_without_its_field_for_no_condition(runs, dataset, tmp_path):
     """Guidance knows one latent for "no condition": a run made with it resumes and is made again; others are named."""
     shutil.copytree(runs["teacher"], tmp_path / "teacher")

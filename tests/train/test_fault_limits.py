@@ -22,6 +22,7 @@ def train(monkeypatch, config, folder, broken=()):
     return loop.train(config, str(folder))
 
 
+@pytest.mark.training
 def test_a_step_that_is_not_finite_stops_the_run_unless_the_configuration_allows_it(dataset, tmp_path, monkeypatch):
     config = toy_config(dataset, max_skipped_steps=0)
     with pytest.raises(FloatingPointError, match=r"step 5: grad_norm/vae = nan, loss = nan; stopped"):
@@ -32,6 +33,7 @@ def test_a_step_that_is_not_finite_stops_the_run_unless_the_configuration_allows
         train(monkeypatch, config, tmp_path / "one", broken=(5, 8))
 
 
+@pytest.mark.training
 def test_a_skipped_step_changes_nothing_and_is_counted(dataset, tmp_path, monkeypatch, caplog):
     config = toy_config(dataset, max_skipped_steps=3, log_every=4)
     config.checkpoint.update(every=1, keep_last=20)

@@ -66,6 +66,7 @@ def test_fresh_parameters_have_the_shapes_of_a_weights_file():
     assert preset("small").vocoder.hop == 480
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(("stage", "steps", "guidance"), [("student", 1, 1.0), ("teacher", 2, 1.5)])
 def test_what_is_scored_is_what_ships(stage, steps, guidance):
     """The audio of `eval_step` is that of `pipeline.super_resolve`, with the same noise, steps and guidance."""
@@ -97,6 +98,7 @@ def test_what_is_scored_is_what_ships(stage, steps, guidance):
     np.testing.assert_allclose(outputs["audio"], shipped, atol=1e-4 * np.abs(shipped).max())
 
 
+@pytest.mark.training
 def test_the_students_losses_are_functions_of_its_prediction():
     """At t = 0 the student's prediction is its input; the teacher's own solution costs nothing."""
     z0 = jnp.asarray(RNG.standard_normal((2, 4, 4, 2)), jnp.float32)

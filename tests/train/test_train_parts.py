@@ -63,7 +63,7 @@ def test_gradients_are_clipped_by_their_global_norm():
     config.update(lr=1.0, warmup_steps=0, clip_norm=1.0, weight_decay=0.0, betas=(0.0, 0.0))
     optimizer = make_optimizer(config)
     params = {"a": jnp.zeros(2)}
-    _, state = optimizer.update({"a": jnp.array([30.0, 40.0])}, optimizer.init(params), params)
+    _, state = jax.jit(optimizer.update)({"a": jnp.array([30.0, 40.0])}, jax.jit(optimizer.init)(params), params)
     np.testing.assert_allclose(state[1][0].mu["a"], [0.6, 0.8], rtol=1e-6)
 
 
@@ -79,7 +79,7 @@ def test_muon_moves_every_direction_of_a_kernel_alike():
         "conv": {"kernel": jax.random.normal(keys[0], (3, 3, 4, 8)) * steep, "bias": jnp.array([1.0, -2.0] * 4)},
         "norm": {"scale": jnp.full(8, 1e-3)},
     }
-    updates, _ = optimizer.update(gradients, optimizer.init(params), params)
+    updates, _ = jax.jit(optimizer.update)(gradients, jax.jit(optimizer.init)(params), params)
     matrix = np.asarray(updates["conv"]["kernel"]).reshape(36, 8)
     singular = np.linalg.svd(matrix, compute_uv=False)
     expected = 0.1 * 0.2 * np.sqrt(36)
@@ -135,7 +135,8 @@ def test_crops_of_mel_and_waveforms_are_the_same_stretch():
     mel = hr[:, ::hop, None] * np.ones(3, np.float32)
     windows, _ = prepare({"hr": hr, "lr": hr})
     windows = windows._replace(hr=jnp.asarray(hr), lr=jnp.asarray(-hr))
-    crops = [random_crops(jnp.asarray(mel), windows, 4, jax.random.key(i)) for i in range(20)]
+    crop = jax.jit(random_crops, static_argnums=2)
+    crops = [crop(jnp.asarray(mel), windows, 4, jax.random.key(i)) for i in range(20)]
     for mel_crop, hr_crop, lr_crop in crops:
         assert mel_crop.shape == (2, 4, 3) and hr_crop.shape == (2, 4 * hop)
         np.testing.assert_array_equal(mel_crop[:, :, 0], hr_crop[:, ::hop])

@@ -1,4 +1,4 @@
-"""Shared by the tests of `flashsr upscale`: tiny weights, and the command with a stand-in for the networks."""
+"""Shared by the tests of `flashsr upscale`: micro weights, and the command with a stand-in for the networks."""
 
 import numpy as np
 import pytest
@@ -7,13 +7,13 @@ import flashsr_jax.upscale.files
 from flashsr_jax.cli import main
 from flashsr_jax.weights.store import save_weights
 
-from helpers.tiny_model import TINY, tiny_params
+from helpers.micro_model import MICRO, micro_params
 
 
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory) -> str:
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    save_weights(path, TINY, tiny_params(), {"unet": "regression, step 7"})
+    path = tmp_path_factory.mktemp("weights") / "micro.safetensors"
+    save_weights(path, MICRO, micro_params(), {"unet": "regression, step 7"})
     return str(path)
 
 

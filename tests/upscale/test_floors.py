@@ -41,6 +41,7 @@ def noise(samples: int, level: float) -> np.ndarray:
     return 10 ** (level / 20) * np.random.default_rng(0).standard_normal(samples)
 
 
+@pytest.mark.training
 def test_the_added_band_is_that_of_the_clean_file(tmp_path, capfd, speech):
     """Within 3 dB at peaks of 0 to -60 dBFS and floors of -100 to -50 dBFS; a pause of hiss goes on without a step."""
     inputs = {"clean": speech, "pcm-20": speech / 10, "pcm-40": speech / 100}

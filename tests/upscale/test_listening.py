@@ -24,6 +24,7 @@ from flashsr_jax.upscale.windows import framing
 
 from helpers import RECORDINGS
 
+pytestmark = pytest.mark.training
 CUTOFF_HZ = 4000.0
 SPEECH, GUITAR, TABLA, HITS, PRINTER = (
     "speech/alsa-english/test.flac",
@@ -76,7 +77,6 @@ def test_length_time_and_low_band_are_the_inputs_at_every_rate(model, rate):
     assert abs(metrics.low_band_gain_db(x_48k, y, cutoff_hz)) < 0.1
 
 
-@pytest.mark.training
 @pytest.mark.parametrize("path", [SPEECH, GUITAR, HITS, PRINTER])
 def test_the_low_band_keeps_its_gain_on_all_kinds_of_sound(model, path):
     x = dull(recording(path, 4.0))
@@ -116,7 +116,6 @@ def flux_ranks_at(borders: np.ndarray, y_N: np.ndarray) -> np.ndarray:
     return np.array([np.mean(elsewhere <= flux) for flux in near])
 
 
-@pytest.mark.training
 def test_window_borders_cannot_be_found(model, long):
     """Not in the output, but where there is one: a step of 6 dB in the high band at each border shows at once."""
     _, y = long
@@ -130,7 +129,6 @@ def test_window_borders_cannot_be_found(model, long):
     assert np.median(flux_ranks_at(borders, y + high * louder)) > 0.85
 
 
-@pytest.mark.training
 @pytest.mark.parametrize("path", [SPEECH, GUITAR, HITS])
 def test_where_windows_begin_changes_little(model, path):
     """LSD between two framings of the same file; another file is far away."""
@@ -140,7 +138,6 @@ def test_where_windows_begin_changes_little(model, path):
     assert metrics.lsd(one, x) > 1
 
 
-@pytest.mark.training
 def test_the_level_does_not_pump_between_windows(model):
     """A loud hit in one of several windows leaves the level of a quiet sound around it as it was."""
     quiet = np.tile(dull(recording(PRINTER)), 4)[: 16 * SAMPLE_RATE]
@@ -154,7 +151,6 @@ def test_the_level_does_not_pump_between_windows(model):
     assert np.abs(got - given)[sounding].max() < 0.2
 
 
-@pytest.mark.training
 @pytest.mark.parametrize("path", [SPEECH, GUITAR, HITS, PRINTER])
 def test_keep_low_band_puts_back_the_inputs_own(model, path):
     x = dull(recording(path, 4.0))
@@ -212,7 +208,6 @@ def ten_seconds(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.training
 def test_ten_seconds_take_under_20_with_a_warm_cache(ten_seconds):
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     seconds, _ = command("upscale", ten_seconds / "in.wav", "-o", ten_seconds / "second.wav")
@@ -236,7 +231,6 @@ def assert_memory_does_not_grow(folder: Path, minutes: tuple[float, float]) -> N
     assert max(peaks) / min(peaks) < 1.05
 
 
-@pytest.mark.training
 def test_memory_does_not_grow_with_the_length(tmp_path, ten_seconds):
     assert_memory_does_not_grow(tmp_path, (0.5, 2))
 

@@ -83,6 +83,7 @@ def test_pipes_with_names(upscale):
     assert upscale("/dev/null", "-o", "no.wav")[2] == ["flashsr: /dev/null: is neither a file nor a pipe"]
 
 
+@pytest.mark.training
 def test_what_comes_from_pipes_and_goes_to_them(weights):
     """Process substitution's /dev/fd, /dev/stdin, an empty input, and a reader that leaves."""
     command = [str(Path(sys.executable).with_name("flashsr")), "upscale", "--weights", weights]

@@ -1,4 +1,4 @@
-"""Any length, rate and channel count through the tiny networks: noise, levels, channels, streams."""
+"""Any length, rate and channel count through micro networks: noise, levels, channels, streams."""
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +15,9 @@ from flashsr_jax.upscale.model import Model
 from flashsr_jax.upscale.stream import anchored_noise, upscale, upscale_stream
 from flashsr_jax.upscale.windows import framing
 
-from helpers.tiny_model import TINY, tiny_params
+from helpers.micro_model import MICRO, micro_params
 
-FRAMES = framing(TINY)
+FRAMES = framing(MICRO)
 
 
 def sound(channels: int, samples: int, seed: int = 0) -> np.ndarray:
@@ -39,13 +39,13 @@ def test_noise_is_anchored_to_absolute_time():
     assert np.corrcoef(noise[0].ravel(), other[0].ravel())[0, 1] == pytest.approx(0, abs=0.02)
 
 
-# ---- the tiny networks
+# ---- micro networks
 
 
 @pytest.fixture(scope="module")
 def model() -> Model:
     enable_compilation_cache()
-    return Model(TINY, jax.device_put(tiny_params()))
+    return Model(MICRO, jax.device_put(micro_params()))
 
 
 @pytest.fixture(scope="module")
@@ -59,12 +59,12 @@ def test_one_window_is_the_pipeline_on_the_normalised_input(model, spoken):
     x, y = spoken
     lr = soxr.resample(x, 8000, 48_000, quality="VHQ")
     lr = np.pad(lr, (FRAMES.context, FRAMES.window - FRAMES.context - len(lr)), mode="reflect")[None]
-    shape = latent_shape(TINY, FRAMES.window)
+    shape = latent_shape(MICRO, FRAMES.window)
     keys = jax.random.split(jax.random.key(0))
     posterior, initial = (anchored_noise(key, jnp.array([-6]), shape) for key in keys)
     stats = normalisation(lr)
     pipeline = jax.jit(super_resolve, static_argnums=1)
-    hr = denormalise(pipeline(model.params, TINY, normalise(lr, stats), posterior, initial), stats)
+    hr = denormalise(pipeline(model.params, MICRO, normalise(lr, stats), posterior, initial), stats)
     expected = np.asarray(hr)[0, FRAMES.context : FRAMES.context + len(y)]
     np.testing.assert_allclose(y, expected, atol=1e-4 * np.abs(expected).max())
 

@@ -177,7 +177,7 @@ def test_the_report_in_json(upscale):
     assert good == {
         "input": "low.wav",
         "output": "out/low.wav",
-        "model": {"vae": "tiny.safetensors", "unet": "regression, step 7", "vocoder": "tiny.safetensors"},
+        "model": {"vae": "micro.safetensors", "unet": "regression, step 7", "vocoder": "micro.safetensors"},
         "sample_rate": 8000,
         "channels": 1,
         "seconds": 2.0,

@@ -9,9 +9,9 @@ from flashsr_jax.errors import UserError
 from flashsr_jax.upscale import windows as module
 from flashsr_jax.upscale.windows import framing, process_windows
 
-from helpers.tiny_model import TINY
+from helpers.micro_model import MICRO
 
-FRAMES = framing(TINY)
+FRAMES = framing(MICRO)
 
 
 def sound(channels: int, samples: int, seed: int = 0) -> np.ndarray:
@@ -38,10 +38,10 @@ def identity(x_GxCxN, start_G):
 def test_framing_suits_the_model():
     assert module.Framing(window=245_760, context=23_040, crossfade=3_840, hop=3_840) == FRAMES
     assert FRAMES.step % FRAMES.hop == 0
-    assert framing(TINY, 112).step == FRAMES.crossfade
+    assert framing(MICRO, 112).step == FRAMES.crossfade
     for frames in (0, 96, 120, 520):
         with pytest.raises(UserError, match=f"{frames} frames .* take a multiple of 16, 112 or more"):
-            framing(TINY, frames)
+            framing(MICRO, frames)
 
 
 @pytest.mark.parametrize("sample_rate", [4000, 8000, 11_025, 16_000, 22_050, 44_100, 48_000, 96_000])

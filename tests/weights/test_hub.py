@@ -13,7 +13,7 @@ import soundfile as sf
 
 from flashsr_jax.weights.store import save_weights
 
-from helpers.tiny_model import TINY, tiny_params
+from helpers.micro_model import MICRO, micro_params
 
 COMMAND = str(Path(sys.executable).with_name("flashsr"))
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -22,7 +22,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 @pytest.fixture
 def hub(tmp_path):
     """Environment of a client, and the requests so far; the server has me/tiny with a model.safetensors."""
-    save_weights(tmp_path / "model.safetensors", TINY, tiny_params())
+    save_weights(tmp_path / "model.safetensors", MICRO, micro_params())
     data, requests = (tmp_path / "model.safetensors").read_bytes(), []
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -71,6 +71,7 @@ def upscale(tmp_path, environment, weights, out="out.wav"):
     return done.returncode, done.stderr.strip()
 
 
+@pytest.mark.training
 def test_weights_are_fetched_once_and_kept(hub, tmp_path):
     environment, requests = hub
     code, err = upscale(tmp_path, environment, "hf:me/tiny")

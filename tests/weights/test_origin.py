@@ -6,7 +6,7 @@ from flashsr_jax.upscale.model import Model, load_model
 from flashsr_jax.weights.origin import mean_origin, origin, stage_of
 from flashsr_jax.weights.store import save_weights
 
-from helpers.tiny_model import TINY, tiny_params
+from helpers.micro_model import MICRO, micro_params
 
 REGRESSION, STUDENT = origin("regression", "step 2000"), origin("student", "student_ldm.pth")
 
@@ -31,7 +31,7 @@ def test_a_network_is_called_by_the_stage_that_trained_it(text, name):
 
 def test_a_model_knows_what_its_file_says_and_else_the_file(tmp_path):
     path = tmp_path / "model.safetensors"
-    save_weights(path, TINY, tiny_params(), {"unet": REGRESSION})
+    save_weights(path, MICRO, micro_params(), {"unet": REGRESSION})
     model = load_model(path)
     assert model.origins == {"vae": "model.safetensors", "unet": REGRESSION, "vocoder": "model.safetensors"}
     assert model.name == "regression"

@@ -15,12 +15,12 @@ from flashsr_jax.errors import UserError
 from flashsr_jax.files import replacing
 from flashsr_jax.weights.store import NETWORKS, load_weights, save_weights
 
-from helpers.tiny_model import TINY, tiny_params
+from helpers.micro_model import MICRO, micro_params
 
 
 @pytest.fixture(scope="module")
 def params() -> dict:
-    return tiny_params()
+    return micro_params()
 
 
 def assert_trees_equal(a, b):
@@ -29,9 +29,9 @@ def assert_trees_equal(a, b):
 
 def test_round_trip_is_exact(params, tmp_path):
     path = tmp_path / "model.safetensors"
-    save_weights(path, TINY, params, {"stage": "student", "step": "1200"})
+    save_weights(path, MICRO, params, {"stage": "student", "step": "1200"})
     weights = load_weights(path, required=NETWORKS)
-    assert weights.config == TINY
+    assert weights.config == MICRO
     assert weights.metadata == {"stage": "student", "step": "1200"}
     assert_trees_equal(weights.params, params)
     assert {leaf.dtype for leaf in jax.tree.leaves(weights.params)} == {np.dtype(np.float32)}
@@ -41,7 +41,7 @@ def test_round_trip_is_exact(params, tmp_path):
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_stores_the_nearest_values(params, tmp_path, dtype):
     path = tmp_path / "model.safetensors"
-    save_weights(path, TINY, params, dtype=dtype)
+    save_weights(path, MICRO, params, dtype=dtype)
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     assert path.stat().st_size < 2 * count + 200_000
     loaded = load_weights(path).params
@@ -52,7 +52,7 @@ def test_half_precision_stores_the_nearest_values(params, tmp_path, dtype):
 
 def test_jax_arrays_and_half_precision_trees_are_stored(params, tmp_path):
     vae = jax.tree.map(lambda x: jax.numpy.asarray(x, ml_dtypes.bfloat16), params["vae"])
-    save_weights(tmp_path / "vae.safetensors", TINY, {"vae": vae})
+    save_weights(tmp_path / "vae.safetensors", MICRO, {"vae": vae})
     assert_trees_equal(
         load_weights(tmp_path / "vae.safetensors").params["vae"], jax.tree.map(lambda x: np.asarray(x, np.float32), vae)
     )
@@ -60,7 +60,7 @@ def test_jax_arrays_and_half_precision_trees_are_stored(params, tmp_path):
 
 def test_one_network_alone(params, tmp_path):
     path = tmp_path / "unet.safetensors"
-    save_weights(path, TINY, {"unet": params["unet"]})
+    save_weights(path, MICRO, {"unet": params["unet"]})
     assert set(load_weights(path).params) == {"unet"}
     with pytest.raises(UserError, match=r"has no vae, vocoder, scale_factor \(it has unet\)"):
         load_weights(path, required=NETWORKS)
@@ -68,10 +68,10 @@ def test_one_network_alone(params, tmp_path):
 
 def test_names_in_the_file_are_parameter_paths(params, tmp_path):
     path = tmp_path / "model.safetensors"
-    save_weights(path, TINY, params)
+    save_weights(path, MICRO, params)
     with safe_open(path, "np") as file:
         names = set(file.keys())
-        assert json.loads(file.metadata()["config"])["vae"]["channels"] == TINY.vae.channels
+        assert json.loads(file.metadata()["config"])["vae"]["channels"] == MICRO.vae.channels
     assert "scale_factor" in names
     assert {name.split("/")[0] for name in names} == {*NETWORKS, "scale_factor"}
     assert not any("params" in name for name in names)
@@ -85,7 +85,7 @@ def test_what_does_not_fit_the_configuration_is_listed_by_path(params, tmp_path)
     flat["vocoder/surplus"] = np.zeros(1, np.float32)
     del flat[missing]
     with pytest.raises(UserError) as error:
-        save_weights(tmp_path / "model.safetensors", TINY, unflatten_dict(flat, sep="/"))
+        save_weights(tmp_path / "model.safetensors", MICRO, unflatten_dict(flat, sep="/"))
     text = str(error.value)
     assert f"{misshaped}: (3, 3), expected (" in text
     assert f"{missing}: missing, expected (" in text
@@ -95,10 +95,10 @@ def test_what_does_not_fit_the_configuration_is_listed_by_path(params, tmp_path)
 
 def test_a_file_of_another_size_is_refused_on_loading(params, tmp_path):
     path = tmp_path / "model.safetensors"
-    save_weights(path, TINY, params)
+    save_weights(path, MICRO, params)
     with safe_open(path, "np") as file:
         tensors, metadata = file.get_tensors(), file.metadata()
-    config = dataclasses.asdict(TINY)
+    config = dataclasses.asdict(MICRO)
     config["unet"]["channels"] *= 2
     save_file(tensors, path, metadata | {"config": json.dumps(config)})
     with pytest.raises(UserError, match=r"(?s)model.safetensors: parameters do not fit.*unet/.*\.\.\. and \d+ more"):
@@ -122,7 +122,7 @@ def test_other_files_are_refused(tmp_path, content):
 
 def test_a_truncated_file_is_refused(params, tmp_path):
     path = tmp_path / "model.safetensors"
-    save_weights(path, TINY, {"vae": params["vae"]})
+    save_weights(path, MICRO, {"vae": params["vae"]})
     path.write_bytes(path.read_bytes()[:-7])
     with pytest.raises(UserError, match="model.safetensors is not a safetensors file, or is cut short"):
         load_weights(path)
@@ -141,16 +141,16 @@ def test_values_that_would_not_survive_are_refused_and_the_old_file_stays(params
     bad = jax.tree.map(np.copy, {"unet": params["unet"]})
     jax.tree.leaves(bad)[0].flat[0] = value
     with pytest.raises(UserError, match=f"model.safetensors: unet/.* not finite in {dtype}"):
-        save_weights(path, TINY, bad, dtype=dtype)
+        save_weights(path, MICRO, bad, dtype=dtype)
     assert path.read_bytes() == b"old"
     assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_unknown_dtype_and_reserved_metadata(params, tmp_path):
     with pytest.raises(UserError, match="float32, bfloat16, float16; got 'int8'"):
-        save_weights(tmp_path / "x", TINY, params, dtype="int8")
+        save_weights(tmp_path / "x", MICRO, params, dtype="int8")
     with pytest.raises(UserError, match="config"):
-        save_weights(tmp_path / "x", TINY, params, {"config": "mine"})
+        save_weights(tmp_path / "x", MICRO, params, {"config": "mine"})
 
 
 def test_replacing_is_all_or_nothing(tmp_path):

@@ -1,4 +1,5 @@
-"""The `tiny` preset with random weights of a size that keeps activations alive, so that every input matters."""
+"""Networks to upscale with, ten times as fast as the preset `tiny` and framed as it is; random weights of a size that
+keeps activations alive, so that every input matters."""
 
 import copy
 import functools
@@ -6,13 +7,20 @@ import functools
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from flashsr_jax.models.presets import preset
+from flashsr_jax.models.presets import ModelConfig, UNetConfig, VAEConfig, VocoderConfig
 from flashsr_jax.weights.store import NETWORKS, parameter_shapes
 
-TINY = preset("tiny")
+STANDARDISED = {"mel_bins": 32, "mel_mean": -5.0, "mel_std": 3.0}
+MICRO = ModelConfig(
+    vae=VAEConfig(channels=4, multipliers=(1, 2, 2, 2), blocks=1, latent_channels=4, **STANDARDISED),
+    unet=UNetConfig(
+        channels=8, multipliers=(1, 2), blocks=1, attention_downsamplings=(2,), head_channels=8, latent_channels=4
+    ),
+    vocoder=VocoderConfig(channels=16, rates=(10, 6, 8), kernels=(3,), dilations=(1,), **STANDARDISED),
+)
 
 
-def tiny_params(seed: int = 0) -> dict:
+def micro_params(seed: int = 0) -> dict:
     """Parameters of all three networks, numpy float32, and `scale_factor`; the caller's own."""
     return copy.deepcopy(_params(seed))
 
@@ -31,7 +39,7 @@ def _params(seed: int) -> dict:
 
     params = {"scale_factor": np.float32(0.33419999)}
     for network in NETWORKS:
-        shapes = flatten_dict(parameter_shapes(TINY, network), sep="/")
+        shapes = flatten_dict(parameter_shapes(MICRO, network), sep="/")
         values = {name: value(name, leaf.shape).astype(np.float32) for name, leaf in shapes.items()}
         params[network] = unflatten_dict(values, sep="/")
     return params
