@@ -20,7 +20,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         "-o",
         "--output",
         metavar="OUT",
-        help="a .wav or .flac file, a folder, made if need be, or - (default: IN-48k.wav beside each input)",
+        help="a .wav, .flac or .mkv (a film) file, a folder, made if need be, or - (default: IN-48k.wav beside it)",
     )
     upscale.add_argument("-r", "--recursive", action="store_true", help="upscale the audio files in folders, too")
     existing = upscale.add_mutually_exclusive_group()

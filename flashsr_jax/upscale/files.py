@@ -94,7 +94,7 @@ def upscale_files(
     output. Raises UserError where `output` cannot be what it has to be.
     """
     sources, passed_over = find(inputs, recursive, output)
-    naming = Naming(sources, output, suffix)
+    naming = Naming(sources, output, suffix, options.out_rate)
     if naming.standard and (options.json or options.spectrogram or options.skip_existing):
         raise UserError("standard output holds the audio: give -o FILE for --json, --spectrogram and --skip-existing")
     for line in passed_over:

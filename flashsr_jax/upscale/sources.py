@@ -3,6 +3,7 @@
 import glob
 import hashlib
 import os
+import re
 import stat
 import unicodedata
 from collections import Counter, defaultdict
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from flashsr_jax.audio import SAMPLE_RATE
 from flashsr_jax.audio.formats import MEDIA, SUFFIXES, readable
 from flashsr_jax.errors import UserError
 
@@ -17,7 +19,7 @@ STANDARD = "-"  # standard input, or output
 FORMATS = ("wav", "flac")
 PICTURE = "png"
 FILM = "mkv"  # of -o: the film that the sound comes from, with the new sound
-MARK = "-48k"  # at the end of the name of an output that lies beside its input
+MARK = re.compile(r"-(48|44\.1|96)k$")  # of the name of an output that lies beside its input: its rate
 ENDINGS = " or ".join(f".{name}" for name in FORMATS)
 KINDS_SAID = 8  # of suffixes and of names that were passed over
 
@@ -169,7 +171,7 @@ class _Walk:
 
 def _made_here(file: Path, beside: set[str]) -> bool:
     """Whether a file is an output, or its picture, of a source that lies beside it."""
-    source = file.stem.removesuffix(MARK)
+    source = MARK.sub("", file.stem)
     return file.suffix.lower().removeprefix(".") in (*FORMATS, PICTURE) and source != file.stem and source in beside
 
 
@@ -185,8 +187,9 @@ class Naming:
     x.flac.wav. Raises UserError where `output` cannot be what the inputs, all shards together, make it.
     """
 
-    def __init__(self, sources: Sequence[Source], output: str | None, suffix: str | None):
+    def __init__(self, sources: Sequence[Source], output: str | None, suffix: str | None, rate: int = SAMPLE_RATE):
         self._folder = self._file = None
+        self._mark = f"-{rate / 1000:g}k"
         self.suffix = suffix or "wav"
         self._names: dict[tuple[Path, str], set[str]] = defaultdict(set)  # of the inputs that share folder and stem
         for source in sources:
@@ -242,4 +245,4 @@ class Naming:
         stem = source.path.stem if alone else source.path.name
         if self._folder:
             return self._folder / source.folder / f"{stem}.{self.suffix}"
-        return source.path.with_name(f"{stem}{MARK}.{self.suffix}")
+        return source.path.with_name(f"{stem}{self._mark}.{self.suffix}")

@@ -131,6 +131,14 @@ def test_pictures_beside_outputs_are_made_here_too(upscale):
     assert upscale("-r", "rec", "-o", "better")[2] == ["flashsr: rec: passed over: 1 png, 2 made here before"]
 
 
+def test_the_name_beside_the_input_says_the_outputs_rate(upscale):
+    record("rec/a.wav")
+    for rate, name in (("44100", "a-44.1k.wav"), ("96000", "a-96k.wav")):
+        assert upscale("rec/a.wav", "--out-rate", rate) == (0, [], [])
+        assert sf.info(f"rec/{name}").samplerate == int(rate)
+    assert upscale("-r", "rec", "-o", "better") == (0, [], ["flashsr: rec: passed over: 2 made here before"])
+
+
 def test_patterns_name_the_folders_that_nobody_looks_into(upscale):
     record("rec/a.wav", "rec/deep/b.wav")
     assert upscale("rec/*", "-o", "out") == (0, [], ["flashsr: rec/*: passed over: rec/deep (a folder)"])
