@@ -11,6 +11,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Compiling is most of the tests' work: the programs are small, and run once or twice.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "xla"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")  # an operator takes 50 ms; there are thousands
 
 import jax
 import pytest
@@ -22,8 +23,6 @@ from helpers.training import train_all
 MOST_RESIDENT_GB = 2.0  # of one worker: CI has 8 GB
 jax.config.update("jax_num_cpu_devices", 8)
 enable_compilation_cache()
-# One operator compiles in 50 ms; there are thousands.
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def pytest_xdist_auto_num_workers(config) -> int:

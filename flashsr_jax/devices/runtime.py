@@ -14,12 +14,15 @@ def enable_compilation_cache() -> Path:
     """Keep compiled programs on disk, so that the next run of the same model starts at once; returns the folder.
 
     The folder is `$JAX_COMPILATION_CACHE_DIR` where the user has set it, else `$FLASHSR_CACHE/xla`, else
-    `~/.cache/flashsr_jax/xla`. Call it before the first compilation. JAX warns, and goes on, where it is not writable.
+    `~/.cache/flashsr_jax/xla`; programs that take under 0.3 s are not kept, or as the user has set
+    `$JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS`. Call it before the first compilation. JAX warns, and goes on, where
+    the folder is not writable.
     """
     if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
         root = os.environ.get("FLASHSR_CACHE") or Path.home() / ".cache" / "flashsr_jax"
         jax.config.update("jax_compilation_cache_dir", str(Path(root).expanduser() / "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
     return Path(jax.config.jax_compilation_cache_dir)  # type: ignore[attr-defined]
 
 
