@@ -35,7 +35,7 @@ def pytest_xdist_auto_num_workers(config) -> int:
 
 
 def pytest_collection_modifyitems(config, items) -> None:
-    """Tests of hours run only where -m asks for them by name."""
+    """Slow tests run only where -m asks for them by name."""
     if "slow" not in config.option.markexpr:
         config.hook.pytest_deselected(items=[item for item in items if "slow" in item.keywords])
         items[:] = [item for item in items if "slow" not in item.keywords]

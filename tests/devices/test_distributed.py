@@ -179,7 +179,7 @@ def test_two_processes_train_as_one_and_others_go_on_from_their_checkpoints(runs
     assert_equal_but_for_rounding(tmp_path, runs["vae"], 12)
 
 
-@pytest.mark.training
+@pytest.mark.slow
 def test_two_processes_train_a_stage_with_frozen_networks_and_a_state_split_over_both(runs, dataset, tmp_path):
     options = sources(runs, "teacher")
     train_on_several(2, "teacher", tmp_path, dataset, *options, "--config.mesh.data=1", "--config.mesh.fsdp=4")

@@ -1,5 +1,7 @@
 """What a run's step must be for an accelerator to stay busy: one program, donated buffers, no wait for its metrics."""
 
+import itertools
+
 import jax
 import pytest
 
@@ -72,9 +74,11 @@ def test_the_next_step_is_dispatched_before_the_last_ones_metrics_are_fetched(da
 
         return programs._replace(step=step)
 
-    def recording_add(self, step, *rest):
-        events.append(f"fetch {step}")
-        return add(self, step, *rest)
+    fetched = itertools.count(1)
+
+    def recording_add(*args):
+        events.append(f"fetch {next(fetched)}")
+        return add(*args)
 
     monkeypatch.setattr(loop, "make_programs", recording_programs)
     monkeypatch.setattr(loop.flops, "count", lambda *args, **kwargs: 1.0)

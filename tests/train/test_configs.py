@@ -22,8 +22,9 @@ from helpers import ROOT
 from helpers.configs import get_config
 
 
-@pytest.mark.training
-@pytest.mark.parametrize("preset", ["small", "base"])
+@pytest.mark.parametrize(
+    "preset", [pytest.param("small", marks=pytest.mark.training), pytest.param("base", marks=pytest.mark.full)]
+)
 def test_all_stages_trace(preset):
     key = jax.random.key(0)
     frozen = {"scale_factor": jax.ShapeDtypeStruct((), jnp.float32)}

@@ -68,7 +68,7 @@ def leaves(tree, prefix=""):
         yield from leaves(node, f"{prefix}{name}/") if isinstance(node, dict) else [(prefix + name, np.asarray(node))]
 
 
-@pytest.mark.training
+@pytest.mark.slow
 def test_every_stage_goes_on_from_imported_weights(official, finetuned):
     for stage in FINETUNED:
         network = stage if stage in ("vae", "vocoder") else "unet"
@@ -84,7 +84,7 @@ def test_every_stage_goes_on_from_imported_weights(official, finetuned):
             assert [change == 0 for change in changes.values()] == kept
 
 
-@pytest.mark.training
+@pytest.mark.slow
 def test_fine_tuned_networks_fit_the_published_ones(official, finetuned, tmp_path):
     """The decoder alone was trained: the latents' scale is the published one, and the U-Net goes on fitting."""
     out = tmp_path / "model.safetensors"

@@ -129,7 +129,7 @@ def test_a_full_disk_is_one_line_and_with_room_the_run_goes_on(dataset, tmp_path
     assert "resuming from step 6" in done.stderr
 
 
-@pytest.mark.training
+@pytest.mark.slow
 def test_several_processes_stop_at_one_step_and_none_waits_for_a_dead_one(dataset, tmp_path):
     """SIGTERM to one of two: both save the same step. Started again, one is killed: the other ends within a minute."""
     options = (

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import soxr
 
+from flashsr_jax.audio import HOP
 from flashsr_jax.audio.front_end import denormalise, normalisation, normalise
 from flashsr_jax.devices.runtime import enable_compilation_cache
 from flashsr_jax.errors import UserError
@@ -78,7 +79,8 @@ def test_seeds(model, spoken):
 @pytest.mark.training
 def test_guidance_pushes_away_from_the_unconditional(model):
     """v_u + s (v_c - v_u): linear in s at one step, and 1 is the plain network."""
-    z_lr, noise = (jax.random.normal(jax.random.key(i), (1, 16, 32, 16)) for i in range(2))
+    shape = (1, *latent_shape(model.config, 128 * HOP))
+    z_lr, noise = (jax.random.normal(jax.random.key(i), shape) for i in range(2))
     sample = jax.jit(sample_latent, static_argnums=(1, 4, 5))
     plain, guided, doubled = (sample(model.params["unet"], model.config, z_lr, noise, 1, s) for s in (1.0, 1.5, 2.0))
     np.testing.assert_allclose(guided - plain, (doubled - plain) / 2, atol=1e-4)
