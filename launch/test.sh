@@ -11,4 +11,4 @@ if [ $# -gt 0 ]; then
 fi
 python -m pytest --durations=10
 python -m pytest --durations=10 -m training
-XLA_FLAGS= python -m pytest --durations=10 -m full  # computes for minutes: well optimised programs pay here
+XLA_FLAGS="" python -m pytest --durations=10 -m full  # computes for minutes: well optimised programs pay here
