@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from flashsr_jax.commands.arguments import add_computation, add_weights, command, cutoff, decibels, integer, shard
 from flashsr_jax.extras import needing
+from flashsr_jax.upscale.sources import OUT_RATES
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -36,7 +37,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     upscale.add_argument(
         "--out-rate",
         type=int,
-        choices=(44_100, 48_000, 96_000),
+        choices=OUT_RATES,
         default=48_000,
         metavar="HZ",
         help="of the outputs: 44100, 48000 or 96000, resampled from 48000 (default 48000)",

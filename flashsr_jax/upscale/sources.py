@@ -3,7 +3,6 @@
 import glob
 import hashlib
 import os
-import re
 import stat
 import unicodedata
 from collections import Counter, defaultdict
@@ -11,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from flashsr_jax.audio import SAMPLE_RATE
 from flashsr_jax.audio.formats import MEDIA, SUFFIXES, readable
 from flashsr_jax.errors import UserError
 
@@ -19,7 +17,7 @@ STANDARD = "-"  # standard input, or output
 FORMATS = ("wav", "flac")
 PICTURE = "png"
 FILM = "mkv"  # of -o: the film that the sound comes from, with the new sound
-MARK = re.compile(r"-(48|44\.1|96)k$")  # of the name of an output that lies beside its input: its rate
+OUT_RATES = (44_100, 48_000, 96_000)  # Hz, of outputs
 ENDINGS = " or ".join(f".{name}" for name in FORMATS)
 KINDS_SAID = 8  # of suffixes and of names that were passed over
 
@@ -171,8 +169,14 @@ class _Walk:
 
 def _made_here(file: Path, beside: set[str]) -> bool:
     """Whether a file is an output, or its picture, of a source that lies beside it."""
-    source = MARK.sub("", file.stem)
-    return file.suffix.lower().removeprefix(".") in (*FORMATS, PICTURE) and source != file.stem and source in beside
+    marks = map(_mark, OUT_RATES)
+    sources = {file.stem.removesuffix(mark) for mark in marks if file.stem.endswith(mark)}
+    return file.suffix.lower().removeprefix(".") in (*FORMATS, PICTURE) and not sources.isdisjoint(beside)
+
+
+def _mark(rate: int) -> str:
+    """What ends the name of an output that lies beside its input."""
+    return f"-{rate / 1000:g}k"
 
 
 def _few(texts: Sequence[str]) -> str:
@@ -187,9 +191,9 @@ class Naming:
     x.flac.wav. Raises UserError where `output` cannot be what the inputs, all shards together, make it.
     """
 
-    def __init__(self, sources: Sequence[Source], output: str | None, suffix: str | None, rate: int = SAMPLE_RATE):
+    def __init__(self, sources: Sequence[Source], output: str | None, suffix: str | None, rate: int):
         self._folder = self._file = None
-        self._mark = f"-{rate / 1000:g}k"
+        self._mark = _mark(rate)
         self.suffix = suffix or "wav"
         self._names: dict[tuple[Path, str], set[str]] = defaultdict(set)  # of the inputs that share folder and stem
         for source in sources:

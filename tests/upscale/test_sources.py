@@ -136,7 +136,9 @@ def test_the_name_beside_the_input_says_the_outputs_rate(upscale):
     for rate, name in (("44100", "a-44.1k.wav"), ("96000", "a-96k.wav")):
         assert upscale("rec/a.wav", "--out-rate", rate) == (0, [], [])
         assert sf.info(f"rec/{name}").samplerate == int(rate)
+    record("rec/a-16k.wav")  # of no rate that is made here
     assert upscale("-r", "rec", "-o", "better") == (0, [], ["flashsr: rec: passed over: 2 made here before"])
+    assert files("better") == ["better/a-16k.wav", "better/a.wav"]
 
 
 def test_patterns_name_the_folders_that_nobody_looks_into(upscale):
