@@ -8,6 +8,7 @@ vae         the decoder alone: latents stay as they are, and so the published st
 regression  the student's U-Net by L1 alone: needs no teacher
 teacher     a teacher that begins as the published student, as no teacher is published
 student     the student by all losses, with --config.teacher_from=runs/teacher
+tune        all three networks together, the student among them
 
 STAGE,small begins with the model that comes along; other weights: --config.init_from, vae_from, vocoder_from.
 Rates and steps are a start, not tuned: a fifth of the rate that the network was trained with, at the published size
@@ -37,7 +38,7 @@ def get_config(arguments):
             config[source] = WEIGHTS[preset]
     if preset == "base":
         config.optimizer[stage].warmup_steps = 1000
-    if stage != "student":  # whose own rate and steps already are those of a network that was trained before
+    if stage not in ("student", "tune"):  # whose own rate and steps already are those of trained networks
         config.optimizer[stage].lr *= 0.2
         if preset == "base":
             config.steps //= 10
@@ -56,4 +57,5 @@ CHANGES = {
         "start_modes": ((0.7, 0.1, 0.1, 0.1),) * 4,
         "optimizer": {"head": {"lr": 5e-5}},
     },
+    "tune": {},
 }

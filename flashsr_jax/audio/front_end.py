@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flashsr_jax.audio import HOP, fft
+from flashsr_jax.audio import HOP, SAMPLE_RATE, fft
 from flashsr_jax.audio.mel import mel_filterbank
 
 N_FFT = 2048
@@ -64,6 +64,18 @@ def istft(spectrum_BxMxK: jax.Array) -> jax.Array:
 
     weight = overlap_add(jnp.broadcast_to(window_W**2, (1, frames, n_fft)))
     return overlap_add(fft.irfft(spectrum_BxMxK, n_fft) * window_W) / weight
+
+
+def only_band(x_BxN: jax.Array, low_B: jax.Array, high_B: jax.Array) -> jax.Array:
+    """Waveforms (B, N) with nothing but the bins of their Fourier transform from `low_B` to under `high_B`, in Hz.
+
+    24 kHz and more, as `high_B`, keeps all that is over `low_B`.
+    """
+    samples = x_BxN.shape[-1]
+    hz_K = np.fft.rfftfreq(samples, 1 / SAMPLE_RATE).astype(np.float32)
+    ends_Bx1 = jnp.where(high_B >= SAMPLE_RATE / 2, jnp.inf, high_B)[:, None]
+    inside_BxK = (hz_K >= low_B[:, None]) & (hz_K < ends_Bx1)
+    return fft.irfft(fft.rfft(x_BxN.astype(jnp.float32), samples) * inside_BxK, samples)
 
 
 def _hann(size: int) -> np.ndarray:

@@ -1,17 +1,21 @@
-"""Discriminators: waveform (multi-period, multi-resolution), mel patches (VAE) and frozen teacher features (student).
+"""Discriminators: waveforms (vocoder), their high band (tune), mel patches (VAE), frozen teacher features (student).
 
 Those of waveforms return logits and inner features (for `losses.feature_matching`), those of mels and latents logits
 alone, as lists of one entry. Letters: B batch, N samples, T time, F frequency, C channels, P period.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from flashsr_jax.audio import front_end
+from flashsr_jax.audio import SAMPLE_RATE, front_end
+from flashsr_jax.models.layers import conv
+
+FOLDS = (8, 2, 2)  # of bins into channels, before each layer of a HighBandResolutionDiscriminator
 
 
 class PeriodDiscriminator(nn.Module):
@@ -80,6 +84,92 @@ class WaveDiscriminator(nn.Module):
         ]
         logits, features = zip(*(part(x_BxN) for part in parts), strict=True)
         return list(logits), list(features)
+
+
+class Band(NamedTuple):
+    """Where each example is judged, in Hz, (B,) each: from its cutoff to its recording's own bandwidth."""
+
+    low_B: jax.Array
+    high_B: jax.Array
+
+
+class HighBandResolutionDiscriminator(nn.Module):
+    """2-D convolutions over one complex spectrogram of what was added to a low resolution, beside that of the low
+    resolution itself, which is the condition.
+
+    Neighbouring bins are folded into channels instead of strided over: few wide layers at low rates, for a CPU.
+    Spectra are compressed, S |S|^-0.7, so that a high band 60 dB under the low one is not lost beside it (as the inputs
+    of complex speech enhancement, Braun & Tashev 2020, arXiv:2009.12286). Complex spectrograms of several resolutions:
+    EnCodec (Defossez et al. 2022, arXiv:2210.13438), section 3.4.
+    """
+
+    n_fft: int
+    hop: int
+    channels: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, added_BxN: jax.Array, lr_BxN: jax.Array, band: Band
+    ) -> tuple[jax.Array, list[jax.Array], jax.Array]:
+        """(logits (B, T, F), features, weight (B, 1, F): the share of the bins under each logit that is judged)."""
+        hz_K = np.fft.rfftfreq(self.n_fft, 1 / SAMPLE_RATE)[:-1].astype(np.float32)
+        judged_BxK = ((hz_K >= band.low_B[:, None]) & (hz_K < band.high_B[:, None])).astype(jnp.float32)
+        added, lr = self._spectrum(added_BxN), self._spectrum(lr_BxN)
+        judged = jnp.broadcast_to(judged_BxK[:, None], added.shape)
+        h = jnp.stack([added.real * judged, added.imag * judged, lr.real, lr.imag, judged], axis=-1).astype(self.dtype)
+        features = []
+        for index, fold in enumerate(FOLDS):
+            h = h.reshape(*h.shape[:2], h.shape[2] // fold, fold * h.shape[3])
+            h = nn.WeightNorm(conv(self.channels, 3, self.dtype, f"conv_{index}"))(h)
+            h = nn.leaky_relu(h, 0.1)
+            features.append(h)
+        logits = nn.WeightNorm(conv(1, 3, self.dtype, "conv_out"))(h)[..., 0].astype(jnp.float32)
+        weight_Bx1xF = judged_BxK.reshape(len(judged_BxK), 1, logits.shape[2], -1).mean(axis=-1)
+        return logits, features, weight_Bx1xF
+
+    def _spectrum(self, x_BxN: jax.Array) -> jax.Array:
+        """Compressed (B, T, n_fft / 2): without the bin of 24 kHz."""
+        pad = (self.n_fft - self.hop) // 2
+        padded = jnp.pad(x_BxN.astype(jnp.float32), ((0, 0), (pad, pad)), mode="reflect")
+        spectrum = front_end.stft(padded, self.n_fft, self.hop)[..., :-1]
+        power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
+        return spectrum * (power + 1e-8) ** -0.35  # finite, and with a finite gradient, in silence
+
+
+class HighBandDiscriminator(nn.Module):
+    """Judges what a model adds over the cutoff: complex spectrograms at several resolutions, given the low-resolution
+    waveform, and what is added as a waveform, folded by several periods.
+
+    What lies under the cutoff is the low resolution's matter, and over the recording's own bandwidth a codec has taken
+    away what was there: neither is seen.
+    """
+
+    resolutions: Sequence[tuple[int, int]]  # (n_fft, hop)
+    channels: int
+    periods: Sequence[int]
+    period_channels: int  # of the first layer; at most 8 times as many in the others
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x_BxN: jax.Array, lr_BxN: jax.Array, band: Band
+    ) -> tuple[list[jax.Array], list[list[jax.Array]], list[jax.Array]]:
+        """(logits, features, weights of the logits) of each part for waveforms (B, N)."""
+        added_BxN = front_end.only_band(x_BxN - lr_BxN, *band)
+        parts = [
+            HighBandResolutionDiscriminator(n_fft, hop, self.channels, self.dtype, name=f"resolution_{n_fft}")(
+                added_BxN, lr_BxN, band
+            )
+            for n_fft, hop in self.resolutions
+        ]
+        for period in self.periods:
+            of_period = PeriodDiscriminator(
+                period, self.period_channels, 8 * self.period_channels, self.dtype, name=f"period_{period}"
+            )
+            parts.append((*of_period(added_BxN), jnp.ones(())))
+        logits, features, weights = zip(*parts, strict=True)
+        return list(logits), list(features), list(weights)
 
 
 class PatchDiscriminator(nn.Module):

@@ -15,7 +15,14 @@ from flashsr_jax.weights.shipped import weights_path
 from flashsr_jax.weights.store import Weights
 from flashsr_jax.weights.store import load_weights as load_file
 
-NETWORK_OF_STAGE = {"vae": "vae", "regression": "unet", "teacher": "unet", "student": "unet", "vocoder": "vocoder"}
+NETWORKS_OF_STAGE = {
+    "vae": ("vae",),
+    "regression": ("unet",),
+    "teacher": ("unet",),
+    "student": ("unet",),
+    "vocoder": ("vocoder",),
+    "tune": ("vae", "unet", "vocoder"),
+}
 
 
 class Network(NamedTuple):
@@ -49,10 +56,12 @@ def load_run(run: str, ema: bool = True) -> Weights:
     """What a run trains, from its best checkpoint (see `load_network`); without `ema` its parameters as they were."""
     folder = Path(run)
     stage = _config(folder, None)["stage"]
-    network = NETWORK_OF_STAGE[stage]
-    trained = _from_run(folder, network, None, ema)
-    scale_factor = {} if trained.scale_factor is None else {"scale_factor": trained.scale_factor}
-    return Weights(trained.config, {network: trained.params, **scale_factor}, {network: trained.origin})
+    networks = {network: _from_run(folder, network, None, ema) for network in NETWORKS_OF_STAGE[stage]}
+    config = next(iter(networks.values())).config
+    params: dict = {name: network.params for name, network in networks.items()}
+    if "vae" in networks:
+        params["scale_factor"] = networks["vae"].scale_factor
+    return Weights(config, params, {name: network.origin for name, network in networks.items()})
 
 
 def _config(run: Path, option: str | None) -> dict:
@@ -64,13 +73,18 @@ def _config(run: Path, option: str | None) -> dict:
 def _from_run(run: Path, network: str, option: str | None, ema: bool = True) -> Network:
     config = _config(run, option)
     stage = config["stage"]
-    if NETWORK_OF_STAGE[stage] != network:
+    if network not in NETWORKS_OF_STAGE[stage]:
         raise UserError(f"{run} is a run of stage {stage}, which trains no {network}: give another run", option)
     weights, step = load_checkpoint(run, option)
-    scale_factor = None
+    trained = weights
+    if not ema:
+        trained, step = load_parameters(run, option)
+    params, scale_factor = trained[stage], None
     if stage == "vae":
         std = np.sqrt(weights["latent_square"] - np.square(weights["latent_mean"]))
         scale_factor = np.float32(1.0 / std)
-    if not ema:
-        weights, step = load_parameters(run, option)
-    return Network(weights[stage], model_config(config["model"]), scale_factor, origin(stage, f"step {step}"))
+    if stage == "tune":
+        params = params[network]
+        if network == "vae":
+            params, scale_factor = {**params, **weights["encoder"]}, weights["scale_factor"]
+    return Network(params, model_config(config["model"]), scale_factor, origin(stage, f"step {step}"))

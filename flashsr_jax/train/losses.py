@@ -6,7 +6,7 @@ Letters: B batch, N samples, T time, F frequency or mel bins, C channels.
 
 import functools
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -93,22 +93,35 @@ def distribution_matching(z_hat: jax.Array, z_real: jax.Array, z_fake: jax.Array
     return 0.5 * l2(z_hat, target)
 
 
-def adversarial_generator(fake_logits: list[jax.Array], kind: str) -> jax.Array:
-    """Generator loss, mean over the discriminators: `lsgan` (D - 1)^2 (Mao et al. 2017) or `hinge` -D."""
+def adversarial_generator(
+    fake_logits: Sequence[jax.Array], kind: str, weights: Sequence[jax.Array | float] | None = None
+) -> jax.Array:
+    """Generator loss, mean over the discriminators: `lsgan` (D - 1)^2 (Mao et al. 2017) or `hinge` -D.
+
+    `weights`, one a discriminator, broadcast to its logits: 0 where it does not judge.
+    """
     losses = {"lsgan": lambda d: jnp.square(d - 1.0), "hinge": lambda d: -d}
-    return sum(_per_example(losses[kind](d)) for d in fake_logits) / len(fake_logits)
+    weights = weights or [1.0] * len(fake_logits)
+    return sum(_per_example(losses[kind](d), w) for d, w in zip(fake_logits, weights, strict=True)) / len(fake_logits)
 
 
-def adversarial_discriminator(real_logits: list[jax.Array], fake_logits: list[jax.Array], kind: str) -> jax.Array:
-    """Discriminator loss, mean over the discriminators: `lsgan` (D(x) - 1)^2 + D(y)^2, or `hinge`."""
+def adversarial_discriminator(
+    real_logits: Sequence[jax.Array],
+    fake_logits: Sequence[jax.Array],
+    kind: str,
+    weights: Sequence[jax.Array | float] | None = None,
+) -> jax.Array:
+    """Discriminator loss, mean over the discriminators: `lsgan` (D(x) - 1)^2 + D(y)^2, or `hinge`; `weights` as in
+    `adversarial_generator`."""
     losses = {
         "lsgan": lambda real, fake: (jnp.square(real - 1.0), jnp.square(fake)),
         "hinge": lambda real, fake: (jax.nn.relu(1.0 - real), jax.nn.relu(1.0 + fake)),
     }
+    weights = weights or [1.0] * len(real_logits)
     total = 0.0
-    for real, fake in zip(real_logits, fake_logits, strict=True):
+    for real, fake, weight in zip(real_logits, fake_logits, weights, strict=True):
         loss_real, loss_fake = losses[kind](real, fake)
-        total += _per_example(loss_real) + _per_example(loss_fake)
+        total += _per_example(loss_real, weight) + _per_example(loss_fake, weight)
     return total / len(real_logits)
 
 

@@ -7,6 +7,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 from ml_collections import ConfigDict
 
 from flashsr_jax.train.optimisers import learning_rate, make_optimizer, update_ema
@@ -30,20 +31,34 @@ def create(config: ConfigDict, params: dict, exported: str, constants: dict | No
 
 
 def descend(
-    config: ConfigDict, state: TrainState, role: str, loss: Callable[[dict], tuple[jax.Array, dict, Any]], name: str
+    config: ConfigDict,
+    state: TrainState,
+    role: str,
+    loss: Callable[[dict], tuple[jax.Array, dict, Any]],
+    name: str,
+    when: jax.Array | None = None,
 ) -> tuple[TrainState, dict[str, jax.Array], Any]:
     """One optimizer update of one role down the gradient of `loss(params) -> (value, terms, made)`.
 
     Returns the state, what there is to log (the value as `name`, its terms, the role's gradient norm and rate), and
-    whatever else the loss has made.
+    whatever else the loss has made. Where `when`, a scalar, is False there is no update, nor the backward pass to it,
+    and norm and rate are 0.
     """
 
     def with_auxiliaries(params: dict) -> tuple[jax.Array, tuple[dict, Any]]:
         value, terms, made = loss(params)
         return value, (terms, made)
 
-    (value, (terms, made)), gradients = jax.value_and_grad(with_auxiliaries, has_aux=True)(state.params[role])
-    state, norm = apply_gradients(config, state, role, gradients)
+    value, pull_back, (terms, made) = jax.vjp(with_auxiliaries, state.params[role], has_aux=True)
+
+    def update() -> tuple[TrainState, dict[str, jax.Array]]:
+        (gradients,) = pull_back(jnp.ones_like(value))
+        return apply_gradients(config, state, role, gradients)
+
+    def keep() -> tuple[TrainState, dict[str, jax.Array]]:
+        return state, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(update)[1])
+
+    state, norm = update() if when is None else lax.cond(when, update, keep)
     return state, {name: value, **terms, **norm}, made
 
 

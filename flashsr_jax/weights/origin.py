@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-STAGES = ("vae", "regression", "teacher", "student", "vocoder")
+STAGES = ("vae", "regression", "teacher", "student", "vocoder", "tune")
 MEAN = "mean of "
 
 

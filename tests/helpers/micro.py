@@ -41,4 +41,7 @@ def get_config(name):
         config.discriminator.update(
             periods=(2, 3), resolutions=((512, 120),), channels=2, max_channels=8, spectrogram_channels=2
         )
+    if stage == "tune":
+        config.update(discriminator_steps=3, decoder_frames=16, crop_frames=8)
+        config.discriminator.update(resolutions=((256, 64),), channels=4, periods=(2,), period_channels=2)
     return config

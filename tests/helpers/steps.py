@@ -45,6 +45,9 @@ def frozen_of(variant):
     frozen = {"vae": random_params("vae", {}, rng), "scale_factor": np.float32(0.5)}
     if variant in ("regression", "teacher"):
         return frozen
+    if variant == "tune":
+        vocoder = {"vocoder": random_params("vocoder", {}, rng)}
+        return frozen | {"init": random_params("teacher", frozen, rng)} | vocoder
     return frozen | {"teacher": random_params("teacher", frozen, rng)}
 
 

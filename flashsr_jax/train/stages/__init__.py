@@ -7,6 +7,13 @@ A stage is a module of four functions, pure but for their errors:
     eval_step(config, weights, frozen, batch, key) -> {"metrics": {name: (B,)}, "mels": (B, 3, T, F), "audio": (B, N)}
 """
 
-from flashsr_jax.train.stages import regression, student, teacher, vae, vocoder
+from flashsr_jax.train.stages import regression, student, teacher, tune, vae, vocoder
 
-STAGES = {"vae": vae, "regression": regression, "teacher": teacher, "student": student, "vocoder": vocoder}
+STAGES = {
+    "vae": vae,
+    "regression": regression,
+    "teacher": teacher,
+    "student": student,
+    "vocoder": vocoder,
+    "tune": tune,
+}
