@@ -18,7 +18,7 @@ def get_config(preset):
     config.steps = {"tiny": 250, "small": 4000, "base": 100_000}[preset]
     config.discriminator_steps = {"tiny": 50, "small": 1000, "base": 5000}[preset]  # at first, for these alone
     config.decoder_frames = {"tiny": 128, "small": 128, "base": 512}[preset]  # of a window, for the decoder
-    config.crop_frames = {"tiny": 20, "small": 32, "base": 32}[preset]  # of these, for vocoder and discriminators
+    config.crop_frames = {"tiny": 20, "small": 24, "base": 32}[preset]  # of these, for vocoder and discriminators
     config.vae_from = ""
     config.init_from = ""  # the U-Net
     config.vocoder_from = ""
@@ -34,7 +34,7 @@ def get_config(preset):
     }
     config.discriminator = {
         "resolutions": ((512, 128),) if preset == "tiny" else ((512, 128), (1024, 256), (2048, 512)),
-        "channels": {"tiny": 8, "small": 32, "base": 64}[preset],
+        "channels": {"tiny": 8, "small": 24, "base": 64}[preset],
         "periods": (2, 3) if preset == "tiny" else (2, 3, 5, 7, 11),
         "period_channels": {"tiny": 2, "small": 4, "base": 16}[preset],
     }
