@@ -30,7 +30,7 @@ def get_config(preset):
         "decoded": 1.0,  # of the log-mel between decoder and vocoder, over the whole window
         "features": 2.0,
         "adversarial": 1.0,
-        "high_band": {"tiny": 1.0, "small": 3.0, "base": 1.0}[preset],  # weight of what is above the cutoff in `decoded`
+        "high_band": {"tiny": 1.0, "small": 3.0, "base": 1.0}[preset],  # weight of what is over the cutoff in `decoded`
     }
     config.discriminator = {
         "resolutions": ((512, 128),) if preset == "tiny" else ((512, 128), (1024, 256), (2048, 512)),

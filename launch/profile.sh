@@ -8,7 +8,7 @@ PRESET=${PRESET:-base}
 STEPS=${STEPS:-10}
 OUT=${OUT:-profile}
 DATA=${DATA:-} # a dataset of `flashsr data build`; without one, noise
-declare -A BATCH=([teacher]=${TEACHER_BATCH:-64} [student]=${STUDENT_BATCH:-32} [vae]=${VAE_BATCH:-8} [vocoder]=${VOCODER_BATCH:-16} [regression]=${REGRESSION_BATCH:-16})
+declare -A BATCH=([teacher]=${TEACHER_BATCH:-64} [student]=${STUDENT_BATCH:-32} [vae]=${VAE_BATCH:-8} [vocoder]=${VOCODER_BATCH:-16} [regression]=${REGRESSION_BATCH:-16} [tune]=${TUNE_BATCH:-8})
 STAGES=("$@")
 ((${#STAGES[@]})) || STAGES=(teacher student vae vocoder)
 

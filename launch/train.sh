@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # One stage on all devices of one host, a node with 8 GPUs say: SHARED=/data bash launch/train.sh teacher [OPTION...]
-# The stages in their order are vocoder, vae, regression, teacher, student, vocoder_tuned; each finds those before it in
+# The stages in their order are vocoder, vae, regression, teacher, student, vocoder_tuned, tune; each finds those before it in
 # $SHARED/runs. Options go to flashsr_jax.main: --config.mesh.fsdp=8 splits the state as well as the batch. The same
 # command again resumes. tpu_pod.sh, slurm.sh and jobset.sh start this on every one of their hosts.
 set -euo pipefail
@@ -19,8 +19,11 @@ case $stage in
   teacher) sources=("${rendered[@]}" --config.init_from="$runs/regression") ;;
   student) sources=("${rendered[@]}" --config.teacher_from="$runs/teacher") ;;
   vocoder_tuned) sources=(--config.vae_from="$runs/vae" --config.init_from="$runs/vocoder") ;;
+  tune)
+    sources=(--config.vae_from="$runs/vae" --config.init_from="$runs/student" --config.vocoder_from="$runs/vocoder_tuned")
+    ;;
   *)
-    echo "no stage $stage: vocoder, vae, regression, teacher, student or vocoder_tuned" >&2
+    echo "no stage $stage: vocoder, vae, regression, teacher, student, vocoder_tuned or tune" >&2
     exit 1
     ;;
 esac

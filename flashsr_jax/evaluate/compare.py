@@ -40,9 +40,11 @@ def compare(a: str, b: str, reference: str, cutoff_hz: float | None = None, perc
     if problems:
         raise UserError("\n  ".join(problems))
     rows = [f"{'':18} {'A':>9} {'B':>9}  better", f"A: {a}", f"B: {b}"]
-    for name, better in BETTER.items():
+    bands = [name for name in measured[0] if name not in BETTER]
+    for name in [n for metric in BETTER for n in (metric, *(bands if metric == "loud_band_gain_db" else ()))]:
         if name in measured[0] and name in measured[1]:
             value_a, value_b = measured[0][name], measured[1][name]
+            better = BETTER.get(name, "zero")
             loss_a, loss_b = ({"lower": v, "higher": -v, "zero": abs(v)}[better] for v in (value_a, value_b))
             verdict = "A" if loss_a < loss_b else "B" if loss_b < loss_a else "equal"
             rows.append(f"{name:18} {value_a:9.3f} {value_b:9.3f}  {verdict}")
@@ -69,9 +71,11 @@ def _mean_metrics(
         wall_hz = wall(bandwidth(original_N.astype(np.float32), rate))
         if rate != SAMPLE_RATE:
             original_N, x_N = (soxr.resample(signal, rate, SAMPLE_RATE, "VHQ") for signal in (original_N, x_N))
-        metrics = every_metric(ReferenceSpectra(original_N, wall_hz), x_N, cutoff_hz or NYQUIST, perceptual)
+        spectra = ReferenceSpectra(original_N, wall_hz)
+        metrics, loud_bands_db = every_metric(spectra, x_N, cutoff_hz or NYQUIST, perceptual)
         if cutoff_hz is None:
             metrics = {n: v for n, v in metrics.items() if not n.endswith(("_hf", "_lf")) and "low_band" not in n}
+        metrics |= {f"  {hz / 1000:g}–{hz / 1000 + 2:g} kHz": gain for hz, gain in loud_bands_db.items()}
         of_channels.append(metrics)
     names = dict.fromkeys(name for metrics in of_channels for name in metrics)
     return {name: float(np.mean([m[name] for m in of_channels if name in m])) for name in names}

@@ -17,7 +17,7 @@ from flashsr_jax.evaluate.perceptual import check_installed
 from flashsr_jax.evaluate.profiles import load_profiles
 from flashsr_jax.evaluate.references import Reference, load_references
 from flashsr_jax.evaluate.report.page import write_report
-from flashsr_jax.evaluate.report.tables import markdown_table, write_scores
+from flashsr_jax.evaluate.report.tables import loud_table, markdown_table, write_scores
 from flashsr_jax.evaluate.results import Results, wall_free
 from flashsr_jax.evaluate.systems import System
 from flashsr_jax.files import replacing
@@ -90,9 +90,11 @@ def evaluate(data: str, out: str, options: Options) -> str:
 
 
 def summary(results: Results) -> str:
-    """Tables for a README or model card: by class and cutoff, speeds, and what was left out."""
+    """Tables for a README or model card: by class and cutoff, loud moments, speeds, and what was left out."""
     measured = {metric for score in results.scores for metric in score.metrics}
     parts = [markdown_table(results, [metric for metric in MAIN_METRICS if metric in measured])]
+    if loud := loud_table(results):
+        parts.append(f"Loud moments, dB against the original (loud_band_gain_db, by band):\n\n{loud}")
     if results.speeds:
         rows = [f"| {s.system} | {s.rtf:.3f} | {1 / s.rtf:.1f} | {s.compile_s:.1f} |" for s in results.speeds]
         head = (

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from flashsr_jax.audio.pictures import spectrogram_db
-from flashsr_jax.evaluate.metrics import ReferenceSpectra, all_metrics
+from flashsr_jax.evaluate.metrics import ReferenceSpectra, all_metrics, loud_band_gains_db
 from flashsr_jax.evaluate.perceptual import perceptual_metrics
 from flashsr_jax.evaluate.signals import Unmeasurable
 
@@ -24,32 +24,42 @@ class Output(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """Metrics and mean spectrum in dB (K,) of an output, or why there are none; they are empty then."""
+    """Metrics, mean spectrum in dB (K,) and `loud_band_gains_db` of an output, or why there are none; they are empty
+    then."""
 
     metrics: dict[str, float]
     level_db: np.ndarray
+    loud_bands_db: dict[float, float]
     problem: str = ""
 
 
 def every_metric(
     spectra: ReferenceSpectra, estimate: np.ndarray, cutoff_hz: float, perceptual: bool
-) -> dict[str, float]:
-    """`all_metrics` and, if wanted, `perceptual_metrics` of an estimate (N,); raises as they do."""
+) -> tuple[dict[str, float], dict[float, float]]:
+    """(`all_metrics`, with `perceptual_metrics` if wanted; `loud_band_gains_db`) of an estimate (N,); raises as those do.
+
+    Among the metrics is `loud_band_gain_db`, the mean over these bands, where there are any.
+    """
     metrics = all_metrics(spectra, estimate, cutoff_hz)
-    return metrics | perceptual_metrics(spectra.signal, spectra.prepared(estimate)) if perceptual else metrics
+    loud_bands_db = loud_band_gains_db(spectra, estimate, cutoff_hz)
+    if loud_bands_db:
+        metrics["loud_band_gain_db"] = float(np.mean(list(loud_bands_db.values())))
+    if perceptual:
+        metrics |= perceptual_metrics(spectra.signal, spectra.prepared(estimate))
+    return metrics, loud_bands_db
 
 
 def measure(audio_N: np.ndarray, wall_hz: float, outputs: Sequence[Output], perceptual: bool) -> list[Measured]:
     """Measure outputs against one original, which is transformed once. The first of the results is the original's own
     spectrum."""
     spectra = ReferenceSpectra(audio_N, wall_hz)
-    measured = [Measured({}, _level_db(audio_N))]
+    measured = [Measured({}, _level_db(audio_N), {})]
     for output in outputs:
         try:
-            metrics = every_metric(spectra, output.audio, output.cutoff_hz, perceptual)
-            measured.append(Measured(metrics, _level_db(output.audio)))
+            metrics, loud_bands_db = every_metric(spectra, output.audio, output.cutoff_hz, perceptual)
+            measured.append(Measured(metrics, _level_db(output.audio), loud_bands_db))
         except Unmeasurable as error:
-            measured.append(Measured({}, np.zeros(0), str(error)))
+            measured.append(Measured({}, np.zeros(0), {}, str(error)))
     return measured
 
 

@@ -33,6 +33,11 @@ EDGE_FADE = 480  # samples, 10 ms: a high band that is cut off sharply at an edg
 SILENT_LOW_BAND = 1e-12  # mean square under which a low band holds nothing: -120 dB of full scale
 MAX_SI_SDR_DB = 150.0  # of equal signals, whose ratio would be infinite
 
+LOUDEST = 0.2  # of the frames, by the original's power over the cutoff
+LOUD_BANDS_HZ = tuple((low, low + 2000.0) for low in np.arange(0.0, NYQUIST, 2000.0).tolist())
+SILENT_BAND = 1e-11  # power of a bin, relative to a full-scale sine's: 12 dB over that of 16-bit dither
+LEAST_BAND = 1e-15  # of an estimate's, whose gain would be minus infinity in silence
+
 WALL_PASS, WALL_STOP, WALL_STOP_DB = 0.95, 1.03, 100.0
 
 # Which values of a metric are the better ones: lower, higher, nearer to zero.
@@ -48,11 +53,13 @@ BETTER: dict[str, Literal["lower", "higher", "zero"]] = {
     "lsd_universr_lf": "lower",
     "low_band_si_sdr": "higher",
     "low_band_gain_db": "zero",
+    "loud_band_gain_db": "zero",
     "time_offset": "zero",
     "zimtohrli": "lower",
     "visqol": "higher",
 }
-MAIN_METRICS = ("lsd", "lsd_hf", "lsd_lf", "zimtohrli", "visqol")  # of tables, and of training's evaluations
+# Of tables, and of training's evaluations.
+MAIN_METRICS = ("lsd", "lsd_hf", "lsd_lf", "zimtohrli", "visqol", "loud_band_gain_db")
 
 
 class ReferenceSpectra:
@@ -76,8 +83,12 @@ class ReferenceSpectra:
         return lowpass_at_wall(x_N, self.wall_hz) if self.wall_hz else x_N
 
     @functools.cached_property
+    def _lsd_power(self) -> np.ndarray:
+        return _power(self.signal, LSD_STFT)
+
+    @functools.cached_property
     def _log_power(self) -> np.ndarray:
-        return _log_power(self.signal, LSD_STFT, LSD_FLOOR)
+        return np.log10(np.maximum(self._lsd_power, LSD_FLOOR))
 
     @functools.cached_property
     def _universr_log_power(self) -> np.ndarray:
@@ -204,6 +215,37 @@ def time_offset(reference: np.ndarray, estimate: np.ndarray, cutoff_hz: float) -
     The highest cross-correlation in the band of `low_band_si_sdr`; raises as it does.
     """
     return _time_offset(_sounding_low_bands(reference, estimate, cutoff_hz))
+
+
+def loud_band_gains_db(
+    reference: np.ndarray | ReferenceSpectra, estimate: np.ndarray, cutoff_hz: float
+) -> dict[float, float]:
+    """{lower edge in Hz: 10 log10 of the estimate's mean power over the original's} of each 2 kHz band over the cutoff,
+    in the fifth of the frames in which the original's power over the cutoff is largest.
+
+    Of two mono signals (N,), STFT 2048 / hop 512; bands begin at multiples of 2 kHz. Under 0 where the estimate is too
+    soft: a regression is, while its LSD looks good. The bands end at the original's own wall, where it has one; one in
+    which the original has under -110 dB of full scale a bin is absent. Raises as `lsd` does, and ValueError for a
+    cutoff outside (0, 24000] Hz.
+    """
+    spectra = reference if isinstance(reference, ReferenceSpectra) else ReferenceSpectra(reference)
+    estimate = spectra.prepared(estimate)
+    original_TxK = spectra._lsd_power
+    end_hz = WALL_PASS * spectra.wall_hz if spectra.wall_hz else NYQUIST
+    over_T = original_TxK[:, _cutoff_bin(cutoff_hz, LSD_STFT) :].sum(axis=1)
+    loud_T = np.argsort(over_T, kind="stable")[-max(1, round(LOUDEST * len(over_T))) :]
+    estimate_TxK = _power(estimate, LSD_STFT)
+    hz_K = np.fft.rfftfreq(LSD_STFT.n_fft, 1 / SAMPLE_RATE)
+    full_scale = (LSD_STFT.n_fft / 4) ** 2  # a sine's at its peak bin: half the window's sum, squared
+    gains = {}
+    for low_hz, high_hz in LOUD_BANDS_HZ:
+        if low_hz < cutoff_hz or high_hz > end_hz:
+            continue
+        band_K = (hz_K >= low_hz) & (hz_K < high_hz)
+        ours, theirs = (float(power[loud_T][:, band_K].mean()) / full_scale for power in (estimate_TxK, original_TxK))
+        if theirs > SILENT_BAND:
+            gains[low_hz] = 10 * np.log10(max(ours, LEAST_BAND) / theirs).item()
+    return gains
 
 
 def lowpass_at_wall(x: np.ndarray, wall_hz: float) -> np.ndarray:

@@ -164,6 +164,7 @@ class _Collected:
                     wall_hz=reference.wall_hz,
                     seed=output.seed,
                     metrics=result.metrics,
+                    loud_bands_db={f"{hz:g}": gain for hz, gain in result.loud_bands_db.items()},
                 )
             )
 

@@ -41,6 +41,9 @@ class Score:
     wall_hz: float  # where the original itself ends, if under half the sample rate; else 0
     seed: int
     metrics: dict[str, float]
+    loud_bands_db: dict[str, float] = dataclasses.field(
+        default_factory=dict
+    )  # `metrics.loud_band_gains_db`; keys in Hz
 
     @property
     def wall_free(self) -> bool:

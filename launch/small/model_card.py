@@ -43,7 +43,7 @@ from flashsr_jax.upscale.stream import upscale
 from flashsr_jax.weights.shipped import SHIPPED
 
 NAME = "small"
-STAGES = ("vocoder", "vae", "regression", "teacher", "student", "vocoder_tuned")
+STAGES = ("vocoder", "vae", "regression", "teacher", "student", "vocoder_tuned", "tune")
 # Relative to the noise baseline: what the model has to reach, what it aims at, and the published FlashSR on its demos.
 REQUIRED = {"lsd": (1.05,) * 3, "zimtohrli": (0.65, 1.00, 0.80), "visqol": (0.1, 0.05, 0.1)}
 AIM = {"lsd": (0.93,) * 3, "zimtohrli": (0.50, 0.68, 0.60), "visqol": (None,) * 3}
@@ -290,7 +290,8 @@ def training_table(runs: Path, corpus: Path) -> str:
         config = json.loads((runs / run / CONFIG_FILE).read_text())
         logged = [json.loads(line) for line in (runs / run / METRICS_FILE).read_text().splitlines()]
         steps = [line for line in logged if line["kind"] == "train"]
-        seconds = config.get("crop_frames", config["data"]["window_frames"]) / 100
+        frames = (config[name] for name in ("decoder_frames", "crop_frames") if name in config)
+        seconds = next(frames, config["data"]["window_frames"]) / 100
         heard = steps[-1]["step"] * config["batch_size"] * seconds / 3600
         took = sum(
             (line["step"] - before) * config["batch_size"] * seconds / line["audio_seconds_per_second"] / 3600

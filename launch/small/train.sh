@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Trains the stages of the shipped model by their configurations, one process a stage: bash launch/small/train.sh STAGE...
-# Stages in their order: vocoder and vae, latents, regression, teacher, student, vocoder_tuned. Run again, each goes on
+# Stages in their order: vocoder and vae, latents, regression, teacher, student, vocoder_tuned, tune. Run again, each goes on
 # where it stopped, or to more STEPS. `latents` encodes windows once for the next three, which otherwise encode fresh ones
-# in every step; SEED=1 and so on encodes others, which they read as well. configs/STAGE.py:small are the settings of a
-# CPU; a stage on a GPU: DTYPE=bfloat16 WORKERS=8 BATCH=64, and more STEPS, whose rate falls slower: DECAY.
+# in every step; SEED=1 and so on encodes others, which they read as well. `tune` begins with the regression's U-Net, or
+# with that of UNET, the student's say. configs/STAGE.py:small are the settings of a CPU; a stage on a GPU:
+# DTYPE=bfloat16 WORKERS=8 BATCH=64, and more STEPS, whose rate falls slower: DECAY.
 source "$(dirname "$0")/../setup.sh"
 corpus=${CORPUS:-corpus/dataset} # made by launch/data.sh
 runs=${RUNS:-runs/small}
@@ -38,8 +39,11 @@ for stage in "$@"; do
       train student student "${unet[@]}" --config.teacher_from="$runs/teacher" \
         --config.init_from="${from:-$runs/regression}" "${phases[@]}" ;;
     vocoder_tuned) train vocoder vocoder_tuned "$vae" --config.init_from="${from:-$runs/vocoder}" ;;
+    tune)
+      train tune tune "$vae" --config.vocoder_from="${from:-$runs/vocoder_tuned}" \
+        --config.init_from="${UNET:-${from:-$runs/regression}}" ;;
     *)
-      echo "no stage $stage: vocoder vae latents regression teacher student vocoder_tuned" >&2
+      echo "no stage $stage: vocoder vae latents regression teacher student vocoder_tuned tune" >&2
       exit 1 ;;
   esac
 done

@@ -16,7 +16,7 @@ from flashsr_jax.audio.pictures import COLOURS, RANGE_DB
 from flashsr_jax.evaluate.report.figures import figures, summaries
 from flashsr_jax.evaluate.report.players import player_data, spectrograms
 from flashsr_jax.evaluate.report.plots import legend, plots
-from flashsr_jax.evaluate.report.tables import khz
+from flashsr_jax.evaluate.report.tables import khz, loud_rows
 from flashsr_jax.evaluate.results import Problem, Results, Speed
 from flashsr_jax.files import replacing
 
@@ -51,6 +51,7 @@ def _page(results: Results) -> str:
         "problems": _problems(results.problems),
         "legend": legend(results),
         "plots": plots(results, every),
+        "loud": _loud(results),
         "speeds": _speeds(results.speeds),
         "clips": "".join(map(spectrograms, results.samples)),
         "range_db": f"{RANGE_DB:g}",
@@ -64,6 +65,7 @@ def _page(results: Results) -> str:
         "hide_with_walls": "hidden" if data["walls"] else "",
         "hide_without_walls": "" if data["walls"] else "hidden",
         "hide_without_pairs": "" if data["pairs"] else "hidden",
+        "hide_without_loud": "" if any(score.loud_bands_db for score in results.scores) else "hidden",
         "hide_without_speeds": "" if results.speeds else "hidden",
         "hide_without_samples": "" if results.samples else "hidden",
     }
@@ -91,6 +93,12 @@ def _problems(problems: Sequence[Problem]) -> str:
         f"<details><summary>{len(problems)} left out of the figures</summary>"
         f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div></details>'
     )
+
+
+def _loud(results: Results) -> str:
+    head, *rows = loud_rows(results)
+    titles = "".join(f'<th scope="col">{html.escape(title)}</th>' for title in head)
+    return f"<thead><tr>{titles}</tr></thead><tbody>{''.join(_row(*row) for row in rows)}</tbody>"
 
 
 def _speeds(speeds: Sequence[Speed]) -> str:

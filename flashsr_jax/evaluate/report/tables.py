@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from flashsr_jax.errors import UserError
 from flashsr_jax.evaluate.metrics import BETTER
 from flashsr_jax.evaluate.results import Problem, Results, Score, Speed, class_rank
@@ -87,6 +89,42 @@ def markdown_table(results: Results, metrics: Sequence[str], by: Sequence[str] =
         for system, *row in zip(systems, *columns, strict=True):
             lines.append([*map(_field_text, by, group), system, *map(_markdown_cell, row, best)])
     return "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines) + "\n"
+
+
+def loud_table(results: Results) -> str:
+    """A Markdown table of `metrics.loud_band_gains_db`: mean in dB over the clips, with its sign, of each 2 kHz band, a
+    row per class, cutoff and system; "" where nothing was measured. Of several seeds the median."""
+    head, *rows = loud_rows(results)
+    if not rows:
+        return ""
+    lines = [head, ["---"] * 3 + ["---:"] * (len(head) - 3), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines) + "\n"
+
+
+def loud_rows(results: Results) -> list[list[str]]:
+    """The head and the rows of `loud_table`."""
+    bands = sorted({band for score in results.scores for band in score.loud_bands_db}, key=float)
+    gains: dict[tuple, dict[str, dict[int, list[float]]]] = {}
+    for score in results.scores:
+        of_row = gains.setdefault((score.class_name, score.cutoff_hz, score.system), {})
+        for band, gain in score.loud_bands_db.items():
+            of_row.setdefault(band, {}).setdefault(score.seed, []).append(gain)
+    head = ["class", "cutoff", "system", *(f"{float(band) / 1000:g}–{float(band) / 1000 + 2:g} kHz" for band in bands)]
+    order = [(name, hz, system) for name in results.classes for hz in results.cutoffs for system in results.systems]
+    return [
+        head,
+        *(
+            [class_title(name), khz(hz), system, *(_gain_cell(of_row.get(band)) for band in bands)]
+            for name, hz, system in order
+            if (of_row := gains.get((name, hz, system)))
+        ),
+    ]
+
+
+def _gain_cell(by_seed: dict[int, list[float]] | None) -> str:
+    if not by_seed:
+        return "–"
+    return f"{np.median([np.mean(of_clips) for of_clips in by_seed.values()]):+.1f}"
 
 
 def _markdown_cell(row: Summary | None, best: float) -> str:

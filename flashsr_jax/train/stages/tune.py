@@ -21,10 +21,10 @@ from ml_collections import ConfigDict
 
 from flashsr_jax.audio import HOP
 from flashsr_jax.audio.front_end import log_mel, only_band
+from flashsr_jax.models.diffusion import STEPS, z0_from_v
 from flashsr_jax.models.discriminators import Band, HighBandDiscriminator
 from flashsr_jax.models.pipeline import decode
 from flashsr_jax.models.unet import UNet
-from flashsr_jax.models.diffusion import STEPS, z0_from_v
 from flashsr_jax.models.vocoder import SRVocoder
 from flashsr_jax.train import losses
 from flashsr_jax.train.batch import Windows, band_weights, prepare
@@ -135,9 +135,7 @@ def decoded(config: ConfigDict, decoder: dict, scale_factor: jax.Array, z: jax.A
     return decode(decoder, model, cut(z, first_B), scale_factor, dtype_of(config), config.remat)
 
 
-def _judged(
-    config: ConfigDict, judge: dict, estimate: jax.Array, crops: Crops, band: Band
-) -> dict[str, jax.Array]:
+def _judged(config: ConfigDict, judge: dict, estimate: jax.Array, crops: Crops, band: Band) -> dict[str, jax.Array]:
     """What the discriminators of parameters `judge` say of the generated waveforms (B,)."""
     _, real_features, weights = _discriminator(config).apply({"params": judge}, crops.hr, crops.lr, band)
     logits, features, _ = _discriminator(config).apply({"params": judge}, estimate, crops.lr, band)
