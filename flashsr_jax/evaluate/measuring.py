@@ -36,7 +36,7 @@ class Measured(NamedTuple):
 def every_metric(
     spectra: ReferenceSpectra, estimate: np.ndarray, cutoff_hz: float, perceptual: bool
 ) -> tuple[dict[str, float], dict[float, float]]:
-    """(`all_metrics`, with `perceptual_metrics` if wanted; `loud_band_gains_db`) of an estimate (N,); raises as those do.
+    """(`all_metrics`, with `perceptual_metrics` if wanted; `loud_band_gains_db`) of an estimate (N,); raising alike.
 
     Among the metrics is `loud_band_gain_db`, the mean over these bands, where there are any.
     """

@@ -57,12 +57,12 @@ def test_one_host_trains_a_stage_on_the_ones_before_it(cluster):
     ]
     assert cluster(LAUNCH / "train.sh", "painter", SHARED="/shared")[:2] == (
         1,
-        "no stage painter: vocoder, vae, regression, teacher, student or vocoder_tuned\n",
+        "no stage painter: vocoder, vae, regression, teacher, student, vocoder_tuned or tune\n",
     )
     assert "SHARED" in cluster(LAUNCH / "train.sh", "vae")[1]
 
 
-@pytest.mark.parametrize("stage", ["vocoder", "vae", "regression", "teacher", "student", "vocoder_tuned"])
+@pytest.mark.parametrize("stage", ["vocoder", "vae", "regression", "teacher", "student", "vocoder_tuned", "tune"])
 def test_every_option_that_a_stage_is_given_is_a_field_of_its_configuration(cluster, stage):
     code, output, asked = cluster(LAUNCH / "train.sh", stage, SHARED="/shared", PRESET="small")
     assert code == 0, output
@@ -93,7 +93,7 @@ def asked_of_small(cluster, tmp_path, *stages, **variables):
 
 
 def test_the_shipped_model_is_trained_by_its_configurations_alone(cluster, tmp_path):
-    stages = ("vocoder", "vae", "latents", "regression", "teacher", "student", "vocoder_tuned")
+    stages = ("vocoder", "vae", "latents", "regression", "teacher", "student", "vocoder_tuned", "tune")
     asked = asked_of_small(cluster, tmp_path, *stages)
     expected = [f"{'regression' if stage == 'latents' else stage}:small" for stage in stages]
     assert [config.removeprefix("configs/").replace(".py", "") for config, _ in asked] == expected

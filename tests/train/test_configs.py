@@ -15,7 +15,7 @@ from flashsr_jax.audio import HOP
 from flashsr_jax.audio.lowpass import LowpassFilter, filter_arrays
 from flashsr_jax.errors import UserError
 from flashsr_jax.runs.folder import flattened
-from flashsr_jax.runs.networks import NETWORK_OF_STAGE
+from flashsr_jax.runs.networks import NETWORKS_OF_STAGE
 from flashsr_jax.train.stages import STAGES
 
 from helpers import ROOT
@@ -28,12 +28,14 @@ from helpers.configs import get_config
 def test_all_stages_trace(preset):
     key = jax.random.key(0)
     frozen = {"scale_factor": jax.ShapeDtypeStruct((), jnp.float32)}
-    for stage in ("vae", "regression", "teacher", "student", "vocoder"):
+    for stage in ("vae", "regression", "teacher", "student", "vocoder", "tune"):
         config = get_config(stage, preset)
         if stage == "student":
             config.fake_score = "separate"
         if stage == "vocoder":
             config.mel_source = "student"
+        if stage == "tune":
+            frozen["init"] = frozen["regression"]
         samples = config.data.window_frames * HOP
         one = {
             "filter": filter_arrays(LowpassFilter("bessel", 10, 4000.0)),
@@ -80,7 +82,7 @@ def test_small_is_what_the_shipped_model_was_trained_with(name):
     fields = flattened(json.loads((ROOT / "docs" / "small" / f"{run}.json").read_text()))
     config = get_config(name, "small")
     ours = flattened(json.loads(config.to_json()))
-    network = NETWORK_OF_STAGE[config.stage]
+    (network,) = NETWORKS_OF_STAGE[config.stage]
     roles = {config.stage}  # without an adversarial loss the discriminator's optimizer has nothing to do
     compared = 0
     for field, value in fields.items():

@@ -30,13 +30,15 @@ def test_a_stage_lists_the_networks_that_its_configuration_names():
         "teacher": {"vae": "vae"},
         "student": {"vae": "vae", "teacher": "unet"},
         "vocoder": {},
+        "tune": {"vae": "vae", "init": "unet", "vocoder": "vocoder"},
     }.items():
         config = micro.get_config(stage)
         assert STAGES[stage].needs(config) == expected
         config.init_from = "run"
         network = stage if stage in ("vae", "vocoder") else "unet"
         assert STAGES[stage].needs(config) == expected | {"init": network}
-    config.mel_source = "student"
+    config = micro.get_config("vocoder")
+    config.update(init_from="run", mel_source="student")
     assert STAGES["vocoder"].needs(config) == {"vae": "vae", "student": "unet", "init": "vocoder"}
     config.mel_source = "dream"
     with pytest.raises(UserError, match="mel_source='dream': choose"):

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import itertools
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -104,27 +105,26 @@ def loud_table(results: Results) -> str:
 def loud_rows(results: Results) -> list[list[str]]:
     """The head and the rows of `loud_table`."""
     bands = sorted({band for score in results.scores for band in score.loud_bands_db}, key=float)
-    gains: dict[tuple, dict[str, dict[int, list[float]]]] = {}
-    for score in results.scores:
-        of_row = gains.setdefault((score.class_name, score.cutoff_hz, score.system), {})
-        for band, gain in score.loud_bands_db.items():
-            of_row.setdefault(band, {}).setdefault(score.seed, []).append(gain)
     head = ["class", "cutoff", "system", *(f"{float(band) / 1000:g}–{float(band) / 1000 + 2:g} kHz" for band in bands)]
-    order = [(name, hz, system) for name in results.classes for hz in results.cutoffs for system in results.systems]
-    return [
-        head,
-        *(
-            [class_title(name), khz(hz), system, *(_gain_cell(of_row.get(band)) for band in bands)]
-            for name, hz, system in order
-            if (of_row := gains.get((name, hz, system)))
-        ),
+    by_row: dict[tuple[str, float, str], list[Score]] = {}
+    for score in results.scores:
+        if score.loud_bands_db:
+            by_row.setdefault((score.class_name, score.cutoff_hz, score.system), []).append(score)
+    order = itertools.product(results.classes, results.cutoffs, results.systems)
+    rows = [
+        [class_title(row[0]), khz(row[1]), row[2], *(_gain_cell(by_row[row], band) for band in bands)]
+        for row in order
+        if row in by_row
     ]
+    return [head, *rows]
 
 
-def _gain_cell(by_seed: dict[int, list[float]] | None) -> str:
-    if not by_seed:
-        return "–"
-    return f"{np.median([np.mean(of_clips) for of_clips in by_seed.values()]):+.1f}"
+def _gain_cell(scores: Sequence[Score], band: str) -> str:
+    by_seed: dict[int, list[float]] = {}
+    for score in scores:
+        if band in score.loud_bands_db:
+            by_seed.setdefault(score.seed, []).append(score.loud_bands_db[band])
+    return f"{np.median([np.mean(gains) for gains in by_seed.values()]):+.1f}" if by_seed else "–"
 
 
 def _markdown_cell(row: Summary | None, best: float) -> str:
