@@ -65,13 +65,17 @@ def descend(
 def apply_gradients(
     config: ConfigDict, state: TrainState, role: str, gradients: dict
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One optimizer update of one role. Returns the state, and the role's gradient norm before clipping and rate."""
+    """One optimizer update of one role. Returns the state, and the role's gradient norm before clipping and rate.
+
+    A role's schedule counts its own updates, not the run's steps.
+    """
+    (_, updates_before), *_ = optax.tree_utils.tree_get_all_with_path(state.opt_state[role], "count")
     updates, opt_state = make_optimizer(config.optimizer[role]).update(
         gradients, state.opt_state[role], state.params[role]
     )
     params = optax.apply_updates(state.params[role], updates)
     state = state.replace(params={**state.params, role: params}, opt_state={**state.opt_state, role: opt_state})
-    rate = learning_rate(config.optimizer[role])(state.step)
+    rate = learning_rate(config.optimizer[role])(updates_before)
     return state, {f"grad_norm/{role}": optax.global_norm(gradients), f"learning_rate/{role}": rate}
 
 

@@ -14,7 +14,7 @@ from helpers import micro
 from helpers.steps import mesh_of, programs_of
 
 MESHES = {"data": (8, 1), "fsdp": (1, 8), "mixed": (4, 2)}
-VARIANTS = ["teacher", "student", "vocoder"]
+VARIANTS = ["teacher", "student", "vocoder", "tune"]
 LIKE_OTHERS = ["regression", "student-separate"]  # the teacher and the student, of which they are parts
 # A program takes a minute to compile: the mixed mesh is both of the others.
 CASES = [("vae", (*MESHES,)), *((variant, ("mixed",)) for variant in VARIANTS)]

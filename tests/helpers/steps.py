@@ -23,6 +23,8 @@ def config_of(variant, dataset):
     config.data.dir = str(dataset)
     if variant == "student":
         config.losses.update(dict.fromkeys(("distill", "adversarial", "dmd", "mel"), (1.0,) * 4))
+    if variant == "tune":
+        config.discriminator_steps = 0
     if variant == "student-separate":
         off = dict.fromkeys(("distill", "adversarial", "mel"), (0.0,) * 4)
         config.losses.update(off, dmd=(1.0,) * 4)

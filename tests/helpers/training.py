@@ -94,6 +94,7 @@ def sources(runs: dict[str, Path], stage: str) -> list[str]:
         "regression": [vae, vocoder],
         "teacher": [vae, vocoder, f"--config.init_from={runs['regression']}"],
         "student": [vae, teacher, vocoder],
+        "tune": [vae, vocoder, f"--config.init_from={runs['regression']}"],
     }[stage]
 
 

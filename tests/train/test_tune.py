@@ -1,30 +1,28 @@
-"""The stage `tune`: what a step moves, and when."""
+"""The stage `tune`: what its steps move, and when; and that its run holds all three networks."""
 
 import jax
 import numpy as np
 import pytest
 
-from flashsr_jax.data.batches import make_iterator
-from flashsr_jax.devices import sharding
+from flashsr_jax.cli import main as flashsr
+from flashsr_jax.models.networks import NETWORKS
+from flashsr_jax.runs.networks import load_network
+from flashsr_jax.weights.store import load_weights
 
-from helpers.steps import config_of, programs_of
+from helpers.training import checkpoint, logged, run, sources
+
+ALONE, STEPS = 3, 5  # steps of the discriminators alone (helpers/micro.py), and of all
 
 
 @pytest.fixture(scope="module")
-def steps(dataset):
-    """(the state before, after one step in which the discriminators learn alone, and after one of all), and metrics of
-    both steps."""
-    programs, frozen, mesh = programs_of("tune", dataset, 1, 1)
-    config = config_of("tune", dataset)
-    data = make_iterator(config.data, "train", batch_size=8, window_samples=32 * 480, seed=0)
-    batch, key = sharding.to_global(next(data), mesh), jax.random.key(3)
-    state = programs.init(frozen, key)
-    states, metrics = [jax.device_get(state)], []
-    for start in (0, config.discriminator_steps):
-        state, measured = programs.step(state.replace(step=state.step * 0 + start), frozen, batch, key)
-        states.append(jax.device_get(state))
-        metrics.append(jax.device_get(measured))
-    return states, metrics
+def tuned(runs, dataset, tmp_path_factory):
+    """The folder of a run with a checkpoint at every step."""
+    folder = tmp_path_factory.mktemp("tune")
+    options = [f"--config.steps={STEPS}", f"--config.eval.every={STEPS}", "--config.log_every=1"]
+    options += ["--config.checkpoint.every=1", f"--config.checkpoint.keep_last={STEPS}"]
+    code, stderr = run("tune", folder, dataset, *sources(runs, "tune"), *options)
+    assert code == 0, stderr
+    return folder
 
 
 def unchanged(before, after):
@@ -33,25 +31,42 @@ def unchanged(before, after):
 
 
 @pytest.mark.training
-def test_discriminators_learn_alone_then_all_but_the_encoder_do(steps):
-    (first, alone, together), _ = steps
-    assert all(unchanged(first.params["tune"], alone.params["tune"]))
-    assert all(unchanged(first.opt_state["tune"], alone.opt_state["tune"]))
-    assert not any(unchanged(first.params["discriminator"], alone.params["discriminator"]))
-    for network in ("vae", "unet", "vocoder"):
-        moved = unchanged(alone.params["tune"][network], together.params["tune"][network])
-        assert moved.count(False) > 0.9 * len(moved), network
-        averaged = unchanged(first.weights["tune"][network], together.weights["tune"][network])
-        assert averaged.count(False) > 0.9 * len(averaged), network
-    assert all(unchanged(first.weights["encoder"], together.weights["encoder"]))
-    assert {"encoder", "quant_conv"} == together.weights["encoder"].keys()
-    assert not {"encoder", "quant_conv"} & together.params["tune"]["vae"].keys()
+def test_discriminators_learn_alone_then_all_but_the_encoder_do(tuned, runs):
+    first, alone, together = (checkpoint(tuned, step)[0] for step in (1, ALONE, STEPS))
+    assert all(unchanged(first["state"]["params"]["tune"], alone["state"]["params"]["tune"]))
+    assert all(unchanged(first["state"]["opt_state"]["tune"], alone["state"]["opt_state"]["tune"]))
+    judges = unchanged(first["state"]["params"]["discriminator"], alone["state"]["params"]["discriminator"])
+    assert judges.count(True) < 0.1 * len(judges)
+    for network in NETWORKS:
+        for tree in (lambda state: state["state"]["params"], lambda state: state["weights"]):
+            same = unchanged(tree(alone)["tune"][network], tree(together)["tune"][network])
+            assert same.count(True) < 0.1 * len(same), network
+    encoder = {"encoder", "quant_conv"}
+    assert not encoder & together["state"]["params"]["tune"]["vae"].keys(), "nor does it take the optimizer's memory"
+    given = load_network(str(runs["vae"]), "vae", "").params
+    assert all(unchanged({name: given[name] for name in encoder}, together["weights"]["encoder"]))
 
 
 @pytest.mark.training
-def test_every_loss_is_logged_and_the_rate_is_0_while_discriminators_learn_alone(steps):
-    _, (alone, together) = steps
-    terms = {"mel", "power", "decoded", "adversarial", "features", "discriminator", "loss"}
-    assert terms <= alone.keys() == together.keys()
-    assert all(np.isfinite(value) for measured in (alone, together) for value in measured.values())
-    assert alone["grad_norm/tune"] == alone["learning_rate/tune"] == 0.0 < together["grad_norm/tune"]
+def test_every_loss_is_logged_and_the_rate_is_0_while_discriminators_learn_alone(tuned):
+    training = [line for line in logged(tuned) if line["kind"] == "train"]
+    terms = {"mel", "power", "decoded", "adversarial", "features", "discriminator", "loss", "grad_norm/discriminator"}
+    assert all(terms <= line.keys() and np.isfinite(line["loss"]) for line in training)
+    assert [line["grad_norm/tune"] > 0 for line in training] == [False] * ALONE + [True] * (STEPS - ALONE)
+    assert [line["learning_rate/tune"] > 0 for line in training] == [False] * ALONE + [True] * (STEPS - ALONE)
+    assert {"mel_l1_hf", "lsd", "loud_band_gain_db"} <= logged(tuned)[-1].keys()
+
+
+@pytest.mark.training
+def test_its_run_is_packed_and_exported_as_all_three_networks(tuned, runs, tmp_path):
+    arguments = [word for network in NETWORKS for word in (f"--{network}", str(tuned))]
+    assert flashsr(["weights", "pack", *arguments, "-o", str(tmp_path / "tuned.safetensors")]) == 0
+    packed = load_weights(tmp_path / "tuned.safetensors")
+    assert packed.metadata == dict.fromkeys(NETWORKS, f"tune, step {STEPS}")
+    for network, source in (("vae", "vae"), ("unet", "regression"), ("vocoder", "vocoder")):
+        given = load_network(str(runs[source]), network, "")
+        same = unchanged(given.params, packed.params[network])
+        assert (sum(same) > 0.3 * len(same)) == (network == "vae"), "the encoder alone is as it was"
+    assert packed.params["scale_factor"] == load_network(str(runs["vae"]), "vae", "").scale_factor
+    assert flashsr(["weights", "export", str(tuned), "--to", "orbax", "-o", str(tmp_path / "orbax")]) == 0
+    assert {path.name.split(".")[0] for path in (tmp_path / "orbax").iterdir()}
