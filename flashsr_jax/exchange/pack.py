@@ -16,10 +16,10 @@ from flashsr_jax.weights.store import NETWORKS, save_weights
 def pack(runs: Mapping[str, Sequence[str]], out: str, dtype: str = "float32") -> None:
     """Write the EMA weights of `runs`, {network: folders of runs, or weights files}, to `out`, a .safetensors file.
 
-    The networks are any of `vae`, `unet` (a regression's, teacher's or student's run) and `vocoder`; a run of `tune` has
-    all three, which upscaling takes. Of several runs of a network the mean is taken: where one goes on from another, it is often better than
-    either (Wortsman et al. 2022, arXiv:2203.05482). Raises UserError where a run has no checkpoint, learned on another
-    VAE's sizes, or trains something else.
+    The networks are any of `vae`, `unet` (a regression's, teacher's or student's run) and `vocoder`; a run of `tune`
+    gives each. Upscaling takes all three. Of several runs of a network the mean is taken: where one goes on from
+    another, it is often better than either (Wortsman et al. 2022, arXiv:2203.05482). Raises UserError where a run has
+    no checkpoint, learned on another VAE's sizes, or trains something else.
     """
     networks = {name: _mean([load_network(path, name, name) for path in paths]) for name, paths in runs.items()}
     if not networks:

@@ -132,6 +132,29 @@ def test_a_run_gives_its_average_or_its_last_parameters(capsys):
         np.testing.assert_array_equal(load_tree(out)["vocoder"]["kernel"], expected)
 
 
+def test_a_run_of_tune_gives_all_three_networks(capsys):
+    one = np.ones(3, np.float32)
+    Path("run").mkdir()
+    Path("run/config.json").write_text(json.dumps({"stage": "tune", "model": dataclasses.asdict(SMALL)}))
+    checkpoints = Checkpoints("run", 1, "lsd")
+    tuned, last = ({"vae": {"decoder": n * one}, "unet": {"a": n * one}, "vocoder": {"b": n * one}} for n in (1, 2))
+    weights = {
+        "tune": tuned,
+        "encoder": {"encoder": 3 * one, "quant_conv": 4 * one},
+        "scale_factor": np.array(0.5, np.float32),
+    }
+    checkpoints.save(7, weights, {"params": {"tune": last}, "opt_state": [one]}, {"batches": 7})
+    checkpoints.close()
+    for option, expected in ((), 1), (("--last",), 2):
+        out = "tree" + "".join(option)
+        assert main(["weights", "export", "run", "--to", "orbax", "-o", out, *option]) == 0, capsys.readouterr().err
+        tree = load_tree(out)
+        assert tree.keys() == {"vae", "unet", "vocoder", "scale_factor"} and tree["scale_factor"] == 0.5
+        parts = {"decoder": expected, "encoder": 3, "quant_conv": 4}
+        assert {name: part[0] for name, part in tree["vae"].items()} == parts
+        assert tree["unet"]["a"][0] == tree["vocoder"]["b"][0] == expected
+
+
 def test_what_does_not_fit_is_listed_by_name(capsys):
     tensors = checkpoints()["vae"]
     tensors["extra.weight"] = np.zeros(3, np.float32)

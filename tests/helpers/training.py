@@ -94,7 +94,6 @@ def sources(runs: dict[str, Path], stage: str) -> list[str]:
         "regression": [vae, vocoder],
         "teacher": [vae, vocoder, f"--config.init_from={runs['regression']}"],
         "student": [vae, teacher, vocoder],
-        "tune": [vae, vocoder, f"--config.init_from={runs['regression']}"],
     }[stage]
 
 

@@ -6,21 +6,39 @@ import pytest
 
 from flashsr_jax.cli import main as flashsr
 from flashsr_jax.models.networks import NETWORKS
-from flashsr_jax.runs.networks import load_network
-from flashsr_jax.weights.store import load_weights
+from flashsr_jax.runs.checkpoint import load_tree
+from flashsr_jax.train.frozen import model_of
+from flashsr_jax.weights.store import load_weights, save_weights
 
-from helpers.training import checkpoint, logged, run, sources
+from helpers import micro
+from helpers.steps import frozen_of
+from helpers.training import checkpoint, logged, run
 
 ALONE, STEPS = 3, 5  # steps of the discriminators alone (helpers/micro.py), and of all
 
 
 @pytest.fixture(scope="module")
-def tuned(runs, dataset, tmp_path_factory):
+def given(tmp_path_factory):
+    """A weights file of random networks to start from."""
+    path, frozen = tmp_path_factory.mktemp("given") / "given.safetensors", frozen_of("tune")
+    params = {
+        "vae": frozen["vae"],
+        "unet": frozen["init"],
+        "vocoder": frozen["vocoder"],
+        "scale_factor": np.float32(0.5),
+    }
+    save_weights(path, model_of(micro.get_config("tune")), params)
+    return path
+
+
+@pytest.fixture(scope="module")
+def tuned(given, dataset, tmp_path_factory):
     """The folder of a run with a checkpoint at every step."""
     folder = tmp_path_factory.mktemp("tune")
+    sources = [f"--config.{role}_from={given}" for role in ("vae", "init", "vocoder")]
     options = [f"--config.steps={STEPS}", f"--config.eval.every={STEPS}", "--config.log_every=1"]
     options += ["--config.checkpoint.every=1", f"--config.checkpoint.keep_last={STEPS}"]
-    code, stderr = run("tune", folder, dataset, *sources(runs, "tune"), *options)
+    code, stderr = run("tune", folder, dataset, *sources, *options)
     assert code == 0, stderr
     return folder
 
@@ -31,7 +49,7 @@ def unchanged(before, after):
 
 
 @pytest.mark.training
-def test_discriminators_learn_alone_then_all_but_the_encoder_do(tuned, runs):
+def test_discriminators_learn_alone_then_all_but_the_encoder_do(tuned, given):
     first, alone, together = (checkpoint(tuned, step)[0] for step in (1, ALONE, STEPS))
     assert all(unchanged(first["state"]["params"]["tune"], alone["state"]["params"]["tune"]))
     assert all(unchanged(first["state"]["opt_state"]["tune"], alone["state"]["opt_state"]["tune"]))
@@ -43,8 +61,8 @@ def test_discriminators_learn_alone_then_all_but_the_encoder_do(tuned, runs):
             assert same.count(True) < 0.1 * len(same), network
     encoder = {"encoder", "quant_conv"}
     assert not encoder & together["state"]["params"]["tune"]["vae"].keys(), "nor does it take the optimizer's memory"
-    given = load_network(str(runs["vae"]), "vae", "").params
-    assert all(unchanged({name: given[name] for name in encoder}, together["weights"]["encoder"]))
+    before = load_weights(given).params["vae"]
+    assert all(unchanged({name: before[name] for name in encoder}, together["weights"]["encoder"]))
 
 
 @pytest.mark.training
@@ -58,15 +76,15 @@ def test_every_loss_is_logged_and_the_rate_is_0_while_discriminators_learn_alone
 
 
 @pytest.mark.training
-def test_its_run_is_packed_and_exported_as_all_three_networks(tuned, runs, tmp_path):
+def test_its_run_is_packed_and_exported_as_all_three_networks(tuned, given, tmp_path):
     arguments = [word for network in NETWORKS for word in (f"--{network}", str(tuned))]
     assert flashsr(["weights", "pack", *arguments, "-o", str(tmp_path / "tuned.safetensors")]) == 0
     packed = load_weights(tmp_path / "tuned.safetensors")
     assert packed.metadata == dict.fromkeys(NETWORKS, f"tune, step {STEPS}")
-    for network, source in (("vae", "vae"), ("unet", "regression"), ("vocoder", "vocoder")):
-        given = load_network(str(runs[source]), network, "")
-        same = unchanged(given.params, packed.params[network])
-        assert (sum(same) > 0.3 * len(same)) == (network == "vae"), "the encoder alone is as it was"
-    assert packed.params["scale_factor"] == load_network(str(runs["vae"]), "vae", "").scale_factor
+    before = load_weights(given)
+    for network in NETWORKS:
+        same = unchanged(before.params[network], packed.params[network])
+        assert (same.count(True) > 0.3 * len(same)) == (network == "vae"), "the encoder alone is as it was"
+    assert packed.params["scale_factor"] == 0.5
     assert flashsr(["weights", "export", str(tuned), "--to", "orbax", "-o", str(tmp_path / "orbax")]) == 0
-    assert {path.name.split(".")[0] for path in (tmp_path / "orbax").iterdir()}
+    assert all(unchanged(load_tree(tmp_path / "orbax"), packed.params))
