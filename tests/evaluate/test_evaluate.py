@@ -160,6 +160,12 @@ def test_a_cutoff_over_the_originals_own_wall_is_not_scored(tmp_path, originals)
     assert all(7600 < score.wall_hz < 8400 and "zimtohrli" not in score.metrics for score in results.scores)
     (problem,) = results.problems
     assert problem.cutoff_hz == 7900 and "own band ends at" in problem.reason
+    gains = {score.system: score.loud_bands_db for score in results.scores}
+    assert all(list(of_system) == ["4000"] for of_system in gains.values()), "6 to 8 kHz has the wall in it"
+    assert gains["unprocessed"]["4000"] < -20 < -12 < gains["noise"]["4000"] < 0
+    table = (out / "tables.md").read_text().split("Loud moments")[1]
+    assert "| system | 4–6 kHz |" in table and f"| noise | {gains['noise']['4000']:+.1f} |" in table
+    assert "Loud moments" in (out / "index.html").read_text()
 
 
 @pytest.mark.training
@@ -273,9 +279,12 @@ def test_compare_says_which_is_better(three_files, capsys):
     assert rows["lsd"][0] == "0.100" and rows["lsd"][2] == "A"
     assert rows["low_band_gain_db"][0] == "1.000" and rows["time_offset"] == ["0.000", "0.000", "equal"]
     assert rows["zimtohrli"][2] == rows["visqol"][2] == "A"
+    assert rows["loud_band_gain_db"][::2] == ["1.000", "A"]
+    for band in ("4–6", "22–24"):  # B has as much noise again
+        assert rows[band][1::2] == ["1.000", "A"] and float(rows[band][2]) == pytest.approx(3.01, abs=0.3)
     assert main(["compare", "a.wav", "b.wav", "--reference", "r.wav", "--no-perceptual"]) == 0
     names = {line.split()[0] for line in capsys.readouterr().out.splitlines()[2:]}
-    assert "lsd" in names and not names & {"lsd_hf", "low_band_gain_db", "zimtohrli"}
+    assert "lsd" in names and not names & {"lsd_hf", "low_band_gain_db", "zimtohrli", "loud_band_gain_db", "4–6"}
 
 
 def test_compare_refuses_what_cannot_be_compared(three_files, capsys):
