@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flashsr_jax.audio.front_end import denormalise, istft, log_mel, normalisation, normalise, stft
+from flashsr_jax.audio.front_end import denormalise, istft, log_mel, normalisation, normalise, only_band, stft
 from flashsr_jax.devices import sharding
 
 from helpers.parity import golden
@@ -35,6 +35,16 @@ def test_normalisation_uses_the_low_resolution_statistics():
     np.testing.assert_allclose(normalise(lr, stats), [[-0.5, 0, 0.5, 0]], atol=1e-6)
     np.testing.assert_allclose(normalise(hr, stats), [[-0.5, 0, 1.0, 0]], atol=1e-6)
     np.testing.assert_allclose(denormalise(normalise(hr, stats), stats), hr, atol=1e-6)
+
+
+def test_only_a_band_is_kept_of_each_waveform():
+    n = np.arange(4800) / 48_000
+    low, middle, high = (np.sin(2 * np.pi * hz * n) for hz in (1000.0, 6000.0, 20_000.0))
+    x = np.stack([low + middle + high] * 3).astype(np.float32)
+    kept = only_band(x, jnp.array([2000.0, 6000.0, 0.0]), jnp.array([20_000.0, 24_000.0, 6000.0]))
+    np.testing.assert_allclose(kept, [middle, middle + high, low], atol=1e-5)
+    alternating = np.stack([(-1.0) ** np.arange(480)])  # 24 kHz itself
+    np.testing.assert_allclose(only_band(alternating, jnp.zeros(1), jnp.array([24_000.0])), alternating, atol=1e-6)
 
 
 def test_istft_inverts_the_stft_of_any_signal():

@@ -84,6 +84,26 @@ def test_adversarial_losses(kind):
     check_gradient(lambda f: losses.adversarial_discriminator([A], [f], kind), C)
 
 
+@pytest.mark.parametrize("kind", ["lsgan", "hinge"])
+def test_adversarial_losses_count_only_where_a_discriminator_judges(kind):
+    judged = np.array([[0, 0, 1, 0.5, 0.25], [0, 1, 1, 1, 1], [0, 0, 0, 0, 0]], np.float32)  # nothing of the third
+    weight = judged[:, None, :, None]
+    full = np.broadcast_to(weight, SHAPE).astype(np.float64)
+
+    def mean(values):
+        return (values * full).sum(AXES) / np.maximum(full.sum(AXES), 1.0)
+
+    generator = {"lsgan": lambda f: (f - 1) ** 2, "hinge": lambda f: -f}[kind]
+    real_part = {"lsgan": lambda r: (r - 1) ** 2, "hinge": lambda r: np.maximum(1 - r, 0)}[kind]
+    fake_part = {"lsgan": lambda f: f**2, "hinge": lambda f: np.maximum(1 + f, 0)}[kind]
+    weights = [weight, jnp.ones(())]
+    found = losses.adversarial_generator([A, B], kind, weights)
+    np.testing.assert_allclose(found, (mean(generator(A)) + generator(B).mean(AXES)) / 2, rtol=1e-5, atol=1e-6)
+    found = losses.adversarial_discriminator([A, B], [C, A], kind, weights)
+    expected = mean(real_part(A)) + mean(fake_part(C)) + real_part(B).mean(AXES) + fake_part(A).mean(AXES)
+    np.testing.assert_allclose(found, expected / 2, rtol=1e-5, atol=1e-6)
+
+
 def test_feature_matching_leaves_the_real_features_alone():
     expected = (np.abs(A - B).mean(AXES) + np.abs(B - C).mean(AXES) + np.abs(A - C).mean(AXES)) / 3
     np.testing.assert_allclose(losses.feature_matching([[A, B], [A]], [[B, C], [C]]), expected, rtol=1e-5)
