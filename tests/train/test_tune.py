@@ -1,13 +1,18 @@
 """The stage `tune`: what its steps move, and when; and that its run holds all three networks."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
 
 from flashsr_jax.cli import main as flashsr
+from flashsr_jax.cost.plan.run import batch_shapes
+from flashsr_jax.errors import UserError
 from flashsr_jax.models.networks import NETWORKS
 from flashsr_jax.runs.checkpoint import load_tree
 from flashsr_jax.train.frozen import model_of
+from flashsr_jax.train.stages import tune
 from flashsr_jax.weights.store import load_weights, save_weights
 
 from helpers import micro
@@ -88,3 +93,20 @@ def test_its_run_is_packed_and_exported_as_all_three_networks(tuned, given, tmp_
     assert packed.params["scale_factor"] == 0.5
     assert flashsr(["weights", "export", str(tuned), "--to", "orbax", "-o", str(tmp_path / "orbax")]) == 0
     assert all(unchanged(load_tree(tmp_path / "orbax"), packed.params))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"decoder_frames": 40}, "config.decoder_frames=40: give a multiple of 2, and at most the 32"),
+        ({"decoder_frames": 15}, "config.decoder_frames=15: give a multiple of 2"),
+        ({"crop_frames": 17}, "config.crop_frames=17 does not fit into 16 frames"),
+    ],
+)
+def test_stretches_that_do_not_fit_are_mistakes(changes, message):
+    config = micro.get_config("tune")
+    config.update(changes)
+    frozen, key = frozen_of("tune"), jax.random.key(0)
+    state = jax.eval_shape(functools.partial(tune.init, config), frozen, key)
+    with pytest.raises(UserError, match=message):
+        jax.eval_shape(functools.partial(tune.train_step, config), state, frozen, batch_shapes(config, 2), key)

@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 
 from flashsr_jax.audio import HOP
 from flashsr_jax.audio.front_end import log_mel, only_band
+from flashsr_jax.errors import UserError
 from flashsr_jax.models.diffusion import STEPS, z0_from_v
 from flashsr_jax.models.discriminators import Band, HighBandDiscriminator
 from flashsr_jax.models.pipeline import decode
@@ -107,10 +108,18 @@ def eval_step(
 
 
 def random_stretch(config: ConfigDict, windows: Windows, key: jax.Array) -> tuple[Windows, jax.Array]:
-    """A random `decoder_frames` of each window, at positions of the latent's grid, and the first of these (B,)."""
+    """A random `decoder_frames` of each window, at positions of the latent's grid, and the first of these (B,).
+
+    Raises UserError where there are fewer, or where they end between two positions.
+    """
     batch, samples = windows.hr.shape
     stride = model_of(config).vae.stride
     kept = config.decoder_frames * HOP
+    if kept > samples or config.decoder_frames % stride:
+        raise UserError(
+            f"config.decoder_frames={config.decoder_frames}: give a multiple of {stride}, and at most the "
+            f"{samples // HOP} of config.data.window_frames"
+        )
     first_B = jax.random.randint(key, (batch,), 0, (samples - kept) // (stride * HOP) + 1)
 
     def cut(x_N: jax.Array, first: jax.Array) -> jax.Array:

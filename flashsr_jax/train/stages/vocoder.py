@@ -100,8 +100,13 @@ class Crops(NamedTuple):
 
 
 def random_crops(mel_BxTxF: jax.Array, windows: Windows, frames: int, key: jax.Array) -> Crops:
-    """The same random stretch of `frames` mel frames of each example's mel and waveforms."""
+    """The same random stretch of `frames` mel frames of each example's mel and waveforms.
+
+    Raises UserError where there are fewer.
+    """
     batch, total, bins = mel_BxTxF.shape
+    if frames > total:
+        raise UserError(f"config.crop_frames={frames} does not fit into {total} frames: lower it")
     first_B = jax.random.randint(key, (batch,), 0, total - frames + 1)
 
     def crop(mel_TxF: jax.Array, hr_N: jax.Array, lr_N: jax.Array, first: jax.Array) -> Crops:
