@@ -17,17 +17,18 @@ from flashsr_jax.audio.bands import Bands, BandsByStretch
 from flashsr_jax.audio.stretches import stretches_of
 
 PEAK_DB = (-60.0, 0.0)  # of the input, full scale 0 dB
+CODEC_PEAK_DB = (-30.0, 0.0)  # of what is encoded: mp3 leaves hardly anything of what is quieter
 FLOOR_DB = (-100.0, -50.0)  # root mean square of hiss
 LEAST_DB = 40.0  # from the hiss up to the peak: a sound that drowns says nothing about its high band
 TILT_DB = (-3.0, 3.0)  # of hiss, per octave
 SILENCE = 1e-4  # a peak of -80 dBFS, under which training rejects a window
 RATES = (8000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
 USUAL_RATES = (44_100, 48_000)  # also of files that hold less
-# Of each codec: libsndfile's names, its rates, and the range of compression levels: 150 to 20 kbit/s of one channel.
+# Of each codec: libsndfile's names, its rates, and the range of compression levels: 140 to 22 kbit/s of one channel.
 CODECS = {
-    "mp3": (("MP3", "MPEG_LAYER_III"), RATES, (0.0, 0.9)),
+    "mp3": (("MP3", "MPEG_LAYER_III"), RATES, (0.0, 0.8)),
     "vorbis": (("OGG", "VORBIS"), RATES, (0.3, 0.95)),
-    "opus": (("OGG", "OPUS"), (8000, 12_000, 16_000, 24_000, 48_000), (0.5, 0.95)),
+    "opus": (("OGG", "OPUS"), (8000, 12_000, 16_000, 24_000, 48_000), (0.5, 0.93)),
 }
 # A band that is read as ending lower ends where a floor has hidden it, or a codec has cut it. One that is read as
 # ending lower than this share of its cutoff, or higher, is misread: the reading is made for whole recordings.
@@ -38,16 +39,18 @@ def as_met(lr_N: np.ndarray, cutoff_hz: float, rng: np.random.Generator) -> tupl
     """A low resolution (N,) at 48 kHz as a file holds it and `flashsr upscale` shows it to the networks, and the
     cutoff in Hz after that.
 
-    At a peak of 0 to -60 dBFS and a rate that can hold its band, it gets, by equal chances, the rounding of 16 bits
-    (with triangular dither or without), hiss at -100 to -50 dBFS, or what mp3, Vorbis or Opus leave of it. Then comes
-    the low-pass at the end of its band, as it is found. The level of the result is the input's. Silence stays.
+    At a peak of 0 to -60 dBFS and a rate that can hold its band it gets, by equal chances, the rounding of 16 bits
+    (with triangular dither or without), hiss at -100 to -50 dBFS, or what mp3, Vorbis or Opus leave of it, at 0 to -30
+    dBFS. Then comes the low-pass at the end of its band, as it is found. The level of the result is the input's.
+    Silence stays.
     """
     peak = np.abs(lr_N).max()
     if peak < SILENCE:
         return lr_N, cutoff_hz
-    peak_db = rng.uniform(*PEAK_DB)
+    kind = KINDS[rng.integers(len(KINDS))]
+    peak_db = rng.uniform(*(CODEC_PEAK_DB if kind is codec else PEAK_DB))
     gain = np.float32(10 ** (peak_db / 20) / peak)
-    rate, change = (_sixteen_bits, _hiss, _codec)[rng.integers(3)](cutoff_hz, peak_db, rng)
+    rate, change = kind(cutoff_hz, peak_db, rng)
     x_N = _resampled(gain * lr_N, SAMPLE_RATE, rate)
     x_N = np.asarray(change(x_N), np.float32)
     bands, end_hz = _bands(x_N, rate, cutoff_hz)
@@ -71,7 +74,8 @@ def _bands(x_N: np.ndarray, rate: int, cutoff_hz: float) -> tuple[Bands | BandsB
 Change = Callable[[np.ndarray], np.ndarray]  # of samples at the file's rate
 
 
-def _sixteen_bits(cutoff_hz: float, peak_db: float, rng: np.random.Generator) -> tuple[int, Change]:
+def sixteen_bits(cutoff_hz: float, peak_db: float, rng: np.random.Generator) -> tuple[int, Change]:
+    """A rate, and rounding of 16 bits."""
     dithered = rng.random() < 0.5
 
     def change(x_N: np.ndarray) -> np.ndarray:
@@ -81,7 +85,8 @@ def _sixteen_bits(cutoff_hz: float, peak_db: float, rng: np.random.Generator) ->
     return _rate(RATES, cutoff_hz, rng), change
 
 
-def _hiss(cutoff_hz: float, peak_db: float, rng: np.random.Generator) -> tuple[int, Change]:
+def hiss(cutoff_hz: float, peak_db: float, rng: np.random.Generator) -> tuple[int, Change]:
+    """A rate, and steady noise, white or up to 3 dB brighter or darker an octave."""
     level = 10 ** (rng.uniform(FLOOR_DB[0], min(FLOOR_DB[1], peak_db - LEAST_DB)) / 20)
     tilt_db = rng.uniform(*TILT_DB)
 
@@ -94,10 +99,14 @@ def _hiss(cutoff_hz: float, peak_db: float, rng: np.random.Generator) -> tuple[i
     return _rate(RATES, cutoff_hz, rng), change
 
 
-def _codec(cutoff_hz: float, peak_db: float, rng: np.random.Generator) -> tuple[int, Change]:
+def codec(cutoff_hz: float, peak_db: float, rng: np.random.Generator) -> tuple[int, Change]:
+    """A rate that a codec has, and its round trip."""
     names, rates, levels = CODECS[tuple(CODECS)[rng.integers(len(CODECS))]]
     rate = _rate(rates, cutoff_hz, rng)
     return rate, functools.partial(round_trip, sample_rate=rate, names=names, compression=rng.uniform(*levels))
+
+
+KINDS = (sixteen_bits, hiss, codec)
 
 
 def _rate(rates: tuple[int, ...], cutoff_hz: float, rng: np.random.Generator) -> int:
