@@ -27,7 +27,7 @@ def get_config(preset):
     config.losses = {
         "mel": 15.0,
         "power": 15.0,  # of wide bands, at three resolutions
-        "decoded": 1.0,  # of the log-mel between decoder and vocoder, over the whole window
+        "decoded": 1.0,  # of the log-mel between decoder and vocoder, over all `decoder_frames`
         "features": 2.0,
         "adversarial": 1.0,
         "high_band": {"tiny": 1.0, "small": 3.0, "base": 1.0}[preset],  # weight of what is over the cutoff in `decoded`

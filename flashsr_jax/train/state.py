@@ -56,7 +56,7 @@ def descend(
         return apply_gradients(config, state, role, gradients)
 
     def keep() -> tuple[TrainState, dict[str, jax.Array]]:
-        return state, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(update)[1])
+        return state, dict.fromkeys((f"grad_norm/{role}", f"learning_rate/{role}"), jnp.zeros(()))
 
     state, norm = update() if when is None else lax.cond(when, update, keep)
     return state, {name: value, **terms, **norm}, made
