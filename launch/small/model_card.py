@@ -31,7 +31,7 @@ from flashsr_jax.errors import UserError
 from flashsr_jax.evaluate.metrics import MAIN_METRICS, lsd
 from flashsr_jax.evaluate.protocol import low_resolution
 from flashsr_jax.evaluate.references import Reference, load_references
-from flashsr_jax.evaluate.report.tables import markdown_table, read_scores
+from flashsr_jax.evaluate.report.tables import loud_table, markdown_table, read_scores
 from flashsr_jax.evaluate.results import Results
 from flashsr_jax.evaluate.statistics import Comparison, paired, summarise
 from flashsr_jax.files import replacing
@@ -63,6 +63,7 @@ def main(evaluation: Path, corpus: Path, runs: Path | None = None) -> None:
     parts = {
         "figures": relative_table(main_scores),
         "scores": markdown_table(main_scores, MAIN_METRICS),
+        "loud": loud_table(main_scores),
         "cutoffs": markdown_table(others, ("lsd", "zimtohrli", "visqol")),
         "low-band": low_band(main_scores),
         "speed": speed_and_size(main_scores, evaluation),
