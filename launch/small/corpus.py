@@ -5,7 +5,9 @@
 A source is a package of Debian 12, or where its name has a slash a repository on GitHub at a commit (the version).
 Needs apt-get and dpkg-deb with Debian 12 (bookworm) sources, git, and ffmpeg for Opus in WebM; nothing is installed.
 Where there is no way to GitHub, the repositories' recordings come from DIR, whose recordings.csv has for each `file`
-its `source` (github:OWNER/NAME@COMMIT) and `source_path`. Writes under OUT, each source and the dataset once:
+its `source` (github:OWNER/NAME@COMMIT) and `source_path`. Of a clone those files are kept that `repositories.txt.gz`
+lists, so that both ways give the same corpus: the ones with sound, not hiss, over 16 kHz.
+Writes under OUT, each source and the dataset once:
 
 unpacked/       the sources
 recordings.csv  every recording that a row of the table takes: path, class, group, split
@@ -46,6 +48,7 @@ from flashsr_jax.data.recording import MIN_SECONDS
 from flashsr_jax.errors import UserError
 
 TABLE = Path(__file__).resolve().parent / "corpus.csv"
+LISTED = TABLE.with_name("repositories.txt.gz")  # lines OWNER/NAME PATH
 AUDIO = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff")  # kept of a package: the shipped model's
 GITHUB = "https://github.com"
 ARCHIVES = (".pk3", ".zip")
@@ -172,9 +175,21 @@ def clone(repository: str, commit: str, folder: Path) -> None:
     run(["git", "-C", folder, "fetch", "-q", "--depth=1", f"{GITHUB}/{repository}", commit], way_out)
     run(["git", "-C", folder, "checkout", "-q", "FETCH_HEAD"], way_out)
     shutil.rmtree(folder / ".git")
+    names = listed(repository)
+    for path in list(folder.rglob("*")) if names else ():
+        name = path.relative_to(folder).as_posix()
+        if not path.is_dir() and name not in names and not path.name.lower().startswith(NOTICES):
+            path.unlink()
     for path in list(folder.rglob("*.webm")):  # which libsndfile does not read; the Opus in it stays as it is
         copy = ["ffmpeg", "-v", "error", "-i", path, "-c", "copy", path.with_suffix(".opus")]
         run(copy, f"{repository}'s recordings are Opus in WebM")
+
+
+def listed(repository: str) -> set[str]:
+    """Paths of the recordings that are taken of a repository; none for one that is not in the list: all are."""
+    with gzip.open(LISTED, "rt", encoding="utf-8") as lines:
+        pairs = (line.rstrip("\n").split(" ", 1) for line in lines)
+        return {path for name, path in pairs if name == repository}
 
 
 def run(command: Sequence[str | Path], way_out: str, cwd: Path | None = None) -> None:

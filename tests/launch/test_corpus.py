@@ -50,6 +50,18 @@ def test_a_source_is_a_package_or_a_repository_at_a_commit():
     assert len(folders) == len(TABLE) and not any("/" in folder for folder in folders)
 
 
+def test_the_list_has_recordings_of_every_repository_and_each_is_decided_by_a_row():
+    repositories = [package for package in TABLE if corpus.is_repository(package)]
+    for package in repositories:
+        names = corpus.listed(package)
+        assert names, package
+        undecided = [
+            name for name in names if not any(corpus.fnmatchcase(name, rule.pattern) for rule in TABLE[package])
+        ]
+        assert undecided == [], package
+    assert corpus.listed("nobody/nothing") == set()
+
+
 def test_no_group_is_in_two_splits_or_classes():
     homes = defaultdict(set)
     for rule in TAKING:
@@ -268,6 +280,11 @@ def outside(tmp_path, monkeypatch):
         sf.write(packages / f"words/usr/share/words/{i}.wav", tone(0.8, seed=i), RATE)
         sf.write(origin / f"audio/nora-{i}.{'flac' if i else 'webm'}", tone(0.8, seed=50 + i), RATE, format="FLAC")
     sf.write(origin / "audio/kim-0.wav", tone(0.8, 44_100, seed=90), 44_100)
+    sf.write(origin / "audio/kim-unlisted.wav", tone(0.8, seed=91), RATE)
+    paths = ["audio/kim-0.wav", "audio/nora-0.webm", *(f"audio/nora-{i}.flac" for i in range(1, 7))]
+    lines = "".join(f"someone/voices {path}\nanother/voices audio/kim-unlisted.wav\n" for path in paths)
+    (tmp_path / "listed.gz").write_bytes(gzip.compress(lines.encode()))
+    monkeypatch.setattr(corpus, "LISTED", tmp_path / "listed.gz")
     subprocess.run(["git", "init", "-q", origin], check=True)
     commit = committed(origin)
     (origin / "audio/kim-0.wav").unlink()  # later than the table's commit
