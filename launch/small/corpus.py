@@ -18,7 +18,10 @@ manifest.csv.gz, left_out.csv.gz, licences.md, copyright/  what went in, what di
 
 The first row of a source whose pattern (shell style, `*` crosses folders) matches a recording's path decides about
 it; a row without a class leaves it out, for the reason in its note. A group (speaker, composer, kit) is in one split,
-and that never changes, so that a model trained on any version of the corpus has not heard the test clips.
+and that never changes, so that a model trained on any version of the corpus has not heard the test clips. Nor do the
+clips: `held_out.csv.gz` has what was measured of the held-out recordings when clips were first made of them, and that
+decides what they are made of. Whoever holds out a new group of a source in it appends the group's rows of
+dataset/manifest.csv.
 """
 
 import argparse
@@ -50,6 +53,7 @@ from flashsr_jax.errors import UserError
 TABLE = Path(__file__).resolve().parent / "corpus.csv"
 LISTED = TABLE.with_name("repositories.txt.gz")  # lines OWNER/NAME PATH
 AUDIO = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff")  # kept of a package: the shipped model's
+HELD_OUT = TABLE.with_name("held_out.csv.gz")
 GITHUB = "https://github.com"
 ARCHIVES = (".pk3", ".zip")
 NOTICES = ("copyright", "copying", "licen", "credits")  # how a file of terms begins
@@ -372,8 +376,24 @@ def in_turn(sources: list[Iterator]) -> Iterator:
         sources = left
 
 
+def held_out_recordings(table: dict[str, list[Rule]], built: list[dict]) -> list[dict]:
+    """What clips may be made of, with the columns path, class, group, split, seconds, sample_rate, channel and
+    bandwidth_hz: as HELD_OUT has it, and as `built`, the dataset's manifest, of the sources that it lacks."""
+    listed = read_csv(HELD_OUT)
+    sources = {source_of(row) for row in listed}
+    present = {folder_name(package) for package in table}
+    return [row for row in listed if source_of(row) in present] + [
+        row for row in built if source_of(row) not in sources
+    ]
+
+
+def source_of(row: dict) -> str:
+    """The folder of a recording's source, of a row with its path."""
+    return row["path"].split("/")[1]
+
+
 def held_out_clips(manifest: list[dict], split: str, class_name: str, count: int, folder: Path) -> list[HeldOut]:
-    """At most `count` clips of a class, from all its groups in turn; `manifest` as `flashsr data build` writes it."""
+    """At most `count` clips of a class, from all its groups in turn; `manifest` as of `held_out_recordings`."""
     groups = defaultdict(list)
     for row in manifest:
         if row["split"] != split or row["class"] != class_name or float(row["bandwidth_hz"]) < CLIP_BANDWIDTH_HZ:
@@ -430,7 +450,7 @@ def write_csv(path: Path, rows: list[dict], columns: Sequence[str] = ()) -> None
 
 
 def read_csv(path: Path) -> list[dict]:
-    with path.open(newline="", encoding="utf-8") as lines:
+    with (gzip.open if path.suffix == ".gz" else Path.open)(path, "rt", newline="", encoding="utf-8") as lines:
         return list(csv.DictReader(lines))
 
 
@@ -520,10 +540,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         overwrite=True,
     )
     write_licences(table, write_manifest(taken, left_out, out), out)
-    built = read_csv(out / "dataset" / MANIFEST)
+    held_out = held_out_recordings(table, read_csv(out / "dataset" / MANIFEST))
+    repositories = {folder_name(package) for package in table if is_repository(package)}
     for split, count in CLIPS.items():
         for suffix, read in (("", False), ("_read", True)):
-            rows = [row for row in built if is_repository(taken[row["path"]].package) == read]
+            rows = [row for row in held_out if (source_of(row) in repositories) == read]
             write_clips(rows, split, count, out, out / f"{split}{suffix}")
 
 

@@ -62,6 +62,18 @@ def test_the_list_has_recordings_of_every_repository_and_each_is_decided_by_a_ro
     assert corpus.listed("nobody/nothing") == set()
 
 
+def test_every_held_out_group_has_its_recordings_as_first_measured():
+    rows = corpus.read_csv(corpus.HELD_OUT)
+    packages = {corpus.folder_name(package): package for package in TABLE}
+    for row in rows:
+        name = row["path"].split("/", 2)[2]
+        rules = TABLE[packages[corpus.source_of(row)]]
+        rule = next(rule for rule in rules if corpus.fnmatchcase(name, rule.pattern))
+        assert (rule.class_name, rule.group, rule.split) == (row["class"], row["group"], row["split"]), row
+    assert {row["group"] for row in rows} == {rule.group for rule in TAKING if rule.split != "train"}
+    assert len({row["path"] for row in rows}) == len(rows)
+
+
 def test_no_group_is_in_two_splits_or_classes():
     homes = defaultdict(set)
     for rule in TAKING:
@@ -302,7 +314,9 @@ def outside(tmp_path, monkeypatch):
     )
     table = [dict(zip(columns, row, strict=True)) for row in rows]
     corpus.write_csv(tmp_path / "table.csv", table)
+    corpus.write_csv(tmp_path / "held_out.csv.gz", [], ("path", "class"))
     monkeypatch.setattr(corpus, "TABLE", tmp_path / "table.csv")
+    monkeypatch.setattr(corpus, "HELD_OUT", tmp_path / "held_out.csv.gz")
     monkeypatch.setattr(corpus, "GITHUB", f"file://{tmp_path}/origin")
     monkeypatch.setenv("PATH", f"{stubs}:{os.environ['PATH']}")
     monkeypatch.setenv("PACKAGES", str(packages))
@@ -350,6 +364,20 @@ def test_sources_of_both_kinds_become_one_dataset_with_the_repositories_clips_ap
     corpus.main([str(out)])
     assert (tmp_path / "asked").read_text().removeprefix(asked).split()[:1] == ["apt-get"]
     assert {path: path.read_bytes() for path in out.rglob("*.flac")} == before
+
+
+def test_another_measure_of_the_bandwidth_does_not_change_the_clips(outside, tmp_path, monkeypatch):
+    first, again = tmp_path / "first", tmp_path / "again"
+    corpus.main([str(first), "--packages", "words"])
+    columns = ("path", "class", "group", "split", "seconds", "sample_rate", "channel", "bandwidth_hz")
+    rows = [{name: row[name] for name in columns} for row in corpus.read_csv(first / "dataset" / "manifest.csv")]
+    corpus.write_csv(corpus.HELD_OUT, rows[::-1])
+    monkeypatch.setattr(corpus, "build_dataset", lambda *_, **__: None)
+    shutil.copytree(first, again)
+    corpus.write_csv(again / "dataset" / "manifest.csv", rows[:2])  # as if the others' band were too low
+    corpus.main([str(again), "--packages", "words"])
+    clips = corpus.read_csv(again / "test" / "clips.csv")
+    assert clips[0]["sources"].split("; ") == [row["path"] for row in rows[::-1]]
 
 
 def test_a_folder_stands_in_for_the_repositories_and_nothing_is_cloned(outside, tmp_path, monkeypatch):
