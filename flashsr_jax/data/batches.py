@@ -6,6 +6,7 @@ for examples that had to be drawn again because a record cannot be read, too.
 """
 
 import logging
+import numbers
 import signal
 import weakref
 from collections.abc import Callable, Iterator
@@ -18,12 +19,14 @@ from absl import flags
 from grain.multiprocessing import MultiprocessingOptions
 from ml_collections import ConfigDict
 
+from flashsr_jax.data.brightness import more_of_the_bright
 from flashsr_jax.data.dataset import Recordings, windows_by_class
 from flashsr_jax.data.examples import LR_SIMULATIONS, Examples
 from flashsr_jax.errors import UserError
 
 LOGGER = logging.getLogger(__name__)
 PREFETCHED_BATCHES = 2  # per worker process
+BY_BRIGHTNESS = "speech"  # the class whose high band comes in moments
 
 
 class BatchIterator(Iterator[dict]):
@@ -121,18 +124,27 @@ def make_iterator(
     """Endless batches of `batch_size` examples (of this process) from one split of the dataset `data.dir`.
 
     Classes come in the proportions `data.class_weights`; within a class every window of its duration once an epoch, in
-    an order that the seed draws anew for each; every process gets its own part of each total batch. With probability
-    `data.mix_probability` another class is mixed in; a gain is uniform in `data.gain_db`; the low-pass is drawn by
-    `lowpass.draw_filter` within `data.cutoff_hz` and `data.order`, with `data.log_cutoff`. A batch holds `hr` (B, N)
+    an order that the seed draws anew for each; speech that is brighter than each of `data.bright` dB (see `brightness`)
+    once more. Every process gets its own part of each total batch. With probability `data.mix_probability` another
+    class is mixed in; a gain is uniform in `data.gain_db`; the low-pass is drawn by `lowpass.draw_filter` within
+    `data.cutoff_hz` and `data.order`, with `data.log_cutoff`. With probability `data.floor_probability` the low
+    resolution is one as it is met (see `floors.as_met`), and the high one stays clean. A batch holds `hr` (B, N)
     float32; `lr` (B, N) if `data.lr_simulation` is "exact", else `filter`: arrays for
-    `lowpass_device.simulate_low_resolution`; `cutoff_hz`, `bandwidth_hz` (B,) float32, `class_id` (B,) int32. `workers`
-    processes prepare batches (0: this one). Up to `data.max_corrupt_records` records that cannot be read are left out.
+    `lowpass_device.simulate_low_resolution`, and, where there are inputs as they are met, `lr_given` (B,) bool and the
+    `lr` (B, N) of those examples; `cutoff_hz`, `bandwidth_hz` (B,) float32, `class_id` (B,) int32. `workers` processes
+    prepare batches (0: this one). Up to `data.max_corrupt_records` records that cannot be read are left out.
     Raises UserError for a dataset without one of the weighted classes.
     """
     if data.lr_simulation not in LR_SIMULATIONS:
         raise UserError(f"data.lr_simulation={data.lr_simulation!r} is not one of {', '.join(LR_SIMULATIONS)}")
+    if not 0 <= data.floor_probability <= 1:
+        raise UserError(f"data.floor_probability={data.floor_probability}: give a share of the examples, from 0 to 1")
+    if not all(isinstance(limit, numbers.Real) for limit in data.bright):
+        raise UserError(f"data.bright={data.bright!r}: give limits in dB, -30,-20 say, or () for none")
     recordings = Recordings(data.dir, split)
     windows = windows_by_class(data, recordings, window_samples)
+    if data.bright and BY_BRIGHTNESS in windows:
+        windows[BY_BRIGHTNESS] = more_of_the_bright(windows[BY_BRIGHTNESS], data.bright)
     streams = [
         grain.MapDataset.source([(name, i) for i in range(len(of_class))]).seed(seed + n).shuffle().repeat()
         for n, (name, of_class) in enumerate(windows.items())

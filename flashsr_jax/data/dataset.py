@@ -3,6 +3,7 @@
 Letters: N samples of a window.
 """
 
+import copy
 import csv
 import itertools
 import math
@@ -88,7 +89,7 @@ class Windows:
     joined segments of one group (a speaker, a kit) where they are shorter."""
 
     def __init__(self, recordings: Recordings, class_name: str, samples: int):
-        self.recordings, self.samples = recordings, samples
+        self.recordings, self.class_name, self.samples = recordings, class_name, samples
         of_class = np.flatnonzero(recordings.class_id == CLASSES.index(class_name))
         self._mates: dict[str, list[int]] = defaultdict(list)  # the short segments of each group
         self._starts: list[list[int]] = []  # segments that each window begins with
@@ -103,6 +104,12 @@ class Windows:
 
     def __len__(self) -> int:
         return len(self._starts)
+
+    def repeated(self, times: np.ndarray) -> "Windows":
+        """The same with each window so many times (one or more); `times` is (windows,) int."""
+        windows = copy.copy(self)
+        windows._starts = [start for start, count in zip(self._starts, times, strict=True) for _ in range(count)]
+        return windows
 
     def group(self, index: int) -> str:
         """Group of a window."""

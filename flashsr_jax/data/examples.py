@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from flashsr_jax.audio.floors import as_met
 from flashsr_jax.audio.lowpass import draw_filter, filter_arrays, simulate_low_resolution
 from flashsr_jax.data import CLASSES
 from flashsr_jax.data.dataset import CorruptRecord, Windows
@@ -35,6 +36,7 @@ class Examples:
             "order": tuple(data.order),
             "log_cutoff": bool(data.log_cutoff),
         }
+        self._floor_probability = float(data.floor_probability)
         self._exact = data.lr_simulation == "exact"
 
     def __call__(self, position: tuple[str, int], rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -55,15 +57,21 @@ class Examples:
             hr, bandwidth_hz = _mixed(hr, other, rng), min(bandwidth_hz, other_bandwidth_hz)
         hr = hr * np.float32(10 ** (rng.uniform(*self._gain_db) / 20))
         lowpass = draw_filter(rng, bandwidth_hz, **self._filters)
+        cutoff_hz, lr = lowpass.cutoff_hz, None
+        if self._floor_probability and rng.random() < self._floor_probability:
+            lr, cutoff_hz = as_met(simulate_low_resolution(hr, lowpass), cutoff_hz, rng)
         example: dict[str, Any] = {
             "hr": hr,
-            "cutoff_hz": np.float32(lowpass.cutoff_hz),
+            "cutoff_hz": np.float32(cutoff_hz),
             "bandwidth_hz": np.float32(bandwidth_hz),
             "class_id": np.int32(CLASSES.index(class_name)),
         }
         if self._exact:
-            return example | {"lr": simulate_low_resolution(hr, lowpass)}
-        return example | {"filter": filter_arrays(lowpass)}
+            return example | {"lr": simulate_low_resolution(hr, lowpass) if lr is None else lr}
+        example["filter"] = filter_arrays(lowpass)
+        if self._floor_probability:
+            example |= {"lr": np.zeros_like(hr) if lr is None else lr, "lr_given": np.bool_(lr is not None)}
+        return example
 
     def _other_class(self, class_name: str, rng: np.random.Generator) -> tuple[np.ndarray, float]:
         names = [name for name in self._windows if name != class_name]

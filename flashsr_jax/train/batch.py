@@ -57,7 +57,7 @@ def prepare(batch: dict[str, Any]) -> tuple[Windows, dict[str, jax.Array]]:
     many there were of each beside the windows.
     """
     hr = batch["hr"]
-    lr = batch["lr"] if "lr" in batch else lowpass_device.simulate_low_resolution(hr, batch["filter"])
+    lr = _low_resolution(batch)
     stats = normalisation(lr)
     silent_B = stats.peak[:, 0] < SILENCE_PEAK
     excess_Bx1 = jnp.max(jnp.abs(normalise(hr, stats)), axis=-1, keepdims=True) / HEADROOM
@@ -66,6 +66,14 @@ def prepare(batch: dict[str, Any]) -> tuple[Windows, dict[str, jax.Array]]:
     hr_norm, lr_norm = (jnp.where(silent_B[:, None], 0.0, normalise(x, stats)) for x in (hr, lr))
     counts = {"data/rescaled": jnp.sum((excess_Bx1[:, 0] > 1.0) & ~silent_B), "data/rejected": jnp.sum(silent_B)}
     return Windows(hr_norm, lr_norm, 1.0 - silent_B, stats), counts
+
+
+def _low_resolution(batch: dict[str, Any]) -> jax.Array:
+    """(B, N): what the pipeline made on the host, and for the other examples what the device makes."""
+    if "filter" not in batch:
+        return batch["lr"]
+    simulated = lowpass_device.simulate_low_resolution(batch["hr"], batch["filter"])
+    return jnp.where(batch["lr_given"][:, None], batch["lr"], simulated) if "lr" in batch else simulated
 
 
 def band_weights(config: ConfigDict, batch: dict[str, Any], latent_bins: int) -> tuple[jax.Array, jax.Array]:

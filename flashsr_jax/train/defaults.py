@@ -10,9 +10,18 @@ from flashsr_jax.models.presets import PRESETS
 
 # Frames of 10 ms in a training window; a multiple of each preset's `frame_multiple`.
 WINDOW_FRAMES = {"tiny": 128, "small": 256, "base": 512}
-# What the U-Net of `small` sees: low cutoffs as often as high ones, more speech, which is the hardest, and less of it
-# under music.
-SMALL_UNET_DATA = {"class_weights": {"speech": 2.0}, "mix_probability": 0.25, "log_cutoff": True}
+# What the U-Net of `small` sees: low cutoffs as often as high ones, more speech, which is the hardest, the bright of it
+# more often, and less of it under music; and every other input as it is met. The runs that docs/small describes came
+# before `bright` and `floor_probability`.
+SMALL_UNET_DATA = {
+    "class_weights": {"speech": 2.0},
+    "bright": (-30.0, -20.0),
+    "mix_probability": 0.25,
+    "log_cutoff": True,
+    "floor_probability": 0.5,
+}
+# Fields of `common` that earlier versions did not have, with the values that mean what they did.
+ADDED = {"data": {"bright": (), "floor_probability": 0.0}}
 
 
 def common(stage: str, preset: str) -> ConfigDict:
@@ -32,12 +41,14 @@ def common(stage: str, preset: str) -> ConfigDict:
             "data": {
                 "dir": "data",
                 "class_weights": {"speech": 1.0, "music": 1.0, "effects": 1.0},
+                "bright": (),  # dB: speech that is brighter than each is drawn once more (data/brightness.py)
                 "window_frames": WINDOW_FRAMES[preset],
                 "cutoff_hz": (2000.0, 16_000.0),
                 "log_cutoff": False,  # True: its logarithm is uniform
                 "order": (2, 10),
                 "gain_db": (-12.0, 6.0),
                 "mix_probability": 0.5,
+                "floor_probability": 0.0,  # of an input with 16 bits' rounding, hiss or a codec's (audio/floors.py)
                 "lr_simulation": "device",  # or "exact": scipy in the worker processes
                 "workers": 8 if preset == "base" else 0,
                 "max_corrupt_records": 10,  # that cannot be read, and are left out; one more stops the run

@@ -6,15 +6,19 @@ from ml_collections import ConfigDict
 
 from flashsr_jax.errors import UserError
 from flashsr_jax.runs.folder import PROVENANCE_FILE, flattened, read_config
-from flashsr_jax.train.defaults import common
+from flashsr_jax.train.defaults import ADDED, common
 
 
 def get_config(path: str | os.PathLike) -> ConfigDict:
     """The ConfigDict that was written to `path`. Fields can be overridden as in any other configuration.
 
-    Raises UserError where it is none, or another version of this package wrote it, with fewer fields.
+    A field of `defaults.ADDED` that the run did not have gets the value that means what was done without it. Raises
+    UserError where there is no configuration, or another version of this package wrote it, without a field that this
+    one needs.
     """
     fields = read_config(path)
+    for section, added in ADDED.items():
+        fields[section] = added | fields.get(section, {})
     needed = flattened(common(fields["stage"], "tiny").to_dict())
     if missing := sorted(needed.keys() - flattened(fields).keys()):
         raise UserError(

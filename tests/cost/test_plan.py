@@ -22,6 +22,7 @@ from flashsr_jax.models.flops import count
 from flashsr_jax.models.unet import UNet
 from flashsr_jax.models.vae import VAE
 from flashsr_jax.models.vocoder import SRVocoder
+from flashsr_jax.train.batch import waveform_batches
 from flashsr_jax.train.frozen import model_of
 from flashsr_jax.train.stages import STAGES
 
@@ -186,6 +187,15 @@ def test_memory_and_collectives_follow_the_rules():
     assert kinds["all-gather"].times == 2
     assert 0.8 * of_vae < kinds["all-gather"].size == kinds["reduce-scatter"].size < of_vae
     assert not placement.collectives(run, mesh_of(1, 1))
+
+
+def test_the_batch_is_that_of_training(dataset):
+    for changes in ({}, {"floor_probability": 0.5}, {"lr_simulation": "exact"}):
+        config = micro.get_config("vae")
+        config.data.update(dir=str(dataset), **changes)
+        batch = next(waveform_batches(config, 8))
+        shapes = [jax.tree.map(lambda x: (x.shape, x.dtype), tree) for tree in (batch, batch_shapes(config, 8))]
+        assert shapes[0] == shapes[1], changes
 
 
 def test_the_roofline():

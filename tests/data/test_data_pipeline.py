@@ -21,6 +21,7 @@ from flashsr_jax.data.batches import make_iterator
 from flashsr_jax.data.build import build_dataset
 from flashsr_jax.data.clips import fixed_clips
 from flashsr_jax.errors import UserError
+from flashsr_jax.train.batch import prepare
 
 WINDOW = 30_720  # 0.64 s
 # class, group, seconds, recordings, validation
@@ -43,6 +44,8 @@ def settings(folder, **changes) -> ConfigDict:
         "class_weights": {"speech": 1.0, "music": 1.0, "effects": 1.0},
         "gain_db": (0.0, 0.0),
         "mix_probability": 0.0,
+        "bright": (),
+        "floor_probability": 0.0,
         "lr_simulation": "device",
         "cutoff_hz": (2000.0, 16_000.0),
         "log_cutoff": False,
@@ -115,6 +118,31 @@ def test_batches_of_the_committed_recordings(dataset):
         assert (error < 1e-6 * np.mean(with_lr["lr"] ** 2, axis=1) + 1e-14).all()
 
 
+def test_inputs_as_they_are_met_are_the_same_on_both_paths(dataset):
+    """Also: the recordings, the gain and the mixture are what they are without, and stay clean."""
+    changes = {"mix_probability": 0.5, "gain_db": (-12.0, 6.0)}
+    clean = take(iterator(dataset, changes=changes), 2)
+    changes["floor_probability"] = 0.5
+    device = take(iterator(dataset, changes=changes), 2)
+    exact = take(iterator(dataset, changes=changes | {"lr_simulation": "exact"}), 2)
+    given = np.concatenate([batch["lr_given"] for batch in device])
+    assert 3 <= given.sum() <= 9 and given.dtype == bool
+    for without, on_device, on_host in zip(clean, device, exact, strict=True):
+        for name in ("hr", "bandwidth_hz", "class_id"):
+            assert_same(on_device[name], without[name])
+        assert_same(on_device["cutoff_hz"], on_host["cutoff_hz"])
+        kept = ~on_device["lr_given"]
+        assert_same(on_device["cutoff_hz"][kept], without["cutoff_hz"][kept])
+        assert (on_device["cutoff_hz"] <= without["cutoff_hz"]).all()
+        plain = np.asarray(jax.jit(lowpass_device.simulate_low_resolution)(without["hr"], without["filter"]))
+        windows = [jax.jit(prepare)(batch)[0] for batch in (on_device, on_host)]
+        for i, met in enumerate(on_device["lr_given"]):
+            here, there = (np.asarray(w.lr[i])[2400:-2400] for w in windows)
+            assert np.mean((here - there) ** 2) <= (1e-12 if met else 1e-6) * np.mean(there**2)
+            change = np.mean((on_host["lr"][i] - plain[i])[2400:-2400] ** 2) / np.mean(plain[i] ** 2)
+            assert (1e-12 < change < 0.5) if met else change < 1e-6
+
+
 def test_a_pass_sees_every_recording_of_a_class(tones):
     folder, known = tones
     batches = iterator(folder, changes={"class_weights": {"speech": 2.0, "music": 1.0, "effects": 1.0}})
@@ -130,7 +158,7 @@ def test_a_pass_sees_every_recording_of_a_class(tones):
 @pytest.mark.parametrize("lr_simulation", ["exact", "device"])
 def test_same_seed_same_batches_for_any_number_of_workers(tones, lr_simulation):
     folder, _ = tones
-    changes = {"lr_simulation": lr_simulation, "mix_probability": 0.5, "gain_db": (-6.0, 6.0)}
+    changes = {"lr_simulation": lr_simulation, "mix_probability": 0.5, "gain_db": (-6.0, 6.0), "floor_probability": 0.5}
     alone = take(iterator(folder, changes=changes), 6)
     if lr_simulation == "exact":
         workers = iterator(folder, changes=changes, workers=2)
@@ -143,7 +171,7 @@ def test_same_seed_same_batches_for_any_number_of_workers(tones, lr_simulation):
 
 def test_resumes_exactly_where_it_stopped(tones):
     folder, _ = tones
-    changes = {"mix_probability": 0.5}
+    changes = {"mix_probability": 0.5, "floor_probability": 0.1}
     whole = take(iterator(folder, changes=changes), 9)
     first = iterator(folder, changes=changes)
     take(first, 4)
@@ -286,6 +314,10 @@ def test_mistakes_in_the_configuration(tones, tmp_path):
         iterator(tmp_path / "nothing")
     with pytest.raises(UserError, match="'scipy' is not one of device, exact"):
         iterator(folder, changes={"lr_simulation": "scipy"})
+    with pytest.raises(UserError, match="data.floor_probability=1.5: give a share"):
+        iterator(folder, changes={"floor_probability": 1.5})
+    with pytest.raises(UserError, match=r"data.bright=\('',\): give limits in dB"):
+        iterator(folder, changes={"bright": ("",)})
     with pytest.raises(UserError, match="all are 0"):
         iterator(folder, changes={"class_weights": {"speech": 0.0, "music": 0.0, "effects": 0.0}})
 

@@ -24,6 +24,7 @@ def config(dataset, tmp_path, monkeypatch):
     """A micro-sized run whose VAE has random weights."""
     config = micro.get_config("regression")
     config.data.dir, config.data.latents = str(dataset), str(tmp_path / "latents")
+    config.data.floor_probability = 0.5
     model = model_of(config)
     mel = jnp.zeros((1, config.data.window_frames, model.vae.mel_bins))
     params = VAE(model.vae).init(jax.random.key(1), mel)["params"]

@@ -16,7 +16,7 @@ MICRO = ModelConfig(
     unet=UNetConfig(
         channels=8, multipliers=(1, 2), blocks=1, attention_downsamplings=(2,), head_channels=8, latent_channels=4
     ),
-    vocoder=VocoderConfig(channels=16, rates=(10, 6, 8), kernels=(3,), dilations=(1,), **STANDARDISED),
+    vocoder=VocoderConfig(channels=16, rates=(24, 20), kernels=(3,), dilations=(1,), **STANDARDISED),
 )
 
 

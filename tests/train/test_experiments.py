@@ -192,6 +192,9 @@ def test_a_configuration_of_another_version_or_of_something_else_is_one_line(tmp
     path = tmp_path / "config.json"
     path.write_text(json.dumps(fields))
     assert finished.get_config(path) == micro.get_config("vae")
+    del fields["data"]["floor_probability"], fields["data"]["bright"]  # which a version before them did without
+    path.write_text(json.dumps(fields))
+    assert finished.get_config(path) == micro.get_config("vae")
     del fields["max_skipped_steps"], fields["data"]["order"]
     path.write_text(json.dumps(fields))
     with pytest.raises(UserError, match="has no data.order, max_skipped_steps: another version wrote it; check out"):

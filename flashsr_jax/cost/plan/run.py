@@ -73,6 +73,8 @@ def batch_shapes(config: ConfigDict, size: int) -> dict[str, Any]:
         return common | halves | {"weight": array(())}
     if config.data.lr_simulation == "exact":
         return common | {"hr": array((samples,)), "lr": array((samples,))}
+    if config.data.floor_probability:
+        common |= {"lr": array((samples,)), "lr_given": array((), jnp.bool_)}
     lowpass = filter_arrays(LowpassFilter("bessel", 10, 4000.0))
     filters = jax.tree.map(lambda x: array(np.shape(x), jnp.asarray(x).dtype), lowpass)
     return common | {"hr": array((samples,)), "filter": filters}
