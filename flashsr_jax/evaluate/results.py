@@ -20,7 +20,11 @@ WALL_FREE_HZ = 21_000.0  # lossless recordings of 44.1 kHz end at 21 to 22 kHz, 
 
 
 def class_rank(name: str) -> int:
-    """Where a class stands among the others; those without a name of ours, and none, come last."""
+    """Where a class stands among the others; those without a name of ours, and none, come last.
+
+    What a class has in a row of its own has the class's name before a comma, as in "speech, read".
+    """
+    name = name.partition(",")[0]
     return CLASSES.index(name) if name in CLASSES else len(CLASSES)
 
 
@@ -41,9 +45,8 @@ class Score:
     wall_hz: float  # where the original itself ends, if under half the sample rate; else 0
     seed: int
     metrics: dict[str, float]
-    loud_bands_db: dict[str, float] = dataclasses.field(
-        default_factory=dict
-    )  # `metrics.loud_band_gains_db`; keys in Hz
+    # `metrics.loud_band_gains_db`, by the lower edge in Hz.
+    loud_bands_db: dict[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def wall_free(self) -> bool:

@@ -1,11 +1,13 @@
 """The corpus of the shipped model: full-band recordings from the sources that `corpus.csv` lists.
 
-    python launch/small/corpus.py OUT [--packages NAME ...] [--recordings DIR]
+    python launch/small/corpus.py [OUT] [--packages NAME ...] [--recordings DIR] [--workers N]
 
 A source is a package of Debian 12, or where its name has a slash a repository on GitHub at a commit (the version).
 Needs apt-get and dpkg-deb with Debian 12 (bookworm) sources, git, and ffmpeg for Opus in WebM; nothing is installed.
-Where there is no way to GitHub, the repositories' recordings come from DIR, whose recordings.csv has for each file its
-source (github:OWNER/NAME@COMMIT) and source_path. Writes under OUT, each step once:
+Where there is no way to GitHub, the repositories' recordings come from DIR, whose recordings.csv has for each `file`
+its `source` (github:OWNER/NAME@COMMIT) and `source_path`. Of a clone those files are kept that `repositories.txt.gz`
+lists, so that both ways give the same corpus: the ones with sound, not hiss, over 16 kHz.
+Writes under OUT, each source and the dataset once:
 
 unpacked/       the sources
 recordings.csv  every recording that a row of the table takes: path, class, group, split
@@ -16,7 +18,10 @@ manifest.csv.gz, left_out.csv.gz, licences.md, copyright/  what went in, what di
 
 The first row of a source whose pattern (shell style, `*` crosses folders) matches a recording's path decides about
 it; a row without a class leaves it out, for the reason in its note. A group (speaker, composer, kit) is in one split,
-and that never changes, so that a model trained on any version of the corpus has not heard the test clips.
+and that never changes, so that a model trained on any version of the corpus has not heard the test clips. Nor do the
+clips: `held_out.csv.gz` has what was measured of the held-out recordings when clips were first made of them, and that
+decides what they are made of. Whoever holds out a new group of a source in it appends the group's rows of
+dataset/manifest.csv.
 """
 
 import argparse
@@ -26,9 +31,10 @@ import io
 import itertools
 import shutil
 import subprocess
+import sys
 import zipfile
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -39,12 +45,15 @@ import soxr
 
 from flashsr_jax.audio import SAMPLE_RATE
 from flashsr_jax.audio.bandwidth import bandwidth
-from flashsr_jax.data import CLASSES, SPLITS
+from flashsr_jax.data import CLASSES, LEFT_OUT, MANIFEST, SPLITS
 from flashsr_jax.data.build import build_dataset
 from flashsr_jax.data.recording import MIN_SECONDS
+from flashsr_jax.errors import UserError
 
 TABLE = Path(__file__).resolve().parent / "corpus.csv"
+LISTED = TABLE.with_name("repositories.txt.gz")  # lines OWNER/NAME PATH
 AUDIO = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff")  # kept of a package: the shipped model's
+HELD_OUT = TABLE.with_name("held_out.csv.gz")
 GITHUB = "https://github.com"
 ARCHIVES = (".pk3", ".zip")
 NOTICES = ("copyright", "copying", "licen", "credits")  # how a file of terms begins
@@ -131,7 +140,10 @@ def folder_name(package: str) -> str:
 
 
 def fetch(package: str, version: str, unpacked: Path, recordings: Path | None = None) -> None:
-    """Get a source into its folder of `unpacked`, once; a repository's from the folder `recordings` if one is given."""
+    """Get a source into its folder of `unpacked`, once; a repository's from the folder `recordings` if one is given.
+
+    Raises UserError where it cannot be had.
+    """
     folder = unpacked / folder_name(package)
     if folder.exists():
         return
@@ -153,33 +165,65 @@ def download(package: str, version: str, folder: Path) -> None:
     """Unpack a Debian package into `folder`."""
     downloads = folder / "download"
     downloads.mkdir()
-    subprocess.run(["apt-get", "download", "-q", f"{package}={version}"], cwd=downloads, check=True)
+    way_out = f"{package} {version} comes with the sources of Debian 12 (bookworm), after `apt-get update`"
+    run(["apt-get", "download", "-q", f"{package}={version}"], way_out, cwd=downloads)
     (deb,) = downloads.glob("*.deb")
-    subprocess.run(["dpkg-deb", "-x", deb, folder], check=True)
+    run(["dpkg-deb", "-x", deb, folder], way_out)
     shutil.rmtree(downloads)
 
 
 def clone(repository: str, commit: str, folder: Path) -> None:
     """The files of one commit, without the history."""
-    git = ["git", "-C", folder]
-    subprocess.run(["git", "init", "-q", folder], check=True)
-    subprocess.run([*git, "fetch", "-q", "--depth=1", f"{GITHUB}/{repository}", commit], check=True)
-    subprocess.run([*git, "checkout", "-q", "FETCH_HEAD"], check=True)
+    way_out = f"where there is no way to {GITHUB}, --recordings DIR takes {repository} from a folder"
+    run(["git", "init", "-q", folder], way_out)
+    run(["git", "-C", folder, "fetch", "-q", "--depth=1", f"{GITHUB}/{repository}", commit], way_out)
+    run(["git", "-C", folder, "checkout", "-q", "FETCH_HEAD"], way_out)
     shutil.rmtree(folder / ".git")
+    names = listed(repository)
+    for path in list(folder.rglob("*")) if names else ():
+        name = path.relative_to(folder).as_posix()
+        if not path.is_dir() and name not in names and not path.name.lower().startswith(NOTICES):
+            path.unlink()
     for path in list(folder.rglob("*.webm")):  # which libsndfile does not read; the Opus in it stays as it is
-        subprocess.run(["ffmpeg", "-v", "error", "-i", path, "-c", "copy", path.with_suffix(".opus")], check=True)
+        copy = ["ffmpeg", "-v", "error", "-i", path, "-c", "copy", path.with_suffix(".opus")]
+        run(copy, f"{repository}'s recordings are Opus in WebM")
+
+
+def listed(repository: str) -> set[str]:
+    """Paths of the recordings that are taken of a repository; none for one that is not in the list: all are."""
+    with gzip.open(LISTED, "rt", encoding="utf-8") as lines:
+        pairs = (line.rstrip("\n").split(" ", 1) for line in lines)
+        return {path for name, path in pairs if name == repository}
+
+
+def run(command: Sequence[str | Path], way_out: str, cwd: Path | None = None) -> None:
+    """Run a command. Raises UserError with the way out where it is not installed or fails; it has said why itself."""
+    try:
+        ended = subprocess.run(command, cwd=cwd, check=False).returncode
+    except FileNotFoundError as error:
+        raise UserError(f"{command[0]} is not installed: {way_out}") from error
+    if ended:
+        raise UserError(f"`{' '.join(map(str, command))}` ended with {ended}: {way_out}")
 
 
 def copy_recordings(repository: str, commit: str, recordings: Path, folder: Path) -> None:
-    """The files of a repository that lie in `recordings`, at their paths there; lossless ones may be FLAC instead."""
-    source = f"github:{repository}@{commit}"
-    rows = [row for row in read_csv(recordings / "recordings.csv") if row["source"] == source]
+    """The files of a repository that lie in `recordings`, at their paths there; lossless ones may be FLAC instead.
+
+    Raises UserError where there are none of this commit, and where a file is missing.
+    """
+    source, listed = f"github:{repository}@{commit}", recordings / "recordings.csv"
+    if not listed.is_file():
+        raise UserError(f"--recordings {recordings}: no recordings.csv in it, which says what each file is")
+    rows = [row for row in read_csv(listed) if row["source"] == source]
     if not rows:
-        raise SystemExit(f"{recordings}/recordings.csv has nothing of {source}")
+        raise UserError(f"--recordings {recordings}: nothing of {source} in its recordings.csv")
     for row in rows:
         path = (folder / row["source_path"]).with_suffix(Path(row["file"]).suffix)
         path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(recordings / row["file"], path)
+        try:
+            shutil.copy2(recordings / row["file"], path)
+        except FileNotFoundError as error:
+            raise UserError(f"--recordings {recordings}: no {row['file']}, which its recordings.csv names") from error
 
 
 def unpack_archives(folder: Path) -> None:
@@ -210,7 +254,10 @@ def recordings(rules: list[Rule], folder: Path) -> Iterator[tuple[Path, Rule | N
 
 
 def select(table: dict[str, list[Rule]], out: Path) -> tuple[dict[str, Rule], list[dict]]:
-    """(rule by path relative to `out`, what the rules leave out); writes recordings.csv."""
+    """(rule by path relative to `out`, what the rules leave out); writes recordings.csv.
+
+    Raises UserError where the rules take nothing.
+    """
     taken, left_out = {}, []
     for package, rules in table.items():
         for path, rule in recordings(rules, out / "unpacked" / folder_name(package)):
@@ -220,6 +267,8 @@ def select(table: dict[str, list[Rule]], out: Path) -> tuple[dict[str, Rule], li
             else:
                 detail = rule.note if rule else "no row of the table"
                 left_out.append({"path": name, "reason": "by the table", "detail": detail})
+    if not taken:
+        raise UserError(f"{out / 'unpacked'}: no recording in it that {TABLE.name} takes of {', '.join(table)}")
     write_csv(
         out / "recordings.csv",
         [
@@ -327,8 +376,24 @@ def in_turn(sources: list[Iterator]) -> Iterator:
         sources = left
 
 
+def held_out_recordings(table: dict[str, list[Rule]], built: list[dict]) -> list[dict]:
+    """What clips may be made of, with the columns path, class, group, split, seconds, sample_rate, channel and
+    bandwidth_hz: as HELD_OUT has it, and as `built`, the dataset's manifest, of the sources that it lacks."""
+    listed = read_csv(HELD_OUT)
+    sources = {source_of(row) for row in listed}
+    present = {folder_name(package) for package in table}
+    return [row for row in listed if source_of(row) in present] + [
+        row for row in built if source_of(row) not in sources
+    ]
+
+
+def source_of(row: dict) -> str:
+    """The folder of a recording's source, of a row with its path."""
+    return row["path"].split("/")[1]
+
+
 def held_out_clips(manifest: list[dict], split: str, class_name: str, count: int, folder: Path) -> list[HeldOut]:
-    """At most `count` clips of a class, from all its groups in turn; `manifest` as `flashsr data build` writes it."""
+    """At most `count` clips of a class, from all its groups in turn; `manifest` as of `held_out_recordings`."""
     groups = defaultdict(list)
     for row in manifest:
         if row["split"] != split or row["class"] != class_name or float(row["bandwidth_hz"]) < CLIP_BANDWIDTH_HZ:
@@ -374,10 +439,10 @@ def write_clips(manifest: list[dict], split: str, count: int, folder: Path, out:
     partial.rename(out)
 
 
-def write_csv(path: Path, rows: list[dict]) -> None:
-    """Compressed where the name ends so; the same rows give the same bytes."""
+def write_csv(path: Path, rows: list[dict], columns: Sequence[str] = ()) -> None:
+    """Compressed where the name ends so; the same rows give the same bytes. `columns`: where there may be no rows."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer = csv.DictWriter(text, columns or list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     data = text.getvalue().encode()
@@ -385,14 +450,14 @@ def write_csv(path: Path, rows: list[dict]) -> None:
 
 
 def read_csv(path: Path) -> list[dict]:
-    with path.open(newline="", encoding="utf-8") as lines:
+    with (gzip.open if path.suffix == ".gz" else Path.open)(path, "rt", newline="", encoding="utf-8") as lines:
         return list(csv.DictReader(lines))
 
 
 def write_manifest(taken: dict[str, Rule], left_out: list[dict], out: Path) -> list[dict]:
     """manifest.csv.gz and left_out.csv.gz; returns the manifest."""
     rows = []
-    for row in read_csv(out / "dataset" / "manifest.csv"):
+    for row in read_csv(out / "dataset" / MANIFEST):
         rule = taken[row["path"]]
         rows.append(
             {
@@ -409,7 +474,8 @@ def write_manifest(taken: dict[str, Rule], left_out: list[dict], out: Path) -> l
             }
         )
     write_csv(out / "manifest.csv.gz", rows)
-    write_csv(out / "left_out.csv.gz", left_out + read_csv(out / "dataset" / "left_out.csv"))
+    left_out = left_out + read_csv(out / "dataset" / LEFT_OUT)
+    write_csv(out / "left_out.csv.gz", left_out, ("path", "reason", "detail"))
     return rows
 
 
@@ -447,15 +513,18 @@ def write_licences(table: dict[str, list[Rule]], manifest: list[dict], out: Path
     (out / "licences.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
+    """Raises UserError for mistakes in the arguments, and where a source cannot be had."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("out", type=Path)
+    parser.add_argument("out", type=Path, nargs="?", default=Path("corpus"), help="default: %(default)s")
     parser.add_argument("--packages", nargs="+", metavar="NAME", help="only these sources of the table")
     parser.add_argument("--recordings", type=Path, metavar="DIR", help="instead of cloning the repositories")
     parser.add_argument("--workers", type=int, default=0, help="processes that decode (default: this one)")
-    arguments = parser.parse_args()
-    out, table = arguments.out, read_table()
+    arguments = parser.parse_args(argv)
+    out, table = arguments.out, read_table(TABLE)
     if arguments.packages:
+        if unknown := [name for name in arguments.packages if name not in table]:
+            raise UserError(f"--packages {' '.join(unknown)}: no source by that name in {TABLE}")
         table = {package: table[package] for package in arguments.packages}
     unpacked = out / "unpacked"
     unpacked.mkdir(parents=True, exist_ok=True)
@@ -471,12 +540,16 @@ def main() -> None:
         overwrite=True,
     )
     write_licences(table, write_manifest(taken, left_out, out), out)
-    built = read_csv(out / "dataset" / "manifest.csv")
+    held_out = held_out_recordings(table, read_csv(out / "dataset" / MANIFEST))
+    repositories = {folder_name(package) for package in table if is_repository(package)}
     for split, count in CLIPS.items():
         for suffix, read in (("", False), ("_read", True)):
-            rows = [row for row in built if is_repository(taken[row["path"]].package) == read]
+            rows = [row for row in held_out if (source_of(row) in repositories) == read]
             write_clips(rows, split, count, out, out / f"{split}{suffix}")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"corpus: {error}")

@@ -4,12 +4,15 @@ python launch/small/model_card.py EVALUATION CORPUS [RUNS]
 
 EVALUATION is the folder of launch/model_card.sh, CORPUS that of launch/data.sh, RUNS that of launch/small/train.sh.
 Each part stands between <!-- NAME --> and <!-- /NAME --> and is replaced as a whole; the text around it is by hand.
-Without RUNS what is said about training stays as it is, and without EVALUATION/teacher what is said about the teacher.
+Without RUNS what is said about training stays as it is, without EVALUATION/teacher what is said about the teacher, and
+without EVALUATION/before the comparison with the weights that came along before.
 """
 
 import csv
+import dataclasses
 import gzip
 import hashlib
+import itertools
 import json
 import re
 import resource
@@ -28,11 +31,11 @@ from flashsr_jax.audio import SAMPLE_RATE
 from flashsr_jax.audio.pictures import spectrogram_figure
 from flashsr_jax.data import CLASSES
 from flashsr_jax.errors import UserError
-from flashsr_jax.evaluate.metrics import MAIN_METRICS, lsd
+from flashsr_jax.evaluate.metrics import BETTER, MAIN_METRICS, lsd
 from flashsr_jax.evaluate.protocol import low_resolution
 from flashsr_jax.evaluate.references import Reference, load_references
-from flashsr_jax.evaluate.report.tables import loud_table, markdown_table, read_scores
-from flashsr_jax.evaluate.results import Results
+from flashsr_jax.evaluate.report.tables import khz, loud_table, markdown_table, read_scores
+from flashsr_jax.evaluate.results import BASELINES, Results
 from flashsr_jax.evaluate.statistics import Comparison, paired, summarise
 from flashsr_jax.files import replacing
 from flashsr_jax.models.flops import preset_costs
@@ -44,18 +47,25 @@ from flashsr_jax.weights.shipped import SHIPPED
 
 NAME = "small"
 STAGES = ("vocoder", "vae", "regression", "teacher", "student", "vocoder_tuned", "tune")
-# Relative to the noise baseline: what the model has to reach, what it aims at, and the published FlashSR on its demos.
-REQUIRED = {"lsd": (1.05,) * 3, "zimtohrli": (0.65, 1.00, 0.80), "visqol": (0.1, 0.05, 0.1)}
-AIM = {"lsd": (0.93,) * 3, "zimtohrli": (0.50, 0.68, 0.60), "visqol": (None,) * 3}
-PUBLISHED = {"lsd": (1.13, 1.15, 1.20), "zimtohrli": (0.59, 1.20, 0.78), "visqol": (0.26, -0.08, 0.09)}
+READ = "speech, read"  # the voices that the corpus got later; the clips of CLASSES never change
+ROWS = ("speech", READ, "music", "effects")
+# Relative to the noise baseline, in the order of ROWS: what the model has to reach, and the published FlashSR on its
+# own demos.
+REQUIRED = {"lsd": (1.0,) * 4, "zimtohrli": (0.60, 0.55, 0.65, 0.62), "visqol": (0.25, 0.25, 0.15, 0.15)}
+PUBLISHED = {
+    "lsd": (1.13, None, 1.15, 1.20),
+    "zimtohrli": (0.59, None, 1.20, 0.78),
+    "visqol": (0.26, None, -0.08, 0.09),
+}
+PERCEPTUAL = ("zimtohrli", "visqol")
+BEFORE = "before"  # the system that the weights before are called
 FLASHSR = Path(sys.executable).with_name("flashsr")
 PICTURES = Path("docs") / NAME
-KEPT = ("training", "teacher")  # parts that stay as they are where their source is not at hand
+KEPT = ("training", "teacher", BEFORE)  # parts that stay as they are where their source is not at hand
 
 
 def main(evaluation: Path, corpus: Path, runs: Path | None = None) -> None:
-    main_scores = read(evaluation / "4khz" / "scores.json")
-    others = read(evaluation / "cutoffs" / "scores.json")
+    main_scores, others = measured(evaluation, "4khz"), measured(evaluation, "cutoffs")
     model = load_model(NAME)
     PICTURES.mkdir(parents=True, exist_ok=True)
     for name in ("manifest.csv.gz", "licences.md"):
@@ -64,7 +74,8 @@ def main(evaluation: Path, corpus: Path, runs: Path | None = None) -> None:
         "figures": relative_table(main_scores),
         "scores": markdown_table(main_scores, MAIN_METRICS),
         "loud": loud_table(main_scores),
-        "cutoffs": markdown_table(others, ("lsd", "zimtohrli", "visqol")),
+        "cutoffs": markdown_table(others, ("lsd", *PERCEPTUAL)),
+        "baselines": baselines_table(others),
         "low-band": low_band(main_scores),
         "speed": speed_and_size(main_scores, evaluation),
         "signals": signals(model),
@@ -74,6 +85,8 @@ def main(evaluation: Path, corpus: Path, runs: Path | None = None) -> None:
     }
     if (evaluation / "teacher").exists():
         parts["teacher"] = teacher_table(read(evaluation / "teacher" / "scores.json"))
+    if (evaluation / BEFORE).exists():
+        parts[BEFORE] = before_table(main_scores, measured(evaluation, BEFORE))
     if runs:
         keep_configurations(runs)
         parts["training"] = training_table(runs, corpus)
@@ -87,6 +100,27 @@ def read(path: Path) -> Results:
     if results.model is None:
         raise UserError(f"{path} does not say what its `student` is, since an older version wrote it: measure again")
     return results
+
+
+def measured(evaluation: Path, name: str) -> Results:
+    """Scores of the test clips of all ROWS, from the folders NAME and NAME_read.
+
+    Raises UserError as `read` does, and where the two were not measured alike.
+    """
+    results, later = read(evaluation / name / "scores.json"), read(evaluation / f"{name}_read" / "scores.json")
+    data = f"{results.settings['data']}; {READ}: {later.settings['data']}"
+    for setting, value in results.settings.items():
+        if setting != "data" and later.settings.get(setting) != value:
+            raise UserError(
+                f"{evaluation}: {name} was measured with {setting} {value}, {name}_read with "
+                f"{later.settings.get(setting)}: measure both again"
+            )
+    return dataclasses.replace(
+        results,
+        settings=results.settings | {"data": data},
+        scores=results.scores + [dataclasses.replace(score, class_name=READ) for score in later.scores],
+        problems=results.problems + later.problems,
+    )
 
 
 def fill(path: Path, parts: Mapping[str, str]) -> None:
@@ -118,19 +152,53 @@ def relative_table(results: Results) -> str:
         higher = metric == "visqol"
         means = by_class(results, metric)
         difference = against_noise(results, metric)
-        for index, name in enumerate(CLASSES):
+        for index, name in enumerate(ROWS):
             noise, model = means[name, "noise"], means[name, results.model]
             relative, required = model - noise if higher else model / noise, REQUIRED[metric][index]
             reached = relative >= required if higher else relative <= required
             shown = [
                 "–" if figure is None else f"{figure:+.2f}" if higher else f"{figure:.2f}"
-                for figure in (relative, required, AIM[metric][index], PUBLISHED[metric][index])
+                for figure in (relative, required, PUBLISHED[metric][index])
             ]
             shown[0] = f"**{shown[0]}**" if reached else f"{shown[0]}, not reached"
             interval = f"{difference[name].low:+.3g} to {difference[name].high:+.3g}"
             rows.append([f"{name}, {metric}", f"{noise:.3g}", f"{model:.3g}", *shown, interval])
-    head = ["", "noise", results.model, "relative", "required", "aim", "published FlashSR", "95 % of the difference"]
+    head = ["", "noise", results.model, "relative", "required", "published FlashSR", "95 % of the difference"]
     return table(head, rows)
+
+
+def baselines_table(results: Results) -> str:
+    """The model against the best of the input, `mirror` and `noise`, a row a class and cutoff."""
+    rows = []
+    for name, cutoff_hz in itertools.product(ROWS, results.cutoffs):
+        of_cutoff = [score for score in results.scores if score.cutoff_hz == cutoff_hz]
+        row = [f"{name}, {khz(cutoff_hz)}"]
+        for metric in PERCEPTUAL:
+            means = by_class(dataclasses.replace(results, scores=of_cutoff), metric)
+            model, baselines = means[name, results.model], [means[name, system] for system in BASELINES]
+            best = max(baselines) if BETTER[metric] == "higher" else min(baselines)
+            better = model > best if BETTER[metric] == "higher" else model < best
+            row += [f"{best:.3g}", f"**{model:.3g}**" if better else f"{model:.3g}, not better"]
+        rows.append(row)
+    head = [f"{metric}, {column}" for metric in PERCEPTUAL for column in ("best baseline", results.model)]
+    return table(["", *head], rows)
+
+
+def before_table(results: Results, before: Results) -> str:
+    """The model against the weights that came along before, on the same clips, by each metric."""
+    old = [dataclasses.replace(score, system=BEFORE) for score in before.scores if score.system == before.model]
+    both = dataclasses.replace(results, scores=results.scores + old)
+    rows = []
+    for metric in results.main_metrics:
+        means = by_class(both, metric)
+        compared = paired(both.scores, results.model, BEFORE, metric, ("class_name",))
+        for row in sorted(compared, key=lambda row: ROWS.index(row.group["class_name"])):
+            name = row.group["class_name"]
+            figures = [f"{means[name, system]:.3g}" for system in (BEFORE, results.model)]
+            difference = f"{row.mean:+.3g} [{row.low:+.3g}, {row.high:+.3g}]"
+            clips = f"{row.better} of {row.better + row.worse + row.equal}"
+            rows.append([f"{name}, {metric}", *figures, difference, clips])
+    return table(["", BEFORE, results.model, "difference [95 %]", "clips that got better"], rows)
 
 
 def against_noise(results: Results, metric: str) -> dict[str, Comparison]:
@@ -155,7 +223,7 @@ def low_band(results: Results) -> str:
         if score.system == "unprocessed"
     }
     rows = []
-    for name in CLASSES:
+    for name in ROWS:
         changes_db = [
             abs(score.metrics["low_band_gain_db"] - input_db[score.clip, score.cutoff_hz])
             for score in results.scores
@@ -254,8 +322,9 @@ def pictures(results: Results, model: Model, clips: Path) -> str:
     the worst. Nobody chose them."""
     references = {reference.name: reference for reference in load_references(clips)[0]}
     lines = []
-    for name, row in against_noise(results, "zimtohrli").items():
-        difference = clip_differences(results, name)
+    compared = against_noise(results, "zimtohrli")
+    for name in CLASSES:
+        row, difference = compared[name], clip_differences(results, name)
         order = sorted(difference, key=difference.get)
         for place, clip in (("best", order[0]), ("median", order[len(order) // 2]), ("worst", order[-1])):
             path = PICTURES / f"{name}-{place}.png"
@@ -322,7 +391,18 @@ def data_table(corpus: Path) -> str:
     text = (corpus / "licences.md").read_text(encoding="utf-8")
     table = "\n".join(line for line in text.split("\n\n")[1].splitlines() if line.startswith("|"))
     digest = hashlib.sha256(gzip.decompress((corpus / "manifest.csv.gz").read_bytes())).hexdigest()
-    return f"{table}\n\nSHA-256 of the manifest (unpacked): `{digest}`"
+    hashes = {"the manifest (unpacked)": digest}
+    hashes |= {f"the samples in {name}/": clips_digest(corpus / name) for name in ("test", "test_read")}
+    return "\n".join([table, "", *(f"- SHA-256 of {name}: `{digest}`" for name, digest in hashes.items())])
+
+
+def clips_digest(folder: Path) -> str:
+    """Hash of the names and samples (24 bits) of a folder's clips, which no version of the corpus may change."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.flac")):
+        digest.update(path.relative_to(folder).as_posix().encode())
+        digest.update(soundfile.read(path, dtype="int32")[0].tobytes())
+    return digest.hexdigest()
 
 
 def keep_configurations(runs: Path) -> None:

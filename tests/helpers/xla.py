@@ -18,4 +18,4 @@ def _known(flag: str) -> bool:
     if not library.exists():
         return False
     with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
-        return text.find(flag.encode()) >= 0
+        return text.find(b"\0" + flag.encode() + b"\0") >= 0  # a flag's name; of those that are gone there are traces

@@ -1,7 +1,10 @@
 """The corpus of the shipped model: its table is sound, and its held-out clips are what they say. Nothing is fetched."""
 
 import csv
+import gzip
+import os
 import re
+import shutil
 import subprocess
 import zipfile
 from collections import defaultdict
@@ -11,11 +14,13 @@ import pytest
 import soundfile as sf
 
 from flashsr_jax.data import CLASSES, SPLITS
+from flashsr_jax.errors import UserError
 
 import corpus
 from helpers import ROOT
 
 RATE = corpus.SAMPLE_RATE
+COMMIT_0 = "0" * 40
 TABLE = corpus.read_table()
 RULES = [rule for rules in TABLE.values() for rule in rules]
 TAKING = [rule for rule in RULES if rule.class_name]
@@ -43,6 +48,30 @@ def test_a_source_is_a_package_or_a_repository_at_a_commit():
         assert re.fullmatch(r"[0-9a-f]{40}", rule.version), rule
     folders = {corpus.folder_name(package) for package in TABLE}
     assert len(folders) == len(TABLE) and not any("/" in folder for folder in folders)
+
+
+def test_the_list_has_recordings_of_every_repository_and_each_is_decided_by_a_row():
+    repositories = [package for package in TABLE if corpus.is_repository(package)]
+    for package in repositories:
+        names = corpus.listed(package)
+        assert names, package
+        undecided = [
+            name for name in names if not any(corpus.fnmatchcase(name, rule.pattern) for rule in TABLE[package])
+        ]
+        assert undecided == [], package
+    assert corpus.listed("nobody/nothing") == set()
+
+
+def test_every_held_out_group_has_its_recordings_as_first_measured():
+    rows = corpus.read_csv(corpus.HELD_OUT)
+    packages = {corpus.folder_name(package): package for package in TABLE}
+    for row in rows:
+        name = row["path"].split("/", 2)[2]
+        rules = TABLE[packages[corpus.source_of(row)]]
+        rule = next(rule for rule in rules if corpus.fnmatchcase(name, rule.pattern))
+        assert (rule.class_name, rule.group, rule.split) == (row["class"], row["group"], row["split"]), row
+    assert {row["group"] for row in rows} == {rule.group for rule in TAKING if rule.split != "train"}
+    assert len({row["path"] for row in rows}) == len(rows)
 
 
 def test_no_group_is_in_two_splits_or_classes():
@@ -225,47 +254,167 @@ def repositories(tmp_path):
     ):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(name.encode())
-        rows.append({"file": name, "source": f"github:{repository}@{'0' * 40}", "source_path": path})
+        rows.append({"file": name, "source": f"github:{repository}@{COMMIT_0}", "source_path": path})
     corpus.write_csv(folder / "recordings.csv", rows)
     return folder
 
 
 def test_a_repository_comes_from_a_folder_with_its_files_at_their_paths(repositories, tmp_path):
     unpacked = tmp_path / "unpacked"
-    corpus.fetch("someone/voices", "0" * 40, unpacked, repositories)
+    corpus.fetch("someone/voices", COMMIT_0, unpacked, repositories)
     files = {path.relative_to(unpacked).as_posix() for path in unpacked.rglob("*") if path.is_file()}
     assert files == {"someone--voices/audio/a.opus", "someone--voices/audio/b.flac"}
     assert (unpacked / "someone--voices/audio/b.flac").read_text() == "speech/anna/b.flac"
 
-    rules = [corpus.Rule("someone/voices", "0" * 40, "audio/*", "speech", "anna", "test", "CC0-1.0", "Anna", "")]
+    rules = [corpus.Rule("someone/voices", COMMIT_0, "audio/*", "speech", "anna", "test", "CC0-1.0", "Anna", "")]
     taken, _ = corpus.select({"someone/voices": rules}, tmp_path)
     assert set(taken) == {f"unpacked/{file}" for file in files}
 
 
-def test_another_commit_than_the_folder_has_is_an_error(repositories, tmp_path):
-    with pytest.raises(SystemExit, match="nothing of github:someone/voices@1"):
-        corpus.fetch("someone/voices", "1" * 40, tmp_path / "unpacked", repositories)
+STUBS = {  # by the commands' names: what the tests' own do instead, after writing down what they were asked
+    "apt-get": 'touch "${3%=*}_1_all.deb"',
+    "dpkg-deb": 'cp -r "$PACKAGES/$(basename "$2" _1_all.deb)/." "$3"',
+    "ffmpeg": 'cp "$4" "${@: -1}"',
+}
 
 
-def test_a_repository_is_cloned_at_its_commit_with_its_terms(tmp_path, monkeypatch):
-    origin, out = tmp_path / "origin/someone/voices", tmp_path / "out"
-    origin.mkdir(parents=True)
-    for name in ("LICENSE", "a.wav", "picture.png"):
-        (origin / name).write_text(name)
-    git = ["git", "-C", origin, "-c", "user.name=a", "-c", "user.email=a@b"]
+@pytest.fixture
+def outside(tmp_path, monkeypatch):
+    """A package `words` and a repository `someone/voices`, and a table of both; what is asked of the commands is in the
+    file `asked`. Opus in WebM is a FLAC by that name, since only FFmpeg would read it, which is a stub."""
+    packages, origin = tmp_path / "packages", tmp_path / "origin/someone/voices"
+    for path in (packages / "words/usr/share/words", packages / "words/usr/share/doc/words", origin / "audio"):
+        path.mkdir(parents=True)
+    (packages / "words/usr/share/doc/words/copyright").write_text("as the package says")
+    (origin / "LICENSE").write_text("as the repository says")
+    (origin / "picture.png").write_bytes(b"")
+    for i in range(7):
+        sf.write(packages / f"words/usr/share/words/{i}.wav", tone(0.8, seed=i), RATE)
+        sf.write(origin / f"audio/nora-{i}.{'flac' if i else 'webm'}", tone(0.8, seed=50 + i), RATE, format="FLAC")
+    sf.write(origin / "audio/kim-0.wav", tone(0.8, 44_100, seed=90), 44_100)
+    sf.write(origin / "audio/kim-unlisted.wav", tone(0.8, seed=91), RATE)
+    paths = ["audio/kim-0.wav", "audio/nora-0.webm", *(f"audio/nora-{i}.flac" for i in range(1, 7))]
+    lines = "".join(f"someone/voices {path}\nanother/voices audio/kim-unlisted.wav\n" for path in paths)
+    (tmp_path / "listed.gz").write_bytes(gzip.compress(lines.encode()))
+    monkeypatch.setattr(corpus, "LISTED", tmp_path / "listed.gz")
     subprocess.run(["git", "init", "-q", origin], check=True)
-    subprocess.run([*git, "add", "."], check=True)
-    subprocess.run([*git, "commit", "-q", "-m", "voices"], check=True)
-    commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    commit = committed(origin)
+    (origin / "audio/kim-0.wav").unlink()  # later than the table's commit
+    committed(origin)
+    stubs = tmp_path / "bin"
+    stubs.mkdir()
+    for name, body in STUBS.items():
+        (stubs / name).write_text(f'#!/bin/bash\nset -e\necho "{name} $*" >>{tmp_path}/asked\n{body}\n')
+        (stubs / name).chmod(0o755)
+    columns = ("package", "version", "pattern", "class", "group", "split", "license", "author", "note")
+    rows = (
+        ("words", "1", "*", "speech", "anna", "test", "GPL-2.0", "Anna", ""),
+        ("someone/voices", commit, "*/nora-*", "speech", "nora", "test", "CC0-1.0", "Nora", ""),
+        ("someone/voices", commit, "*", "speech", "kim", "train", "CC-BY-4.0", "Kim", ""),
+    )
+    table = [dict(zip(columns, row, strict=True)) for row in rows]
+    corpus.write_csv(tmp_path / "table.csv", table)
+    corpus.write_csv(tmp_path / "held_out.csv.gz", [], ("path", "class"))
+    monkeypatch.setattr(corpus, "TABLE", tmp_path / "table.csv")
+    monkeypatch.setattr(corpus, "HELD_OUT", tmp_path / "held_out.csv.gz")
     monkeypatch.setattr(corpus, "GITHUB", f"file://{tmp_path}/origin")
-    corpus.fetch("someone/voices", commit, out / "unpacked")
-    assert {path.name for path in (out / "unpacked/someone--voices").rglob("*")} == {"LICENSE", "a.wav"}
+    monkeypatch.setenv("PATH", f"{stubs}:{os.environ['PATH']}")
+    monkeypatch.setenv("PACKAGES", str(packages))
+    return commit
 
-    rule = corpus.Rule("someone/voices", commit, "*", "speech", "anna", "test", "CC0-1.0", "Anna", "")
-    row = {"package": "someone/voices", "class": "speech", "group": "anna", "split": "test", "seconds": "60"}
-    corpus.write_licences({"someone/voices": [rule]}, [row], out)
-    assert f"| someone/voices | {commit} | speech 1.0 | test | CC0-1.0 | Anna |" in (out / "licences.md").read_text()
-    assert (out / "copyright/someone--voices.txt").read_text() == "LICENSE"
+
+def committed(folder):
+    """The commit of all that is in a repository's folder."""
+    git = ["git", "-C", folder, "-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+    subprocess.run([*git, "add", "-A"], check=True)
+    subprocess.run([*git, "commit", "-q", "-m", "voices"], check=True)
+    return subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def manifest_of(out):
+    with gzip.open(out / "manifest.csv.gz", "rt", newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+def test_sources_of_both_kinds_become_one_dataset_with_the_repositories_clips_apart(outside, tmp_path):
+    out = tmp_path / "out"
+    corpus.main([str(out)])
+    rows = {f"{row['package']} {row['file']}": row for row in manifest_of(out)}
+    assert len(rows) == 7 + 7 + 1
+    expected = {
+        "words usr/share/words/0.wav": ("1", "GPL-2.0", "anna", "test", "24000"),
+        "someone/voices audio/nora-0.opus": (outside, "CC0-1.0", "nora", "test", "24000"),
+        "someone/voices audio/kim-0.wav": (outside, "CC-BY-4.0", "kim", "train", "22050"),
+    }
+    for name, (version, licence, group, split, bandwidth_hz) in expected.items():
+        row = rows[name]
+        assert (row["version"], row["license"], row["group"], row["split"]) == (version, licence, group, split)
+        assert float(row["bandwidth_hz"]) == pytest.approx(float(bandwidth_hz), rel=0.01)
+    licences = (out / "licences.md").read_text()
+    assert f"| someone/voices | {outside} | speech 0.1 | train, test | CC0-1.0; CC-BY-4.0 | Nora; Kim |" in licences
+    assert (out / "copyright/words.txt").read_text() == "as the package says"
+    assert (out / "copyright/someone--voices.txt").read_text() == "as the repository says"
+    clips = sorted(path.relative_to(out).as_posix() for path in out.rglob("*-[0-9][0-9].flac"))
+    assert clips == ["test/speech/anna-01.flac", "test_read/speech/nora-01.flac"]
+
+    before = {path: path.read_bytes() for path in out.rglob("*.flac")}
+    asked = (tmp_path / "asked").read_text()
+    assert asked.splitlines()[0] == "apt-get download -q words=1"
+    shutil.rmtree(out / "unpacked/words")  # as if the first run had ended before it
+    corpus.main([str(out)])
+    assert (tmp_path / "asked").read_text().removeprefix(asked).split()[:1] == ["apt-get"]
+    assert {path: path.read_bytes() for path in out.rglob("*.flac")} == before
+
+
+def test_another_measure_of_the_bandwidth_does_not_change_the_clips(outside, tmp_path, monkeypatch):
+    first, again = tmp_path / "first", tmp_path / "again"
+    corpus.main([str(first), "--packages", "words"])
+    columns = ("path", "class", "group", "split", "seconds", "sample_rate", "channel", "bandwidth_hz")
+    rows = [{name: row[name] for name in columns} for row in corpus.read_csv(first / "dataset" / "manifest.csv")]
+    corpus.write_csv(corpus.HELD_OUT, rows[::-1])
+    monkeypatch.setattr(corpus, "build_dataset", lambda *_, **__: None)
+    shutil.copytree(first, again)
+    corpus.write_csv(again / "dataset" / "manifest.csv", rows[:2])  # as if the others' band were too low
+    corpus.main([str(again), "--packages", "words"])
+    clips = corpus.read_csv(again / "test" / "clips.csv")
+    assert clips[0]["sources"].split("; ") == [row["path"] for row in rows[::-1]]
+
+
+def test_a_folder_stands_in_for_the_repositories_and_nothing_is_cloned(outside, tmp_path, monkeypatch):
+    corpus.main([str(tmp_path / "cloned"), "--packages", "someone/voices"])
+    folder = tmp_path / "elsewhere"
+    shutil.copytree(tmp_path / "cloned/unpacked/someone--voices/audio", folder)
+    rows = [
+        {"file": path.name, "source": f"github:someone/voices@{outside}", "source_path": f"audio/{path.stem}.webm"}
+        for path in sorted(folder.iterdir())
+    ]
+    corpus.write_csv(folder / "recordings.csv", rows)
+    monkeypatch.setattr(corpus, "GITHUB", "file:///no/such/place")
+    corpus.main([str(tmp_path / "copied"), "--packages", "someone/voices", "--recordings", str(folder)])
+    assert manifest_of(tmp_path / "copied") == manifest_of(tmp_path / "cloned")
+    for clip in ("test_read/speech/nora-01.flac", "test_read/clips.csv"):
+        assert (tmp_path / "copied" / clip).read_bytes() == (tmp_path / "cloned" / clip).read_bytes()
+    assert not (tmp_path / "copied/copyright/someone--voices.txt").exists()  # a folder of recordings has no notices
+
+
+def test_what_cannot_be_had_is_said_with_the_way_out(outside, repositories, tmp_path, monkeypatch, capfd):
+    out, voices = str(tmp_path / "out"), ["--packages", "someone/voices"]
+    monkeypatch.setattr(corpus, "GITHUB", "file:///no/such/place")
+    (repositories / "speech/bert/c.flac").unlink()
+    for argv, said in (
+        (["--packages", "word", "words"], r"--packages word: no source by that name"),
+        (voices, r"git .*/no/such/place/someone/voices .*ended with 128: .*--recordings DIR takes someone/voices"),
+        ([*voices, "--recordings", str(tmp_path)], r"--recordings \S+: no recordings\.csv in it"),
+        ([*voices, "--recordings", str(repositories)], rf"nothing of github:someone/voices@{outside}"),
+    ):
+        with pytest.raises(UserError, match=said):
+            corpus.main([out, *argv])
+    with pytest.raises(UserError, match=r"no speech/bert/c\.flac, which its recordings\.csv names"):
+        corpus.fetch("another/voices", COMMIT_0, tmp_path / "unpacked", repositories)
+    assert not (tmp_path / "unpacked/another--voices").exists()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match=r"apt-get is not installed: words 1 comes with the sources of Debian 12"):
+        corpus.main([out, "--packages", "words"])
 
 
 def test_clips_of_a_split_without_recordings_are_not_written(manifest, tmp_path):

@@ -15,7 +15,7 @@ import yaml
 from helpers import ROOT
 
 LAUNCH = ROOT / "launch"
-STUBS = ("gcloud", "kubectl", "sbatch", "srun", "scontrol", "python", "python3", "sleep")
+STUBS = ("gcloud", "kubectl", "sbatch", "srun", "scontrol", "python", "python3", "flashsr", "sleep")
 
 
 @pytest.fixture
@@ -107,6 +107,35 @@ def test_the_shipped_model_is_trained_by_its_configurations_alone(cluster, tmp_p
     assert all(options[f"--config.{name}"] == value for name, value in overrides.items())
     code, output, _ = cluster(LAUNCH / "small" / "train.sh", "painter", FLASHSR_SITE=str(tmp_path))
     assert code == 1 and "no stage painter: vocoder vae latents" in output
+
+
+def test_the_corpus_is_built_where_the_user_is_with_the_users_options(cluster, tmp_path):
+    command = f"cd {tmp_path} && bash {LAUNCH}/data.sh --recordings shared --workers 2"
+    code, output, asked = cluster("-c", command, bodies={"python3": "pwd"}, FLASHSR_SITE=str(tmp_path))
+    assert (code, output) == (0, f"{tmp_path}\n")
+    assert asked == [f"python3 {LAUNCH}/small/corpus.py --recordings shared --workers 2"]
+
+
+def test_the_card_measures_old_and_later_test_clips_at_every_cutoff(cluster, tmp_path):
+    site = {"FLASHSR_SITE": str(tmp_path), "CORPUS": "corpus", "RUNS": f"{tmp_path}/none"}
+    code, output, asked = cluster(LAUNCH / "model_card.sh", "out", **site)
+    assert code == 0, output
+    evaluate = "flashsr evaluate --data corpus/{} --weights small --cutoffs {} -o out/{}"
+    assert asked == [
+        evaluate.format("test", "4000 --seeds 3", "4khz"),
+        evaluate.format("test_read", "4000 --seeds 3", "4khz_read"),
+        evaluate.format("test", "2000,8000,12000", "cutoffs"),
+        evaluate.format("test_read", "2000,8000,12000", "cutoffs_read"),
+        "python3 launch/small/model_card.py out corpus",
+    ]
+    (tmp_path / "out").mkdir()
+    code, output, asked = cluster(LAUNCH / "model_card.sh", str(tmp_path / "out"), BEFORE="HEAD", **site)
+    assert code == 0, output
+    before = f"--weights {tmp_path}/out/before.safetensors --cutoffs 4000 --seeds 3 -o {tmp_path}/out/before"
+    assert f"flashsr evaluate --data corpus/test {before}" in asked
+    assert f"flashsr evaluate --data corpus/test_read {before}_read" in asked
+    shipped = ROOT / "flashsr_jax/weights/small.safetensors"
+    assert (tmp_path / "out/before.safetensors").stat().st_size == shipped.stat().st_size
 
 
 @pytest.mark.parametrize(
