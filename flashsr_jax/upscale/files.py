@@ -382,7 +382,7 @@ def _spread(stretches: list[dict]) -> str | None:
             what = f"ends at {stretch['cutoff_hz'] / 1000:.1f} kHz"
         else:
             what = "is full band already and stays" if stretch["cutoff_hz"] else "is silent"
-        seconds[stretch["channel"]][what] += stretch["end"] - stretch["start"]
+        seconds[stretch["channel"]][what] += max(stretch["end"] - stretch["start"], 0.01)  # as they are rounded
     words = {}
     for channel, of_what in seconds.items():
         shares = [f"{100 * length / of_what.total():.0f} % {what}" for what, length in of_what.most_common()]
