@@ -148,7 +148,7 @@ def test_every_unusable_recording_is_listed_with_its_reason(tmp_path, capsys):
     details = {row["reason"]: row["detail"] for row in rows(out, "left_out.csv")}
     assert "under 16000 Hz" in details["bandwidth too low"]
     assert details["cut short"].startswith("is a flac without a length")
-    assert details["unreadable"] == "cannot be read as audio: Format not recognised"
+    assert details["unreadable"] == "cannot be read as audio (libsndfile: Format not recognised)"
 
 
 def test_what_a_folder_is_not_searched_for_is_said(tmp_path, capsys):
