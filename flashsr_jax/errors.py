@@ -31,12 +31,18 @@ def reason(error: Exception) -> str:
     show_traceback()
     if isinstance(error, UserError):
         return str(error)
-    if libsndfile := getattr(error, "error_string", None):
-        return f"cannot be read as audio: {libsndfile.strip().rstrip('.')}"
+    if libsndfile := said_by_libsndfile(error):
+        return f"cannot be read as audio (libsndfile: {libsndfile})"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     kind, text = type(error).__name__, str(error).strip().partition("\n")[0]
     return f"{kind}: {text} (--debug shows where)" if text else f"{kind} (--debug shows where)"
+
+
+def said_by_libsndfile(error: Exception) -> str | None:
+    """The cause in libsndfile's own words; None for other errors."""
+    text = getattr(error, "error_string", None)
+    return text and text.strip().rstrip(".").removeprefix("Error : ")
 
 
 def show_traceback() -> None:

@@ -2,7 +2,8 @@
 
     python launch/recordings_page.py [docs/recordings.md]
 
-The inputs are those of tests/helpers/odd_recordings.py, at 8 kHz for upscaling and 48 kHz for the data set.
+The inputs are those of tests/helpers/odd_recordings.py, at 8 kHz for upscaling and 48 kHz for the data set, and those
+of tests/helpers/floors.py.
 """
 
 import csv
@@ -12,9 +13,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+import soundfile as sf
+
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
+from helpers.floors import FLOORS, RATE, SOUNDS, dull, loud_band_db, with_floor  # noqa: E402
 from helpers.odd_recordings import KINDS, signal  # noqa: E402
 
 FLASHSR = str(Path(sys.executable).with_name("flashsr"))
@@ -29,14 +33,28 @@ Beside these:
 
 - m4a, aac, mp4, webm, mkv, wma, ac3 and others are read through PyAV: `pip install 'flashsr_jax[av]'`. Of a film, the
   first audio stream is upscaled; `-o film.mkv` puts it back beside the untouched pictures.
+  Those that end before they say are cut short.
+- Folders: what is passed over is counted by suffix, and linked folders are named, by `flashsr upscale -r` and by
+  `flashsr data build`.
 - Pipes with names, `/dev/stdin` and process substitution go to a temporary file first, as `-` does.
 - Any error of one file is that file's line, and the rest goes on (exit code 1); `--debug` shows the traceback.
 - Tags go over with all that mutagen reads: several artists, covers, ReplayGain, MusicBrainz; of wav files also bext and
-  cue points, moved to the new rate. What cannot be carried is said (`left_out` of `--json`).
+  cue points, moved to the new rate; by what a file is, not by its name. What cannot be carried is said (`left_out` of
+  `--json`).
 - Of more than two channels, the mask of the input is written (WAVE_FORMAT_EXTENSIBLE, or FLAC's tag for it).
 
 | file | what it is | `flashsr upscale` | `flashsr data build` |
 | --- | --- | --- | --- |
+"""
+FLOORS_HEAD = """
+## A floor over the cutoff
+
+Noise, dither or the rounding of a quiet recording lie over the end of its band. The low-pass takes them away before the
+networks see them, so that they add what they add to the clean file. The table has the level of what is over the cutoff
+in the output, in the loudest fifth of the frames, beside that of the clean file's output, in dB.
+
+| peak, dBFS | floor, dBFS | speech to 3.9 kHz | music to 7.8 kHz |
+| ---: | ---: | ---: | ---: |
 """
 
 
@@ -51,7 +69,9 @@ def main(page: str = "docs/recordings.md") -> None:
         upscaled = _upscale(folder)
         built = _build(folder)
         rows = [f"| {k.name} | {k.what} | {upscaled[k.name]} | {built[k.name]} |\n" for k in KINDS]
-    Path(page).write_text(HEAD + "".join(rows))
+        added = {sound: _added(folder, sound) for sound in SOUNDS}
+        floors = [f"| {p} | {f} | {' | '.join(f'{added[s][p, f]:+.1f}' for s in SOUNDS)} |\n" for p, f in FLOORS]
+    Path(page).write_text(HEAD + "".join(rows) + FLOORS_HEAD + "".join(floors))
 
 
 def _upscale(folder: Path) -> dict[str, str]:
@@ -89,10 +109,28 @@ def _build(folder: Path) -> dict[str, str]:
     for file in ("manifest.csv", "left_out.csv"):
         with (folder / "built" / file).open(newline="") as lines:
             for row in csv.DictReader(lines):
-                text = f"{float(row['seconds']):g} s" if "seconds" in row else f"{row['reason']}: {row['detail']}"
-                name = Path(row["path"]).name
-                said[name] = text.replace(f"{folder / 'music' / name / name}", "").replace(": :", ":")
+                if "seconds" in row:
+                    text = f"{float(row['seconds']):g} s"
+                else:
+                    text = row["detail"] if row["reason"] in row["detail"] else f"{row['reason']}: {row['detail']}"
+                said[Path(row["path"]).name] = text
     return said
+
+
+def _added(folder: Path, sound: str) -> dict[tuple, float]:
+    """How much louder the added band is than the clean file's, by peak and floor."""
+    x_N = dull(sound)
+    inputs = {("clean", ""): with_floor(x_N, 0, -300)} | {kind: with_floor(x_N, *kind) for kind in FLOORS}
+    names = {kind: f"{sound}{number}.wav" for number, kind in enumerate(inputs)}
+    for kind, name in names.items():
+        sf.write(folder / name, inputs[kind], RATE, subtype="FLOAT")
+    subprocess.run([FLASHSR, "upscale", *names.values(), "-o", "out/"], cwd=folder, check=True, capture_output=True)
+    over = {}
+    for kind, name in names.items():
+        y_N, _ = sf.read(folder / "out" / name)
+        peak_db = 0 if kind[0] == "clean" else kind[0]
+        over[kind] = loud_band_db(y_N, x_N, 1.15 * SOUNDS[sound][1], 20_000) - peak_db
+    return {kind: over[kind] - over["clean", ""] for kind in FLOORS}
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ from flashsr_jax.audio.stretches import Stretch
 
 SPLICE = (0.8, 0.95)  # of the cutoff: where the splice is, which is where the input still has its level
 LOWPASS = 1.06  # of the band's end: where the low-pass, which begins there, has taken all
-ONLY_FLOOR_DB, SOUND_DB = 4.0, 10.0  # over a floor: where the band under the cutoff is it, and where sound
+SHOULDER = 1.02  # of the cutoff: where the low-pass has taken all while the band's shoulder holds a floor alone
+ONLY_FLOOR_DB, SOUND_DB = 4.0, 10.0  # over a floor: where a band is it, and where sound
 FLOOR_BLOCK = 1440  # samples, 30 ms, of its levels
 ROUNDING = 1e-6  # of the loudest sample: what a float32 transform and its inverse leave, on any processor
 CROSSFADE = 3840  # samples from one stretch's treatment to the next's
@@ -40,10 +41,14 @@ class Bands:
 
     def before(self, x: np.ndarray, start: int = 0) -> np.ndarray:
         """The input (..., N) as the networks get it; `start` is its first sample's time."""
-        end_hz = self.end_hz or self.cutoff_hz
-        if not self.lowpass or end_hz >= SAMPLE_RATE / 2:
+        if not self.lowpass or self._end_hz >= SAMPLE_RATE / 2:
             return x
-        return _masked(x, low_mask(x.shape[-1], end_hz, (1.0, LOWPASS)))
+        low = _masked(x, low_mask(x.shape[-1], self._end_hz, (1.0, LOWPASS)))
+        floor = self._floor(x, low)
+        if floor is None:
+            return low
+        band = _masked(x, low_mask(x.shape[-1], self.cutoff_hz, (1.0, SHOULDER)))
+        return band + _sound(_density(x, self.cutoff_hz, LOWPASS * self._end_hz), floor) * (low - band)
 
     def after(self, x: np.ndarray, y: np.ndarray, start: int = 0) -> np.ndarray:
         """The output (..., N) of the networks for the input x."""
@@ -58,26 +63,30 @@ class Bands:
         """The part of a signal (..., N) over the cutoff, of which it begins within `edges`."""
         return y - _masked(y, low_mask(y.shape[-1], self.cutoff_hz, edges))
 
-    def _with_floor(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """The output (..., N) with the input's own floor over the band's end, while it alone is to be heard."""
-        end_hz, top_hz = self.end_hz or self.cutoff_hz, SAMPLE_RATE / 2
-        rest = x - self.before(x)
-        over = LOWPASS * end_hz, min(1.6 * end_hz, top_hz)
+    @property
+    def _end_hz(self) -> float:
+        return self.end_hz or self.cutoff_hz
+
+    def _floor(self, x: np.ndarray, low: np.ndarray) -> np.ndarray | None:
+        """Mean square per Hz (..., 1) of the steady floor that x has over its end and its low-pass `low` has not; None
+        where there is none, or no room to see it."""
+        rest, lowest_hz = x - low, LOWPASS * self._end_hz
+        highest_hz = min(1.6 * self._end_hz, SAMPLE_RATE / 2)
         nothing = np.abs(rest).max(initial=0) <= ROUNDING * np.abs(x).max(initial=0)
-        if over[1] - over[0] < 0.2 * end_hz or nothing:
+        return None if nothing or highest_hz - lowest_hz < 0.2 * self._end_hz else _steady(rest, lowest_hz, highest_hz)
+
+    def _with_floor(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """The output (..., N) with the input's own floor over the cutoff, while it alone is to be heard."""
+        floor = self._floor(x, _masked(x, low_mask(x.shape[-1], self._end_hz, (1.0, LOWPASS))))
+        if floor is None:
             return y
-        floor = np.quantile(_density(rest, *over)[..., ::FLOOR_BLOCK], 0.2, axis=-1, keepdims=True)
-        highest = np.quantile(_density(rest, 0.9 * top_hz, top_hz)[..., ::FLOOR_BLOCK], 0.2, axis=-1, keepdims=True)
-        reaches_the_top = highest > 0.05 * floor  # that of an input of a lower rate does not
-        under = _density(x, 0.6 * self.cutoff_hz, 0.9 * self.cutoff_hz)
-        ratio_db = 10 * np.log10(np.maximum(under, 1e-30) / np.maximum(floor, 1e-30))
-        sound = np.clip((ratio_db - ONLY_FLOOR_DB) / (SOUND_DB - ONLY_FLOOR_DB), 0, 1)
-        sound = ndimage.maximum_filter1d(sound, 2 * FLOOR_BLOCK, axis=-1)
-        sound = ndimage.uniform_filter1d(np.where(reaches_the_top, sound, 1), FLOOR_BLOCK, axis=-1).astype(np.float32)
+        reaches_the_top = _steady(x, 0.45 * SAMPLE_RATE, SAMPLE_RATE / 2) > 0.05 * floor  # not of a lower rate
+        sound = _sound(_density(x, 0.6 * self.cutoff_hz, 0.9 * self.cutoff_hz), floor)
+        sound = np.where(reaches_the_top, sound, 1)
         if (sound >= 1).all():
             return y
-        high = y - _masked(y, low_mask(y.shape[-1], end_hz, (1.0, LOWPASS)))
-        return y + (np.sqrt(sound) - 1) * high + np.sqrt(np.maximum(1 - sound, 0)) * rest
+        mask_K = low_mask(x.shape[-1], self.cutoff_hz, (1.0, SHOULDER))
+        return y + (np.sqrt(sound) - 1) * (y - _masked(y, mask_K)) + np.sqrt(1 - sound) * (x - _masked(x, mask_K))
 
     def restored(self, channels: int, start: int, samples: int) -> np.ndarray:
         """Whether each channel (C,) needs the networks in a window."""
@@ -158,3 +167,16 @@ def _density(x: np.ndarray, low_hz: float, high_hz: float) -> np.ndarray:
     hz_K = fft.rfftfreq(x.shape[-1], 1 / SAMPLE_RATE)
     band = _masked(x, ((hz_K >= low_hz) & (hz_K <= high_hz)).astype(np.float32))
     return ndimage.uniform_filter1d(np.square(band), FLOOR_BLOCK, axis=-1) / (high_hz - low_hz)
+
+
+def _steady(x: np.ndarray, low_hz: float, high_hz: float) -> np.ndarray:
+    """Mean square per Hz (..., 1) that a band has in its quiet moments."""
+    return np.quantile(_density(x, low_hz, high_hz)[..., ::FLOOR_BLOCK], 0.2, axis=-1, keepdims=True)
+
+
+def _sound(density: np.ndarray, floor: np.ndarray) -> np.ndarray:
+    """From 0 where a band of so much per Hz (..., N) is a floor alone, smoothly to 1 where it is sound."""
+    ratio_db = 10 * np.log10(np.maximum(density, 1e-30) / np.maximum(floor, 1e-30))
+    sound = np.clip((ratio_db - ONLY_FLOOR_DB) / (SOUND_DB - ONLY_FLOOR_DB), 0, 1)
+    sound = ndimage.maximum_filter1d(sound, 2 * FLOOR_BLOCK, axis=-1)
+    return np.clip(ndimage.uniform_filter1d(sound, FLOOR_BLOCK, axis=-1), 0, 1).astype(np.float32)

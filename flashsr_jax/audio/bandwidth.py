@@ -118,6 +118,8 @@ CLEARLY_LOWER = 0.93  # the end of a gentle low-pass, of what is read otherwise
 QUANTISATION_DB = -114.0  # level per bin, full scale 0 dB, under which the top of the spectrum is rounding or dither
 REST_DB, REST_RANGE_DB = 40.0, 12.0  # what a codec leaves over a band: so far below its loudest, and so even
 END_DB = 5.0  # a low-pass's skirt ends so far above the floor it sinks into
+ROUNDING_WALL_DB, ROUNDING_RANGE_DB = 5.5, 5.0  # a drop that is a wall, if no more than this over rounding follows
+ROUNDING_DB = 6.0  # 95th percentile over the mean of a smoothed bin of white noise, and its window's bandwidth
 
 
 def read_block(x_N: np.ndarray, sample_rate: int) -> Reading:
@@ -135,6 +137,7 @@ def read_block(x_N: np.ndarray, sample_rate: int) -> Reading:
         reading = read_block(x_N[first::factor], sample_rate // factor)
         return reading._replace(filtered=True, end_hz=max(reading.end_hz, reading.cutoff_hz))
     size = 1 << round(np.log2(sample_rate / 24))  # 2048 at 48 kHz
+    rounding_db = _rounding_db(x_N, size)
     x_N = np.pad(x_N - x_N.mean(), (0, max(0, size - len(x_N)))) if len(x_N) else np.zeros(size)
     frames_TxW = np.lib.stride_tricks.sliding_window_view(x_N, size)[:: size // 4]
     energy_T = 10 * np.log10(np.square(frames_TxW).mean(axis=1) + 1e-20)
@@ -152,29 +155,41 @@ def read_block(x_N: np.ndarray, sample_rate: int) -> Reading:
     level_K = 10 * np.log10(power_K + power_K.max() * 1e-14)
     swing_K = level_K - 10 * np.log10(median_K + power_K.max() * 1e-14)
 
-    edge, filtered = _edge(level_K, swing_K, sample_rate)
+    edge, filtered = _edge(level_K, swing_K, sample_rate, rounding_db)
     hz = edge * sample_rate / size
     inside = int(0.93 * edge)
     rest_K = level_K[int(0.7 * edge) : inside]
     if len(rest_K) > 8 and np.ptp(rest_K) < REST_RANGE_DB and rest_K.max() < level_K[:inside].max() - REST_DB:
         # What ends there may be the rests that a codec left over a band that was cut before.
         rate = 2 * inside * sample_rate / size
-        before, cut_before = _edge(level_K[: inside + 1], swing_K[: inside + 1], rate, floor=False)
+        before, cut_before = _edge(level_K[: inside + 1], swing_K[: inside + 1], rate, rounding_db, floor=False)
         if cut_before:  # gentle filters, too, are seen down to the rests only: from the band, not from the shoulder
             band_db = np.quantile(level_K[int(0.6 * before) : int(0.85 * before)], 0.75)
             edge = int(np.flatnonzero(level_K[:before] >= band_db - EDGE_DB)[-1])
             hz = edge * sample_rate / size
-            return Reading(float(hz), _end(level_K[: inside + 1], float(hz), rate), loud_db, True)
+            return Reading(float(hz), _end(level_K[: inside + 1], float(hz), rate, rounding_db), loud_db, True)
     gentle_hz = rolloff(level_K, sample_rate)
     if gentle_hz and gentle_hz < CLEARLY_LOWER * hz:
         hz, filtered = gentle_hz, True
-    return Reading(float(hz), _end(level_K, float(hz), sample_rate), loud_db, filtered)
+    return Reading(float(hz), _end(level_K, float(hz), sample_rate, rounding_db), loud_db, filtered)
 
 
-def _edge(level_K: np.ndarray, swing_K: np.ndarray, sample_rate: float, floor: bool = True) -> tuple[int, bool]:
+def _rounding_db(x_N: np.ndarray, size: int) -> float:
+    """Level per bin of the rounding of a signal of 16 bits, were it white; -inf for others.
+
+    That of a faint signal is not quite white, and not steady, but follows it.
+    """
+    steps_N = x_N * np.float32(1 << 15)
+    rounded = np.array_equal(steps_N, np.round(steps_N))
+    return float(-20 * np.log10(1 << 15) - 10 * np.log10(12 * size) + ROUNDING_DB) if rounded else -np.inf
+
+
+def _edge(
+    level_K: np.ndarray, swing_K: np.ndarray, sample_rate: float, rounding_db: float, floor: bool = True
+) -> tuple[int, bool]:
     """The bin at which a spectrum in dB ends by a wall, or by the floor of quantisation, and whether by a wall.
 
-    swing_K: how much louder than their median the loud frames are.
+    swing_K: how much louder than their median the loud frames are. rounding_db: as `_rounding_db` says.
     """
     size, highest = 2 * (len(level_K) - 1), len(level_K) - 1
     groups: list[list[tuple[float, int, float]]] = []
@@ -185,7 +200,7 @@ def _edge(level_K: np.ndarray, swing_K: np.ndarray, sample_rate: float, floor: b
         lowest, high = np.quantile(level_K[math.ceil(1.08 * k) :], (0.25, 0.75))
         drop = before - after
         wall = before - high >= WALL_DB and (drop >= DEEP_WALL_DB or (drop >= WALL_DB and after - lowest <= FLOOR_DB))
-        if wall or (drop >= STEADY_WALL_DB and _steady(level_K, swing_K, k, drop)):
+        if wall or _falls_to_floor(level_K, swing_K, k, drop, rounding_db):
             if last != number - 1:
                 groups.append([])
             groups[-1].append((drop, k, before))
@@ -205,22 +220,27 @@ def _edge(level_K: np.ndarray, swing_K: np.ndarray, sample_rate: float, floor: b
     return edge, filtered
 
 
-def _steady(level_K: np.ndarray, swing_K: np.ndarray, k: int, drop: float) -> bool:
-    """Whether a spectrum in dB falls at bin k at once to a floor that is flat and as steady as noise up to the top."""
+def _falls_to_floor(level_K: np.ndarray, swing_K: np.ndarray, k: int, drop: float, rounding_db: float) -> bool:
+    """Whether a spectrum in dB falls at bin k at once to a floor up to the top: one that is flat and as steady as
+    noise, or what rounding makes of a faint signal."""
+    if drop < min(STEADY_WALL_DB, ROUNDING_WALL_DB):
+        return False
+    steep = level_K[int(0.93 * k) : int(0.97 * k) + 1].mean() - level_K[math.ceil(1.04 * k) : math.ceil(1.1 * k)].mean()
     above = slice(math.ceil(1.08 * k), None)
     low, high = np.quantile(level_K[above], (0.05, 0.95))
-    steep = level_K[int(0.93 * k) : int(0.97 * k) + 1].mean() - level_K[math.ceil(1.04 * k) : math.ceil(1.1 * k)].mean()
-    return high - low <= STEADY_DB and np.quantile(swing_K[above], 0.95) <= STEADY_DB and steep >= 0.7 * drop
+    steady = high - low <= STEADY_DB and np.quantile(swing_K[above], 0.95) <= STEADY_DB
+    floor = (drop >= STEADY_WALL_DB and steady) or level_K[above].max() <= rounding_db + ROUNDING_RANGE_DB
+    return bool(floor and steep >= 0.7 * drop)
 
 
-def _end(level_K: np.ndarray, cutoff_hz: float, sample_rate: float) -> float:
+def _end(level_K: np.ndarray, cutoff_hz: float, sample_rate: float, rounding_db: float) -> float:
     """Where in Hz what is left over a cutoff has sunk into what lies above it; half the rate if nothing does."""
     bins_per_hz = 2 * (len(level_K) - 1) / sample_rate
     cutoff = math.ceil(cutoff_hz * bins_per_hz)
     above_K = level_K[math.ceil(1.3 * cutoff) :]
     if len(above_K) < 8:
         return sample_rate / 2
-    sunk_K = ndimage.median_filter(level_K[cutoff:], 5, mode="nearest") <= np.median(above_K) + END_DB
+    sunk_K = ndimage.median_filter(level_K[cutoff:], 5, mode="nearest") <= max(np.median(above_K), rounding_db) + END_DB
     return float(min((cutoff + np.argmax(sunk_K)) / bins_per_hz, sample_rate / 2))
 
 

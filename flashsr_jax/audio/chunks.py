@@ -88,9 +88,14 @@ def chunks(data: bytes | mmap, size: int) -> Iterator[Chunk]:
             position += 12 + length
     elif magic in (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM"):
         order, position = "<" if magic in (b"RIFF", b"RF64", b"BW64") else ">", 12
+        wide = None  # of the audio, in an RF64
         while position + 8 <= size:
             name, length = struct.unpack(f"{order}4sI", data[position : position + 8])
             yield Chunk(name, position + 8, length, position + 4, f"{order}I")
+            if name == b"ds64" and length >= 16 and position + 24 <= size:
+                (wide,) = struct.unpack("<Q", data[position + 16 : position + 24])
+            elif name == b"data" and length == 0xFFFF_FFFF and wide is not None:
+                length = wide
             position += 8 + length + length % 2
 
 

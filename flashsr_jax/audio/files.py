@@ -26,7 +26,7 @@ from flashsr_jax.audio.pieces import Pieces, patched
 from flashsr_jax.audio.resampling import check_finite, check_rate
 from flashsr_jax.audio.stretches import Stretch, stretches
 from flashsr_jax.audio.tags import Tags
-from flashsr_jax.errors import UserError, reason
+from flashsr_jax.errors import UserError, said_by_libsndfile, show_traceback
 
 LOUDEST = 1e10  # of a sample: floats at the scale of 32-bit integers are under it, broken ones seldom
 BLOCK = 1 << 17  # samples read at a time
@@ -111,7 +111,7 @@ class Audio:
             except sf.LibsndfileError as error:
                 raise UserError(
                     f"is cut short or damaged: {self._total + self._done} of {self._total + self._file.frames} samples "
-                    f"could be read ({reason(error)})"
+                    f"could be read (libsndfile: {said_by_libsndfile(error)})"
                 ) from error
             if len(block_NxC):
                 self._done += len(block_NxC)
@@ -378,8 +378,11 @@ def writer(
             texts[MASK_TAG.lower()] = [f"0x{mask:x}"]
     try:
         tags.left_out += audio_tags.write(path, dataclasses.replace(tags, texts=texts))
-    except Exception as error:  # noqa: BLE001 the sound is what counts
-        tags.left_out.append(f"tags ({error})")
+    except OSError as error:
+        tags.left_out.append(f"tags (they cannot be written: {error.strerror})")
+    except Exception:  # noqa: BLE001 the sound is what counts
+        show_traceback()
+        tags.left_out.append("tags (the output cannot hold them)")
 
 
 def _set_mask(path: Path, mask: int) -> None:

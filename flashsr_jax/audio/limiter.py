@@ -1,8 +1,9 @@
 """Peak limiters with look-ahead for streams of blocks: no delay, no click, one gain for all channels.
 
-Letters: C channels, N samples.
+Letters: C channels, N samples, P places between two samples.
 """
 
+import functools
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
@@ -11,8 +12,12 @@ from scipy import ndimage
 TRUE_PEAK_CEILING = 10 ** (-0.1 / 20)  # of the waveform between the samples
 FULL_SCALE = 1 - 2**-15  # what a file of 16 bits holds
 REACH = 240  # samples (5 ms) over which the gain goes down before a peak, and up after it
-OVERSAMPLING = 4  # ITU-R BS.1770-5, annex 2
-TAPS = 12  # on each side, of the interpolation between the samples
+# Of the waveform between the samples, as ITU-R BS.1770-5, annex 2, does it, but nearer to half the rate: the added band
+# goes up to there. The peak is found to 0.02 dB up to 23 kHz, and to 0.1 dB over that.
+OVERSAMPLING = 8
+TAPS = 32  # on each side
+KAISER = 3.0  # the window's beta
+PIECE = 4096  # samples that are interpolated at a time
 
 
 class Limiter:
@@ -29,17 +34,19 @@ class Limiter:
         """
 
         def needed(both_2xCxN: np.ndarray) -> np.ndarray:
-            if np.abs(both_2xCxN[0]).max(initial=0) < 0.5 * ceiling:
-                return np.ones(both_2xCxN.shape[-1])
-            gains = []
-            for signal_CxN, added_CxN in _between(both_2xCxN):
-                over_CxN = np.abs(signal_CxN) > ceiling
-                raises_CxN = added_CxN * np.sign(signal_CxN)  # by how much the added band does it
-                room_CxN = ceiling - np.abs(signal_CxN) + raises_CxN
-                limited = over_CxN & (raises_CxN > 0)
-                gain_CxN = np.where(limited, room_CxN / np.where(limited, raises_CxN, 1), 1)
-                gains.append(np.clip(gain_CxN, 0, 1).min(axis=0))
-            return np.min(gains, axis=0)
+            gain_N = np.ones(both_2xCxN.shape[-1])
+            loudest_N = np.abs(both_2xCxN[0]).max(axis=0)
+            loud = np.flatnonzero(ndimage.maximum_filter1d(loudest_N, 2 * TAPS) > 0.5 * ceiling)
+            for piece in np.split(loud, range(PIECE, len(loud), PIECE)):
+                signal_CxNxP = _between(both_2xCxN[0], piece)
+                over_N = (np.abs(signal_CxNxP) > ceiling).any(axis=(0, 2))
+                signal_CxNxP, added_CxNxP = signal_CxNxP[:, over_N], _between(both_2xCxN[1], piece[over_N])
+                raises_CxNxP = added_CxNxP * np.sign(signal_CxNxP)  # by how much the added band does it
+                room_CxNxP = ceiling - np.abs(signal_CxNxP) + raises_CxNxP
+                limited = (np.abs(signal_CxNxP) > ceiling) & (raises_CxNxP > 0)
+                gain_CxNxP = np.where(limited, room_CxNxP / np.where(limited, raises_CxNxP, 1), 1)
+                gain_N[piece[over_N]] = np.clip(gain_CxNxP, 0, 1).min(axis=(0, 2))
+            return gain_N
 
         return self._run(blocks, needed, lambda both, gain_N: both[0] - (1 - gain_N) * both[1])
 
@@ -84,11 +91,20 @@ class Limiter:
         return ndimage.convolve1d(lowest_N, window / window.sum(), mode="nearest")
 
 
-def _between(x: np.ndarray) -> Iterator[np.ndarray]:
-    """The samples (..., N), and the values at each quarter of the way to the next."""
-    yield x
-    position = np.arange(-TAPS + 1, TAPS + 1)
-    for phase in range(1, OVERSAMPLING):
-        distance = position - phase / OVERSAMPLING
-        taps = np.sinc(distance) * np.cos(np.pi / 2 * distance / (TAPS + 0.5)) ** 2
-        yield ndimage.correlate1d(x, taps / taps.sum(), axis=-1, mode="constant", origin=-1)
+def _between(x: np.ndarray, samples: np.ndarray) -> np.ndarray:
+    """(..., n, P): some of the samples of x (..., N), and the values at each P-th of the way to the next."""
+    first, last = samples.min(initial=0), samples.max(initial=0) + 1
+    start, stop = max(0, first - TAPS + 1), min(x.shape[-1], last + TAPS)
+    beyond = (start - first + TAPS - 1, last + TAPS - stop)
+    near = np.pad(x[..., start:stop].astype(np.float64), [(0, 0)] * (x.ndim - 1) + [beyond])
+    windows = np.lib.stride_tricks.sliding_window_view(near, 2 * TAPS, axis=-1)
+    return windows[..., samples - first, :] @ _interpolation()
+
+
+@functools.cache
+def _interpolation() -> np.ndarray:
+    """Taps (2 TAPS, P) for the value at each P-th of the way from a sample to the next."""
+    distance = np.arange(-TAPS + 1, TAPS + 1)[:, None] - np.arange(OVERSAMPLING) / OVERSAMPLING
+    window = np.i0(KAISER * np.sqrt(1 - (distance / (TAPS + 0.5)) ** 2))
+    taps = np.sinc(distance) * window
+    return taps / taps.sum(axis=0)

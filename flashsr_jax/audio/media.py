@@ -30,6 +30,7 @@ _MAGICS = (  # expression at the beginning of a file, its usual name
 )
 _PLACES = tuple(re.findall(r"\w+", "FL FR FC LFE BL BR FLC FRC BC SL SR TC TFL TFC TFR TBL TBC TBR"))  # bits of a mask
 _GAP = 0.05  # seconds without sound that are put in where a stream goes on later
+_SLACK = 0.3  # seconds less than the container says that are no loss: what coders put before and behind
 
 
 def kind(head: bytes) -> str | None:
@@ -41,7 +42,8 @@ class Media:
     """The first audio stream of a container, as `files.Audio` is.
 
     floats is False, since such files are coded; has_video: whether it is a film; start: seconds at which the sound
-    begins in the container. Raises UserError without PyAV, and where there is no sound.
+    begins in the container. Raises UserError without PyAV, where there is no sound, and where the container cannot be
+    read, or ends before it says.
     """
 
     floats = False
@@ -52,7 +54,10 @@ class Media:
         except ImportError as error:
             raise UserError(f"{name} is not read without PyAV: {INSTALL}") from error
         av.logging.set_level(av.logging.PANIC)
-        self._container = av.open(str(path))
+        try:
+            self._container = av.open(str(path), metadata_errors="replace")
+        except av.FFmpegError as error:
+            raise UserError(f"is cut short or damaged: FFmpeg cannot read it as {name} ({_said(error)})") from error
         if not self._container.streams.audio:
             self.close()
             raise UserError("has no sound in it")
@@ -73,7 +78,7 @@ class Media:
 
         resampler = av.AudioResampler(format="fltp", layout=stream.layout, rate=stream.rate)
         end = None
-        for frame in self._container.decode(stream):
+        for frame in self._whole_frames(stream):
             time = frame.time
             for converted in resampler.resample(frame):
                 block_NxC = converted.to_ndarray().T
@@ -86,6 +91,37 @@ class Media:
                     end = time
                 end += len(block_NxC) / stream.rate
                 yield block_NxC
+        claimed = self._claimed_end(stream)
+        if claimed and end is not None and end < claimed - _SLACK:
+            read, whole = (round((time - self.start) * stream.rate) for time in (end, claimed))
+            raise UserError(f"is cut short: {read} of {whole} samples could be read")
+
+    def _whole_frames(self, stream: Any) -> Iterator[Any]:
+        """Decoded frames. Raises UserError where one cannot be decoded."""
+        import av
+
+        samples = 0
+        try:
+            for frame in self._container.decode(stream):
+                samples += frame.samples
+                yield frame
+        except av.FFmpegError as error:
+            said = f"{samples} samples could be read, then FFmpeg said: {_said(error)}"
+            raise UserError(f"is cut short or damaged: {said}") from error
+
+    def _claimed_end(self, stream: Any) -> float | None:
+        """Seconds at which the container says that the sound ends; None where it is not sure of it."""
+        container = self._container
+        if container.format.name.startswith("mov") and stream.duration:
+            return float(((stream.start_time or 0) + stream.duration) * stream.time_base)
+        if not container.format.name.startswith("matroska"):
+            return None  # guessed from the bit rate
+        of_the_stream = re.fullmatch(r"(\d+):(\d+):([\d.]+)", stream.metadata.get("DURATION", ""))
+        if of_the_stream:
+            hours, minutes, seconds = map(float, of_the_stream.groups())
+            return 3600 * hours + 60 * minutes + seconds
+        alone = len(container.streams) == len(container.streams.audio)
+        return container.duration / 1e6 if alone and container.duration else None
 
     def read(self, samples: int) -> np.ndarray:
         """The next samples (n, C), float32; n = 0 at the end."""
@@ -109,6 +145,11 @@ class Media:
 
     def close(self) -> None:
         self._container.close()
+
+
+def _said(error: Any) -> str:
+    """FFmpeg's own words for an error."""
+    return error.log[2].strip() if error.log else error.strerror
 
 
 def put_back(film: Path, sound: Path, target: Path, start: float) -> None:

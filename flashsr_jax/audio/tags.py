@@ -6,17 +6,20 @@ cue points and their labels) are scaled to the output's rate.
 """
 
 import base64
+import io
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import mutagen
-from mutagen import apev2, asf, flac, id3, mp4, wave
-from mutagen._vorbis import VCommentDict
+from mutagen import apev2, asf, flac, id3, mp3, mp4, wave
+from mutagen._vorbis import VCommentDict, is_valid_key
 
 from flashsr_jax.audio import SAMPLE_RATE
-from flashsr_jax.audio.chunks import chunks
+from flashsr_jax.audio.chunks import Chunk, chunks
+from flashsr_jax.errors import show_traceback
 
 _ID3 = {
     "TIT1": "grouping",
@@ -97,20 +100,17 @@ _OF_THE_CODING = (
     "tlen",
     "wm/enc",
 )
-_KNOWN_CHUNKS = (
-    b"fmt ",
-    b"data",
-    b"fact",
-    b"LIST",
-    b"id3 ",
-    b"ID3 ",
-    b"JUNK",
-    b"junk",
-    b"PAD ",
-    b"FLLR",
-    b"PEAK",
-    b"ds64",
+_CHUNKED = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM", b"riff", b"caff")  # wav, aiff, w64, caf
+_ID3_CHUNKS = (b"id3 ", b"ID3 ")
+_TEXT_CHUNKS = (b"LIST", b"NAME", b"AUTH", b"(c) ", b"ANNO", b"info", b"strg")  # libsndfile reads them
+_AUDIO_CHUNKS = (b"data", b"SSND")
+_FORMAT_CHUNKS = (  # of the coding, or of nothing
+    *(b"fmt ", b"fact", b"PEAK", b"ds64", b"JUNK", b"junk", b"PAD ", b"FLLR", b"riff", b"wave", b"levl"),
+    *(b"COMM", b"FVER", b"CHAN", b"desc", b"chan", b"pakt", b"kuki", b"free", b"peak"),
 )
+DAMAGED = "tags (damaged, or of an unknown kind)"
+_LARGEST_CHUNK = 1 << 24  # bytes
+_LARGEST_PICTURE = (1 << 24) - 1024  # bytes, in flac, with its description
 _MASK = "waveformatextensible_channel_mask"
 _ID3_OF_MUSICBRAINZ = {
     "musicbrainz_albumid": "MusicBrainz Album Id",
@@ -141,16 +141,27 @@ class Tags:
 
 
 def read(path: Path, known: dict[str, str], sample_rate: int) -> Tags:
-    """The tags of a file; `known` are those that libsndfile found. What mutagen cannot read is none."""
+    """The tags of a file; `known` are those that libsndfile found. What cannot be read is said in `left_out`."""
     tags = Tags()
-    try:
-        with path.open("rb") as opened:
-            readable = opened.read(4) not in (b"RF64", b"BW64")  # of which mutagen knows nothing
-        file = mutagen.File(path) if readable else None
-    except Exception as error:  # noqa: BLE001 the sound is what counts: broken tags are said, and left out
-        file = None
-        tags.left_out.append(f"tags ({error})")
-    source = getattr(file, "tags", None)
+    with open(path, "rb") as file:
+        try:
+            if file.read(4) in _CHUNKED:
+                _from_chunks(file, sample_rate, tags)
+            else:
+                _from_file(path, file, tags)
+        except Exception:  # noqa: BLE001 the sound is what counts: broken tags are said, and left out
+            show_traceback()
+            tags.left_out.append(DAMAGED)
+    for name, value in known.items():
+        if name not in tags.texts:
+            tags.add(name, value)
+    tags.texts = {name: values for name, values in tags.texts.items() if values and not _of_the_coding(name)}
+    return tags
+
+
+def _from_file(path: Path, file: BinaryIO, tags: Tags) -> None:
+    found = _by_mutagen(path, file)
+    source = getattr(found, "tags", None)
     if isinstance(source, id3.ID3):
         _from_id3(source, tags)
     elif isinstance(source, mp4.MP4Tags):
@@ -164,15 +175,31 @@ def read(path: Path, known: dict[str, str], sample_rate: int) -> Tags:
                     tags.left_out.append(name)
                 else:
                     tags.add(_OTHER_NAMES.get(name.lower(), name.lower()), str(one))
-    tags.pictures += getattr(file, "pictures", [])
-    if getattr(file, "cuesheet", None):
+    tags.pictures += getattr(found, "pictures", [])
+    if getattr(found, "cuesheet", None):
         tags.left_out.append("cue sheet")
-    for name, value in known.items():
-        if name not in tags.texts:
-            tags.add(name, value)
-    tags.texts = {name: values for name, values in tags.texts.items() if values and not _of_the_coding(name)}
-    _chunks(path, sample_rate, tags)
-    return tags
+
+
+def _by_mutagen(path: Path, file: BinaryIO) -> mutagen.FileType | None:
+    """What mutagen makes of a file by its contents, whatever its name says; None for kinds without tags."""
+    file.seek(0)
+    try:
+        found = mutagen.File(_Nameless(file))
+    except mutagen.MutagenError:  # kinds whose beginnings are alike
+        return mutagen.File(path)
+    if found is None:  # an mp3 that begins with its audio, or behind something else
+        try:
+            found = mp3.MP3(file)
+        except mutagen.MutagenError:
+            return None
+    return found
+
+
+class _Nameless:
+    """An open file without a name, for mutagen goes by the suffix."""
+
+    def __init__(self, file: BinaryIO):
+        self.read, self.seek, self.tell = file.read, file.seek, file.tell
 
 
 def _of_the_coding(name: str) -> bool:
@@ -236,7 +263,10 @@ def _from_vorbis(source: VCommentDict, tags: Tags) -> None:
     for name, value in source:
         name = name.lower()
         if name == "metadata_block_picture":
-            tags.pictures.append(flac.Picture(base64.b64decode(value)))
+            try:
+                tags.pictures.append(flac.Picture(base64.b64decode(value)))
+            except (ValueError, mutagen.MutagenError):
+                tags.left_out.append("cover (damaged)")
         else:
             tags.add(name, value)
 
@@ -249,14 +279,17 @@ def write(path: Path, tags: Tags) -> list[str]:
         audio: Any = flac.FLAC(path)
         if audio.tags is None:
             audio.add_tags()
-        for name, values in tags.texts.items():
+        fits = {name: values for name, values in tags.texts.items() if is_valid_key(name)}
+        for name, values in fits.items():
             audio.tags[name] = values
-        for picture in tags.pictures:
+        small = [picture for picture in tags.pictures if len(picture.data) < _LARGEST_PICTURE]
+        for picture in small:
             audio.add_picture(picture)
         audio.save()
-        return [name.decode("latin-1").strip() for name, _ in tags.chunks]
+        large = ["cover (too large for flac)"] if len(small) < len(tags.pictures) else []
+        return [*sorted(set(tags.texts) - set(fits)), *large, *(_text(name) for name, _ in tags.chunks)]
     if magic != b"RIFF":
-        return [*tags.texts, *(["cover"] if tags.pictures else []), *(name.decode() for name, _ in tags.chunks)]
+        return [*tags.texts, *(["cover"] if tags.pictures else []), *(_text(name) for name, _ in tags.chunks)]
     _append_chunks(path, tags.chunks)
     if tags.texts or tags.pictures:
         audio = wave.WAVE(path)
@@ -285,42 +318,54 @@ def _id3_frame(name: str, values: list[str]) -> id3.Frame:
     return id3.TXXX(encoding=3, desc=_ID3_OF_MUSICBRAINZ.get(name, name), text=values)
 
 
-def _chunks(path: Path, sample_rate: int, tags: Tags) -> None:
-    """bext, cue points and labels of a wav, at the output's rate; other chunks are left out."""
-    with open(path, "rb") as file:
-        if file.read(4) not in (b"RIFF", b"RIFX", b"RF64"):
-            return
-        size = file.seek(0, 2)
+def _from_chunks(file: BinaryIO, sample_rate: int, tags: Tags) -> None:
+    """ID3 of wav and aiff; bext, cue points and labels of a wav, at the output's rate; other chunks are left out."""
+    for chunk, content in _chunks(file):
+        if chunk.name in _ID3_CHUNKS:
+            try:
+                _from_id3(id3.ID3(io.BytesIO(content)), tags)
+            except mutagen.MutagenError:
+                tags.left_out.append(DAMAGED)
+        elif chunk.kind != "<I" or chunk.name not in (b"bext", b"cue ", b"LIST"):
+            if chunk.name not in (*_FORMAT_CHUNKS, *_TEXT_CHUNKS) and _text(chunk.name):
+                tags.left_out.append(_text(chunk.name))
+        elif chunk.name == b"bext" and len(content) >= 346:
+            (reference,) = struct.unpack_from("<Q", content, 338)
+            struct.pack_into("<Q", content, 338, _scaled(reference, sample_rate) & (1 << 64) - 1)
+            tags.chunks.append((chunk.name, bytes(content)))
+        elif chunk.name == b"cue " and len(content) >= 4:
+            for start in range(4, len(content) - 23, 24):
+                for offset in (4, 20):  # of the position in the play order, and in the samples
+                    (sample,) = struct.unpack_from("<I", content, start + offset)
+                    struct.pack_into("<I", content, start + offset, min(_scaled(sample, sample_rate), 0xFFFF_FFFF))
+            tags.chunks.append((chunk.name, bytes(content)))
+        elif content[:4] == b"adtl":
+            _scale_lengths(content, sample_rate)
+            tags.chunks.append((chunk.name, bytes(content)))
 
-        class View:
-            def __getitem__(self, bounds: slice) -> bytes:
-                file.seek(bounds.start or 0)
-                return file.read(bounds.stop - (bounds.start or 0))
 
-        view = View()
-        for chunk in chunks(view, size):
-            if chunk.name not in (b"bext", b"cue ", b"LIST"):
-                if chunk.name not in _KNOWN_CHUNKS and chunk.name.isascii():
-                    tags.left_out.append(chunk.name.decode().strip())
-                continue
-            if chunk.start + chunk.length > size or chunk.length > 1 << 24:
-                continue
-            content = bytearray(view[chunk.start : chunk.start + chunk.length])
-            if chunk.kind != "<I":
-                tags.left_out.append(chunk.name.decode().strip())
-            elif chunk.name == b"bext" and len(content) >= 346:
-                (reference,) = struct.unpack_from("<Q", content, 338)
-                struct.pack_into("<Q", content, 338, _scaled(reference, sample_rate) & (1 << 64) - 1)
-                tags.chunks.append((chunk.name, bytes(content)))
-            elif chunk.name == b"cue " and len(content) >= 4:
-                for start in range(4, len(content) - 23, 24):
-                    for offset in (4, 20):  # of the position in the play order, and in the samples
-                        (sample,) = struct.unpack_from("<I", content, start + offset)
-                        struct.pack_into("<I", content, start + offset, min(_scaled(sample, sample_rate), 0xFFFF_FFFF))
-                tags.chunks.append((chunk.name, bytes(content)))
-            elif content[:4] == b"adtl":
-                _scale_lengths(content, sample_rate)
-                tags.chunks.append((chunk.name, bytes(content)))
+def _chunks(file: BinaryIO) -> Iterator[tuple[Chunk, bytearray]]:
+    """The chunks of a file beside its audio, with their contents, as far as they can be followed."""
+    size = file.seek(0, io.SEEK_END)
+
+    class View:
+        def __getitem__(self, bounds: slice) -> bytes:
+            file.seek(bounds.start or 0)
+            return file.read(bounds.stop - (bounds.start or 0))
+
+    view = View()
+    for chunk in chunks(view, size):
+        if chunk.name in _AUDIO_CHUNKS:
+            if not chunk.length:  # it was not known: what follows is audio
+                return
+        elif chunk.start + chunk.length <= size and chunk.length <= _LARGEST_CHUNK:
+            yield chunk, bytearray(view[chunk.start : chunk.start + chunk.length])
+
+
+def _text(name: bytes) -> str:
+    """What a chunk is called; empty where that is no name."""
+    text = name.decode("latin-1").strip()
+    return text if text.isprintable() and text.isascii() else ""
 
 
 def _scale_lengths(content: bytearray, sample_rate: int) -> None:

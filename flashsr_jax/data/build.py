@@ -190,11 +190,11 @@ def _find(sources: Sequence[str | Path], csv: str | Path | None) -> list[Recordi
             raise UserError(f"{source}: no such file or folder")
         roots.append(source.absolute() if source.is_dir() else source.absolute().parent)
         found = sorted(source.rglob("*")) if source.is_dir() else [source]
-        files |= {
-            path.absolute(): None
-            for path in found
-            if path == source or (path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file())
-        }
+        seen = [path for path in found if path == source or (path.is_file() and not path.name.startswith("."))]
+        taken = [path for path in seen if path == source or path.suffix.lower() in SUFFIXES]
+        files |= {path.absolute(): None for path in taken}
+        known = {*files, Path(csv).absolute()} if csv else files
+        _say_passed_over(source, [path for path in seen if path.absolute() not in known], found)
     if not files:
         return []
     # Names are relative to what all have in common, so that a moved or re-cloned tree gives the same groups and splits.
@@ -214,6 +214,16 @@ def _find(sources: Sequence[str | Path], csv: str | Path | None) -> list[Recordi
             )
         )
     return sorted(recordings, key=lambda recording: recording.name)
+
+
+def _say_passed_over(source: Path, files: Sequence[Path], found: Sequence[Path]) -> None:
+    """A line on stderr for the files of a folder that are not taken, by their suffixes, and the linked folders."""
+    suffixes = collections.Counter(path.suffix.lower().removeprefix(".") or "without a suffix" for path in files)
+    links = [f"{path.relative_to(source)} (a link)" for path in found if path.is_symlink() and path.is_dir()]
+    passed_over = [f"{number} {suffix}" for suffix, number in sorted(suffixes.items())] + links
+    if passed_over:
+        how = "a CSV (--csv) takes files whatever their suffix"
+        print(f"flashsr: {source}: passed over: {', '.join(passed_over)}; {how}", file=sys.stderr)
 
 
 def folder_class(path: Path) -> str | None:

@@ -33,7 +33,7 @@ from flashsr_jax.upscale.model import Model
 from flashsr_jax.upscale.sources import FILM, PICTURE, Naming, Shard, Source, find
 from flashsr_jax.upscale.stream import Settings, Tally, upscale_stream
 
-LOUDER_DB = 1.0  # nothing was added where the output's high band is no more over the input's, ...
+LOUDER_DB = 1.0  # nothing was added where the output's high band is no more over what of it is the input's own, ...
 FAINT_DB = -60.0  # ... or is fainter beside the low band
 MOST_DB = 60.0  # a limiter that takes more has taken all
 SAID_DB = 0.1  # a limiter's work that is less is not worth a word
@@ -273,7 +273,7 @@ def _restored(options: Options, stretches: tuple[tuple[Stretch, ...], ...], tall
     return {
         "cutoff_hz": round(options.cutoff_hz or seconds.most_common(1)[0][0]),
         "high_band_db": high_band_db and round(high_band_db, 1),
-        "added": not tally.under or (high_band_db > FAINT_DB and tally.over > 10 ** (LOUDER_DB / 10) * tally.given),
+        "added": not tally.under or (high_band_db > FAINT_DB and tally.over > 10 ** (LOUDER_DB / 10) * tally.kept),
     }
 
 
@@ -382,7 +382,7 @@ def _spread(stretches: list[dict]) -> str | None:
             what = f"ends at {stretch['cutoff_hz'] / 1000:.1f} kHz"
         else:
             what = "is full band already and stays" if stretch["cutoff_hz"] else "is silent"
-        seconds[stretch["channel"]][what] += stretch["end"] - stretch["start"]
+        seconds[stretch["channel"]][what] += max(stretch["end"] - stretch["start"], 0.01)  # as they are rounded
     words = {}
     for channel, of_what in seconds.items():
         shares = [f"{100 * length / of_what.total():.0f} % {what}" for what, length in of_what.most_common()]

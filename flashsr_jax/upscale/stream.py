@@ -85,13 +85,19 @@ class Settings:
 class Tally:
     """What was done to a stream, as far as it has come: with `Settings.bands`.
 
-    given, over, under: energies of the input and of the output clearly over the cutoff, and of the output's rest, of
-    all that was not passed through. least_gain: the smallest of the added band by `Settings.ceiling`.
+    over, kept, under: energies of the output clearly over the cutoff, of what of that is the input's own, and of the
+    output's rest, of all that was not passed through. least_gain: the smallest of the added band by
+    `Settings.ceiling`.
     """
 
     def __init__(self) -> None:
-        self.given = self.over = self.under = 0.0
+        self.over = self.under = 0.0
+        self._given = self._common = 0.0
         self._limiter = Limiter()
+
+    @property
+    def kept(self) -> float:
+        return self._common**2 / self._given if self._given else 0.0
 
     @property
     def least_gain(self) -> float:
@@ -99,10 +105,12 @@ class Tally:
 
     def add(self, bands: Bands | BandsByStretch, x_CxN: np.ndarray, y_CxN: np.ndarray, start: int, kept: slice) -> None:
         """Counts a window's input and output."""
-        given, over = (bands.added(z, start, CLEARLY_OVER)[:, kept] for z in (x_CxN, y_CxN))
+        both = (bands.added(z, start, CLEARLY_OVER)[:, kept] for z in (x_CxN, y_CxN))
+        given, over = (z.astype(np.float64) for z in both)
         restored_C = bands.restored(len(x_CxN), start, x_CxN.shape[-1])
-        self.given += float(np.square(given, dtype=np.float64).sum())
-        self.over += float(np.square(over, dtype=np.float64).sum())
+        self._given += float(np.square(given).sum())
+        self._common += float((given * over).sum())
+        self.over += float(np.square(over).sum())
         self.under += float(np.square(y_CxN[restored_C][:, kept] - over[restored_C], dtype=np.float64).sum())
 
     def limited(self, blocks: Iterable[np.ndarray], ceiling: float) -> Iterator[np.ndarray]:

@@ -34,6 +34,21 @@ def test_the_low_pass_takes_away_what_a_codec_left():
     assert Bands(4000.0, keep_low_band=True).before(x) is x
 
 
+def test_a_floor_goes_from_the_shoulder_in_pauses_and_the_sound_there_stays():
+    bands = Bands(4000.0, lowpass=True, end_hz=4400.0)
+    pause = TIME < 2
+    sound = np.where(pause, 0, sine(1000) + sine(4200, 0.01)).astype(np.float32)
+    floor = np.random.default_rng(0).normal(0, 1e-4, sound.shape).astype(np.float32)
+    given_db, kept_db = (
+        20 * np.log10(np.abs(np.fft.rfft(x[RATE // 2 : 3 * RATE // 2])[4100:4400]).mean())  # bins of 1 Hz
+        for x in (floor, bands.before(sound + floor))
+    )
+    assert kept_db < given_db - 30
+    in_sound = slice(5 * RATE // 2, 7 * RATE // 2)
+    np.testing.assert_allclose(bands.before(sound + floor)[in_sound], sound[in_sound], atol=6e-4)
+    assert np.abs(bands.before(sound)[in_sound] - sound[in_sound]).max() < 1e-4  # without a floor, too
+
+
 def test_what_rounding_leaves_over_the_cutoff_is_no_floor():
     bands = Bands(4000.0, lowpass=True)
     x, y = sine(1000), sine(6000)

@@ -75,6 +75,30 @@ def test_codings_that_are_not_read_are_named(tmp_path, monkeypatch):
         files.read(tmp_path / "b.m4a")
 
 
+@pytest.mark.parametrize(("suffix", "codec"), [("mka", "flac"), ("mp4", "aac")])
+def test_what_is_missing_of_a_container_is_said(suffix, codec, tmp_path):
+    av = pytest.importorskip("av")
+    path = tmp_path / f"a.{suffix}"
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream(codec, rate=16_000, layout="mono")
+        x = np.random.default_rng(0).normal(0, 0.1, (1, 64_000)).astype(np.float32)
+        frame = av.AudioFrame.from_ndarray(
+            np.int16(32_767 * x) if codec == "flac" else x, "s16" if codec == "flac" else "fltp", "mono"
+        )
+        frame.rate, frame.pts = 16_000, 0
+        for packet in [*stream.encode(frame), *stream.encode()]:
+            out.mux(packet)
+    whole = path.read_bytes()
+    assert files.read(path)[0].shape[1] == pytest.approx(64_000, abs=2048)
+    path.write_bytes(whole[: len(whole) * 6 // 10])
+    said = {
+        "mka": r"is cut short: \d+ of 64000 samples could be read",
+        "mp4": r"FFmpeg cannot read it as mp4 \(moov atom not found\)",
+    }
+    with pytest.raises(UserError, match=said[suffix]):
+        files.read(path)
+
+
 @pytest.mark.parametrize(("channels", "mask"), [(3, 0x0B), (4, 0x33), (6, 0x60F), (6, None)])
 @pytest.mark.parametrize("suffix", ["wav", "flac"])
 def test_masks_are_written_and_read(channels, mask, suffix, tmp_path):

@@ -128,6 +128,15 @@ def test_the_end_is_read_over_a_floor(speech, music, peak_db, floor_db):
         assert hz < reading.end_hz < 1.3 * hz  # the low-pass takes nothing real, and all that lies over it
 
 
+@pytest.mark.parametrize("peak_db", [-66, -70, -74])
+def test_the_end_of_a_faint_signal_is_read_over_its_rounding(speech, music, peak_db):
+    """A few steps of 16 bits, without dither: the rounding follows the sound, and is louder under the middle."""
+    for x_N, hz in ((speech[: 20 * RATE], 3900), (music[: 10 * RATE], 7800)):
+        x_N = np.round(10 ** (peak_db / 20) * low_passed(x_N / np.abs(x_N).max(), hz) * 2**15) / 2**15
+        (channel,) = found(x_N)
+        assert [stretch.cutoff_hz for stretch in channel] == [pytest.approx(hz, rel=0.1)]
+
+
 def test_the_end_of_a_band_with_nothing_over_it_is_no_lower_than_its_last_sound():
     """A low-pass there takes nothing: gentle skirts are left to the bottom."""
     x_N = recording("music/mauricio-duarte/ubports.ogg", 5)

@@ -148,7 +148,23 @@ def test_every_unusable_recording_is_listed_with_its_reason(tmp_path, capsys):
     details = {row["reason"]: row["detail"] for row in rows(out, "left_out.csv")}
     assert "under 16000 Hz" in details["bandwidth too low"]
     assert details["cut short"].startswith("is a flac without a length")
-    assert details["unreadable"] == "cannot be read as audio: Format not recognised"
+    assert details["unreadable"] == "cannot be read as audio (libsndfile: Format not recognised)"
+
+
+def test_what_a_folder_is_not_searched_for_is_said(tmp_path, capsys):
+    folder = tmp_path / "music"
+    write(folder / "a.wav", noise(2))
+    write(folder / "b.flac", noise(2, seed=1)).rename(folder / "b.m4a")
+    write(tmp_path / "elsewhere/c.wav", noise(2, seed=2))
+    (folder / "linked").symlink_to(tmp_path / "elsewhere")
+    (folder / "LICENCE").touch()
+    build_dataset([folder], tmp_path / "out", workers=0)
+    said = f"flashsr: {folder}: passed over: 1 m4a, 1 without a suffix, linked (a link); "
+    assert capsys.readouterr().err.startswith(said)
+    (folder / "list.csv").write_text("path,class\nb.m4a,music\n")
+    build_dataset([folder], tmp_path / "out2", csv=folder / "list.csv", workers=0)
+    assert [Path(row["path"]).name for row in rows(tmp_path / "out2", "manifest.csv")] == ["a.wav", "b.m4a"]
+    assert ": passed over: 1 without a suffix, linked (a link); " in capsys.readouterr().err
 
 
 def test_lower_bandwidth_on_request(tmp_path):

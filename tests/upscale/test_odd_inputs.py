@@ -1,5 +1,6 @@
 """`flashsr upscale` of recordings as people have them: odd names, pipes, errors, tags, films."""
 
+import io
 import json
 import os
 import struct
@@ -40,6 +41,7 @@ def test_a_folder_of_odd_recordings(upscale):
         if kind.parts and "was just made" not in report.get("error", ""):
             assert len(signal(8000)) * kind.parts <= report["seconds"] * report["sample_rate"]
             assert any(kind.said in remark for remark in report["remarks"] or [""])
+            assert report["left_out"] == []  # they have no tags, whatever their headers look like
         else:
             assert kind.said in report["error"] or "was just made" in report["error"]
     assert all(line.startswith(("flashsr: in/", "flashsr: ")) for line in err)
@@ -157,6 +159,60 @@ def test_tags_go_from_one_container_to_the_other(upscale, source, tag, lost):
     assert {name: got[name] for name in TEXTS} == TEXTS and got.pictures[0].data == COVER
 
 
+def _id3() -> bytes:
+    tags = id3.ID3()
+    tags.add(id3.TIT2(encoding=3, text="Grandma's tape"))
+    content = io.BytesIO()
+    tags.save(content)
+    return content.getvalue()
+
+
+def _comment(path: str, **texts: str) -> None:
+    file = flac.FLAC(path)
+    file.update(texts)
+    file.save()
+
+
+def _chunk(path: str, content: bytes, order: str = "<") -> None:
+    with open(path, "ab") as file:
+        file.write(struct.pack(f"{order}4sI", b"id3 ", len(content)) + content)
+
+
+def test_tags_are_read_by_what_a_file_is_not_by_its_name(upscale):
+    sf.write("mp3.wav", signal(8000), 8000, format="MP3")
+    Path("mp3.wav").write_bytes(_id3() + Path("mp3.wav").read_bytes())
+    sf.write("flac.mp3", signal(8000), 8000, format="FLAC")
+    _comment("flac.mp3", title="Grandma's tape")
+    for name, kind in (("rifx.wav", "WAV"), ("rf64.wav", "RF64"), ("aiff.wav", "AIFF")):
+        sf.write(name, signal(8000), 8000, "PCM_16", format=kind, endian="BIG" if name == "rifx.wav" else None)
+        _chunk(name, _id3(), "<" if kind == "RF64" else ">")
+    names = ["mp3.wav", "flac.mp3", "rifx.wav", "rf64.wav", "aiff.wav"]
+    assert upscale(*names, "-o", "out/", "--format", "flac", "--cutoff", "3000") == (0, [], [])
+    for name in names:
+        assert flac.FLAC(Path("out", name).with_suffix(".flac"))["title"] == ["Grandma's tape"], name
+
+
+def test_tags_that_cannot_be_carried_are_said_in_plain_words(upscale):
+    sf.write("a.wav", signal(8000), 8000)
+    _chunk("a.wav", b"no tags at all")
+    sf.write("b.mp3", signal(8000), 8000)
+    Path("b.mp3").write_bytes(b"ID3\x09" + _id3()[4:] + Path("b.mp3").read_bytes())  # a version that there is not
+    sf.write("c.flac", signal(8000), 8000)
+    _comment("c.flac", title="C", metadata_block_picture="AAAA")
+    sf.write("d.mp3", signal(8000), 8000)
+    tags = id3.ID3(io.BytesIO(_id3()))
+    tags.add(id3.TXXX(encoding=3, desc="a=b", text="c"))
+    tags.save("d.mp3")
+    names = ["a.wav", "b.mp3", "c.flac", "d.mp3"]
+    code, _, err = upscale(*names, "-o", "out/", "--format", "flac", "--cutoff", "3000")
+    damaged = "tags (damaged, or of an unknown kind)"
+    lost = [damaged, damaged, "cover (damaged)", "a=b"]
+    said = [f"flashsr: {name}: not carried over: {what}" for name, what in zip(names, lost, strict=True)]
+    assert (code, err) == (0, said)
+    assert flac.FLAC("out/c.flac")["title"] == ["C"]
+    assert flac.FLAC("out/d.flac")["title"] == ["Grandma's tape"]
+
+
 def test_bext_and_cue_points_move_with_the_rate(upscale):
     bext = bytes(338) + struct.pack("<QH", 8000 * 3600, 1) + bytes(254)
     cue = struct.pack("<III4sIII", 1, 1, 8000, b"data", 0, 0, 8000)
@@ -175,6 +231,14 @@ def test_bext_and_cue_points_move_with_the_rate(upscale):
     assert found[b"LIST"] == label and struct.unpack("<I", data[4:8])[0] == len(data) - 8
     code, out, _ = upscale("a.wav", "-o", "b.flac", "--json")
     assert code == 0 and json.loads(out[0])["left_out"] == ["iXML", "bext", "cue", "LIST"]
+
+
+@pytest.mark.parametrize("samples", [1, 2, 5, 10])
+def test_a_handful_of_samples(upscale, samples):
+    sf.write("a.wav", signal(8000)[:samples], 8000)
+    code, _, err = upscale("a.wav", "-o", "b.wav")
+    assert code == 0 and sf.info("b.wav").frames == 6 * samples
+    assert not any("--debug" in line for line in err)
 
 
 def test_masks_of_channels_are_kept(upscale):
