@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from helpers import RECORDINGS, ROOT
-from helpers.xla import quick_compilation
+from helpers.xla import xla_flags
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("XLA_FLAGS", quick_compilation())
+os.environ.setdefault("XLA_FLAGS", xla_flags())
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "xla"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")  # an operator takes 50 ms; there are thousands
 

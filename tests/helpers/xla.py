@@ -1,16 +1,22 @@
-"""How the tests compile: their programs are small, and run once or twice."""
+"""How the tests compile and run: their programs are small, and run once or twice, on machines that others share."""
 
 import mmap
 from importlib.util import find_spec
 from pathlib import Path
 
+FLAGS = {
+    "xla_cpu_use_fusion_emitters": "false",  # MLIR's: a third of compiling
+    # Eight devices on two cores that have other work: one may wait for the last of the others for longer than 40 s, at
+    # which XLA ends the process.
+    "xla_cpu_collective_call_terminate_timeout_seconds": "600",
+    "xla_cpu_collective_timeout_seconds": "600",
+}
 
-def quick_compilation() -> str:
-    """XLA's flags for it, of those that its version knows: it ends a process at another."""
-    flags = ["--xla_backend_optimization_level=0"]
-    if _known("xla_cpu_use_fusion_emitters"):
-        flags.append("--xla_cpu_use_fusion_emitters=false")  # MLIR's: a third of compiling
-    return " ".join(flags)
+
+def xla_flags() -> str:
+    """XLA's flags for them, of those that its version knows: it ends a process at another."""
+    flags = [f"--{name}={value}" for name, value in FLAGS.items() if _known(name)]
+    return " ".join(["--xla_backend_optimization_level=0", *flags])
 
 
 def _known(flag: str) -> bool:
