@@ -19,6 +19,7 @@ from flashsr_jax.evaluate.references import Reference, load_references
 from flashsr_jax.evaluate.report.page import write_report
 from flashsr_jax.evaluate.report.tables import loud_table, markdown_table, write_scores
 from flashsr_jax.evaluate.results import Results, wall_free
+from flashsr_jax.evaluate.signals import checked
 from flashsr_jax.evaluate.systems import System
 from flashsr_jax.files import replacing
 from flashsr_jax.runs.networks import load_network
@@ -174,7 +175,7 @@ def _saving(name: str, system: System, folder: Path) -> System:
     """The system, each of whose outputs (of the first seed) is also written to FOLDER/NAME/CUTOFF/CLIP.wav."""
 
     def process(reference: Reference, low_N: np.ndarray, cutoff_hz: float, seed: int) -> np.ndarray:
-        audio_N = system.process(reference, low_N, cutoff_hz, seed)
+        audio_N = checked(system.process(reference, low_N, cutoff_hz, seed))
         if seed == 0:
             _write(folder / name.replace("/", "_") / f"{cutoff_hz:g}" / f"{reference.name}.wav", audio_N)
         return audio_N

@@ -118,6 +118,7 @@ def test_every_unusable_recording_is_listed_with_its_reason(tmp_path, capsys):
     write(data / "music" / "empty.wav", np.zeros(0))
     write(data / "music" / "short.wav", noise(0.09))
     write(data / "music" / "22k.wav", noise(1, 22_050), 22_050)
+    write(data / "music" / "huge.wav", 3e21 * noise(1).astype(np.float32), subtype="FLOAT")
     write(data / "music" / "nan.wav", np.full(48_000, np.nan, np.float32), subtype="FLOAT")
     dull = simulate_low_resolution(noise(2), LowpassFilter("cheby1", 8, 9000.0))
     write(data / "music" / "dull.wav", dull)
@@ -135,6 +136,7 @@ def test_every_unusable_recording_is_listed_with_its_reason(tmp_path, capsys):
         "empty.wav": "empty",
         "short.wav": "too short",
         "22k.wav": "sample rate too low",
+        "huge.wav": "not finite",
         "nan.wav": "not finite",
         "dull.wav": "bandwidth too low",
         "unknown.wav": "no class",
