@@ -17,7 +17,7 @@ from flashsr_jax.evaluate.perceptual import check_installed
 from flashsr_jax.evaluate.profiles import load_profiles
 from flashsr_jax.evaluate.references import Reference, load_references
 from flashsr_jax.evaluate.report.page import write_report
-from flashsr_jax.evaluate.report.tables import loud_table, markdown_table, write_scores
+from flashsr_jax.evaluate.report.tables import loud_table, markdown_table, markdown_text, write_scores
 from flashsr_jax.evaluate.results import Results, wall_free
 from flashsr_jax.evaluate.signals import checked
 from flashsr_jax.evaluate.systems import System
@@ -97,7 +97,9 @@ def summary(results: Results) -> str:
     if loud := loud_table(results):
         parts.append(f"Loud moments, dB against the original (loud_band_gain_db, by band):\n\n{loud}")
     if results.speeds:
-        rows = [f"| {s.system} | {s.rtf:.3f} | {1 / s.rtf:.1f} | {s.compile_s:.1f} |" for s in results.speeds]
+        rows = [
+            f"| {markdown_text(s.system)} | {s.rtf:.3f} | {1 / s.rtf:.1f} | {s.compile_s:.1f} |" for s in results.speeds
+        ]
         head = (
             "| system | processing time / audio time | times real time | compilation, s |\n| --- | ---: | ---: | ---: |"
         )
