@@ -236,6 +236,8 @@ def _ogg_parts(path: Path, data: mmap.mmap, size: int) -> list[Part]:
 def _flac_parts(path: Path, data: mmap.mmap, size: int) -> list[Part]:
     """Streams that do not know their length, or know it wrongly, are given the right one."""
     starts = flac.streams(data, 0, size)
+    if not starts:
+        raise UserError("is a flac without a whole header: is cut short or damaged")
     found = []
     for start, stop in zip(starts, [*starts[1:], size], strict=True):
         pieces: list = [(start, stop)]

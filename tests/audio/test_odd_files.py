@@ -117,3 +117,10 @@ def test_channels_of_vorbis_are_brought_into_order(tmp_path):
     sf.write(tmp_path / "a.ogg", 0.2 * np.sin(2 * np.pi * hz_C * np.arange(48_000)[:, None] / 48_000), 48_000)
     y_CxN, _ = files.read(tmp_path / "a.ogg")
     assert np.abs(np.fft.rfft(y_CxN)).argmax(axis=1).tolist() == hz_C[[0, 2, 1, 5, 3, 4]].tolist()
+
+
+@pytest.mark.parametrize("content", [b"fLaC", b"fLaC\0\0\0\x22" + bytes(20), b"fLaC\1\0\0\x22" + bytes(99)])
+def test_a_flac_without_a_whole_header_is_said_to_be_none(tmp_path, content):
+    (tmp_path / "a.flac").write_bytes(content)
+    with pytest.raises(UserError, match="is a flac without a whole header"):
+        files.read(tmp_path / "a.flac")
