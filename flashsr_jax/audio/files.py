@@ -228,7 +228,9 @@ def _ogg_parts(path: Path, data: mmap.mmap, size: int) -> list[Part]:
     ranges, missing = ogg.links(data, size)
     if missing:
         raise UserError(f"is cut short: {missing} bytes of its last page are missing")
-    if len(ranges) < 2:
+    if not ranges:
+        raise UserError("is an ogg in which no stream begins: is cut short or damaged")
+    if len(ranges) == 1:
         return [Part(lambda: os.fsencode(path))]
     return [Part(functools.partial(Pieces, path, [link])) for link in ranges]
 

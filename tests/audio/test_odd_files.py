@@ -5,6 +5,7 @@ import pytest
 import soundfile as sf
 
 from flashsr_jax.audio import files
+from flashsr_jax.cli import main
 from flashsr_jax.data.recording import Unusable, decode
 from flashsr_jax.errors import UserError
 
@@ -119,8 +120,20 @@ def test_channels_of_vorbis_are_brought_into_order(tmp_path):
     assert np.abs(np.fft.rfft(y_CxN)).argmax(axis=1).tolist() == hz_C[[0, 2, 1, 5, 3, 4]].tolist()
 
 
-@pytest.mark.parametrize("content", [b"fLaC", b"fLaC\0\0\0\x22" + bytes(20), b"fLaC\1\0\0\x22" + bytes(99)])
-def test_a_flac_without_a_whole_header_is_said_to_be_none(tmp_path, content):
-    (tmp_path / "a.flac").write_bytes(content)
-    with pytest.raises(UserError, match="is a flac without a whole header"):
-        files.read(tmp_path / "a.flac")
+BEGUN = {
+    b"fLaC": "is a flac without a whole header",
+    b"fLaC\0\0\0\x22" + bytes(20): "is a flac without a whole header",
+    b"fLaC\1\0\0\x22" + bytes(99): "is a flac without a whole header",
+    b"OggS": "is cut short: 23 bytes of its last page",
+    b"OggS\0\2\0\0\0": "is cut short: 18 bytes of its last page",
+    b"OggS\0\0" + bytes(21): "is an ogg in which no stream begins",
+}
+
+
+@pytest.mark.parametrize("content", BEGUN, ids=ascii)
+def test_what_is_hardly_begun_is_one_line(tmp_path, content, capsys):
+    path = tmp_path / "a.audio"
+    path.write_bytes(content)
+    assert main(["compare", str(path), str(path), "--reference", str(path)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"flashsr: {path} {BEGUN[content]}")
