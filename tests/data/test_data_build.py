@@ -150,7 +150,7 @@ def test_every_unusable_recording_is_listed_with_its_reason(tmp_path, capsys):
     assert "1 bandwidth too low" in printed and "no validation recordings of speech" in printed
     details = {row["reason"]: row["detail"] for row in rows(out, "left_out.csv")}
     assert "under 16000 Hz" in details["bandwidth too low"]
-    assert details["cut short"].startswith("is a flac without a length")
+    assert details["cut short"].startswith("is a flac without a whole header")
     assert details["unreadable"] == "cannot be read as audio (libsndfile: Format not recognised)"
 
 
