@@ -12,7 +12,7 @@ import numpy as np
 
 from flashsr_jax.audio import SAMPLE_RATE
 from flashsr_jax.audio.bands import Bands, BandsByStretch
-from flashsr_jax.audio.resampling import check_rate
+from flashsr_jax.audio.resampling import check_finite, check_rate
 from flashsr_jax.audio.stretches import stretches_of
 from flashsr_jax.devices.runtime import enable_compilation_cache
 from flashsr_jax.errors import UserError
@@ -101,9 +101,9 @@ def _bands(x: np.ndarray, sample_rate: int, cutoff_hz: float | str | None) -> Ba
     if cutoff_hz is None or x.ndim not in (1, 2) or not x.size:
         return None
     if cutoff_hz == "auto":
-        if not np.isfinite(x).all():
-            return None
-        return BandsByStretch.of(stretches_of(np.atleast_2d(x), sample_rate), lowpass=True)
+        x_CxN = np.atleast_2d(x)
+        check_finite(x_CxN, 0)
+        return BandsByStretch.of(stretches_of(x_CxN, sample_rate), lowpass=True)
     check_number("cutoff_hz", cutoff_hz)
     if not LOWEST_CUTOFF_HZ <= float(cutoff_hz) < SAMPLE_RATE / 2:
         raise UserError(f'cutoff_hz={cutoff_hz}: give a frequency from 500 to 24000 Hz, "auto" or None')

@@ -1,10 +1,13 @@
-"""Files that are either complete or not there."""
+"""Files that are either complete or not there, and cells of tables that are text whatever they hold."""
 
 import contextlib
 import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # begin a cell that spreadsheets run (OWASP: CSV injection)
 
 
 @contextlib.contextmanager
@@ -29,3 +32,8 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def csv_cell(value: Any) -> Any:
+    """A cell of a CSV; a text that a spreadsheet would run as a formula gets the apostrophe that marks it as text."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value

@@ -28,7 +28,6 @@ from flashsr_jax.audio.stretches import Stretch, stretches
 from flashsr_jax.audio.tags import Tags
 from flashsr_jax.errors import UserError, said_by_libsndfile, show_traceback
 
-LOUDEST = 1e10  # of a sample: floats at the scale of 32-bit integers are under it, broken ones seldom
 BLOCK = 1 << 17  # samples read at a time
 WAV_LIMIT = 2**32 - 2**16  # bytes of audio that a plain wav can hold; longer ones are written as RF64
 MOST_CHANNELS = {"wav": 64, "flac": 8}
@@ -229,7 +228,9 @@ def _ogg_parts(path: Path, data: mmap.mmap, size: int) -> list[Part]:
     ranges, missing = ogg.links(data, size)
     if missing:
         raise UserError(f"is cut short: {missing} bytes of its last page are missing")
-    if len(ranges) < 2:
+    if not ranges:
+        raise UserError("is an ogg in which no stream begins: is cut short or damaged")
+    if len(ranges) == 1:
         return [Part(lambda: os.fsencode(path))]
     return [Part(functools.partial(Pieces, path, [link])) for link in ranges]
 
@@ -237,6 +238,8 @@ def _ogg_parts(path: Path, data: mmap.mmap, size: int) -> list[Part]:
 def _flac_parts(path: Path, data: mmap.mmap, size: int) -> list[Part]:
     """Streams that do not know their length, or know it wrongly, are given the right one."""
     starts = flac.streams(data, 0, size)
+    if not starts:
+        raise UserError("is a flac without a whole header: is cut short or damaged")
     found = []
     for start, stop in zip(starts, [*starts[1:], size], strict=True):
         pieces: list = [(start, stop)]
@@ -297,7 +300,7 @@ def survey(path: Path, mono: bool = False) -> Survey:
         meters = [BandwidthMeter(audio.sample_rate) for _ in range(channels)]
         samples, peak = 0, 0.0
         for block_CxN in blocks(audio):
-            check_finite(block_CxN, samples, LOUDEST)
+            check_finite(block_CxN, samples)
             block_CxN = mixed(block_CxN) if mono else block_CxN
             peak = max(peak, float(np.abs(block_CxN).max(initial=0)))
             samples += block_CxN.shape[1]

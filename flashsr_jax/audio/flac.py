@@ -7,6 +7,7 @@ from mmap import mmap
 _BLOCK_SIZES = {1: 192, **{c: 576 << (c - 2) for c in range(2, 6)}, **{c: 256 << (c - 8) for c in range(8, 16)}}
 _LARGEST_FRAME = 1 << 17  # bytes looked through for the last frame where the header does not say how large they are
 _ID3V1 = 128
+_HEADER = 42  # bytes of the mark and of the block that says what the stream is
 _TOTAL = 18  # bytes from the stream's beginning to the 5 bytes whose last 36 bits are the total
 
 
@@ -25,7 +26,8 @@ def streams(data: bytes | mmap, start: int, stop: int) -> list[int]:
     """Where the FLAC streams in `data[start:stop]` begin: several where files were joined."""
     found, position = [], start
     while (position := data.find(b"fLaC", position, stop)) >= 0:
-        if data[position + 4] & 0x7F == 0 and data[position + 5 : position + 8] == b"\0\0\x22":
+        whole = position + _HEADER <= stop
+        if whole and data[position + 4] & 0x7F == 0 and data[position + 5 : position + 8] == b"\0\0\x22":
             found.append(position)
         position += 4
     return found

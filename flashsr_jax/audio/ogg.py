@@ -1,5 +1,6 @@
 """The pages of an Ogg file: where its links begin, and whether its end is there. Source: RFC 3533."""
 
+import itertools
 import struct
 from mmap import mmap
 from typing import NamedTuple
@@ -34,7 +35,7 @@ def links(data: bytes | mmap, size: int) -> Links:
             missing = position + length - size
             break
         position += length
-    return Links(list(zip(starts, [*starts[1:], size], strict=True)), missing)
+    return Links(list(itertools.pairwise([*starts, size])), missing)
 
 
 def samples(data: bytes | mmap, start: int, stop: int) -> int:

@@ -31,6 +31,7 @@ from flashsr_jax.audio.formats import SUFFIXES
 from flashsr_jax.data import CLASSES, INPUTS, LEFT_OUT, MANIFEST, SPLITS
 from flashsr_jax.data.recording import Decoded, Unusable, decode, segment_lengths
 from flashsr_jax.errors import UserError
+from flashsr_jax.files import csv_cell
 
 FOLDER_NAMES = {"voice": "speech", "sfx": "effects", "fx": "effects"} | {name: name for name in CLASSES}
 HELD_OUT = 0.05  # share of the groups in each of validation and test
@@ -431,7 +432,7 @@ def _write_csv(path: Path, rows: list[dict], columns: Iterable[str]) -> None:
     with path.open("w", newline="", encoding="utf-8") as lines:
         writer = csv_format.DictWriter(lines, list(columns))
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({name: csv_cell(value) for name, value in row.items()} for row in rows)
 
 
 def _catalogue_name(text: str) -> tuple[str, str]:

@@ -103,7 +103,7 @@ def _survey(path: Path) -> tuple[int, int, int, str, tuple[str, ...]]:
         frames, peak_C, high_C = 0, np.zeros(channels), np.zeros(channels)
         for block_CxN in audio_files.blocks(audio, BLOCK_SECONDS * sample_rate):
             try:
-                check_finite(block_CxN, frames, audio_files.LOUDEST)
+                check_finite(block_CxN, frames)
             except UserError as error:
                 raise Unusable("not finite", str(error)) from error
             block_NxC = np.ascontiguousarray(block_CxN.T)

@@ -17,8 +17,9 @@ from flashsr_jax.evaluate.perceptual import check_installed
 from flashsr_jax.evaluate.profiles import load_profiles
 from flashsr_jax.evaluate.references import Reference, load_references
 from flashsr_jax.evaluate.report.page import write_report
-from flashsr_jax.evaluate.report.tables import loud_table, markdown_table, write_scores
+from flashsr_jax.evaluate.report.tables import loud_table, markdown_table, markdown_text, write_scores
 from flashsr_jax.evaluate.results import Results, wall_free
+from flashsr_jax.evaluate.signals import checked
 from flashsr_jax.evaluate.systems import System
 from flashsr_jax.files import replacing
 from flashsr_jax.runs.networks import load_network
@@ -96,7 +97,9 @@ def summary(results: Results) -> str:
     if loud := loud_table(results):
         parts.append(f"Loud moments, dB against the original (loud_band_gain_db, by band):\n\n{loud}")
     if results.speeds:
-        rows = [f"| {s.system} | {s.rtf:.3f} | {1 / s.rtf:.1f} | {s.compile_s:.1f} |" for s in results.speeds]
+        rows = [
+            f"| {markdown_text(s.system)} | {s.rtf:.3f} | {1 / s.rtf:.1f} | {s.compile_s:.1f} |" for s in results.speeds
+        ]
         head = (
             "| system | processing time / audio time | times real time | compilation, s |\n| --- | ---: | ---: | ---: |"
         )
@@ -174,7 +177,7 @@ def _saving(name: str, system: System, folder: Path) -> System:
     """The system, each of whose outputs (of the first seed) is also written to FOLDER/NAME/CUTOFF/CLIP.wav."""
 
     def process(reference: Reference, low_N: np.ndarray, cutoff_hz: float, seed: int) -> np.ndarray:
-        audio_N = system.process(reference, low_N, cutoff_hz, seed)
+        audio_N = checked(system.process(reference, low_N, cutoff_hz, seed))
         if seed == 0:
             _write(folder / name.replace("/", "_") / f"{cutoff_hz:g}" / f"{reference.name}.wav", audio_N)
         return audio_N

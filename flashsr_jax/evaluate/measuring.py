@@ -3,6 +3,7 @@
 Letters: N samples, K STFT bins.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -57,6 +58,9 @@ def measure(audio_N: np.ndarray, wall_hz: float, outputs: Sequence[Output], perc
     for output in outputs:
         try:
             metrics, loud_bands_db = every_metric(spectra, output.audio, output.cutoff_hz, perceptual)
+            for name, value in metrics.items():
+                if not math.isfinite(value):
+                    raise Unmeasurable(f"{name} is {value}")
             measured.append(Measured(metrics, _level_db(output.audio), loud_bands_db))
         except Unmeasurable as error:
             measured.append(Measured({}, np.zeros(0), {}, str(error)))

@@ -25,7 +25,7 @@ from flashsr_jax.audio.pictures import N_FFT
 from flashsr_jax.evaluate.measuring import Output, measure
 from flashsr_jax.evaluate.references import Reference
 from flashsr_jax.evaluate.results import Problem, Results, Sample, Score, Spectrum, Speed
-from flashsr_jax.evaluate.signals import Unmeasurable
+from flashsr_jax.evaluate.signals import Unmeasurable, checked
 from flashsr_jax.evaluate.systems import System
 from flashsr_jax.progress import Progress
 
@@ -129,7 +129,7 @@ def _outputs(
         for name, system in systems.items():
             for seed in seeds if system.seeded else seeds[:1]:
                 try:
-                    audio_N = system.process(reference, low_N, cutoff_hz, seed)
+                    audio_N = checked(system.process(reference, low_N, cutoff_hz, seed))
                 except Unmeasurable as error:
                     problems.append(Problem(reference.name, name, cutoff_hz, str(error)))
                     continue

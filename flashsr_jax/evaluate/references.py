@@ -15,6 +15,7 @@ from flashsr_jax.audio import SAMPLE_RATE
 from flashsr_jax.audio import files as audio_files
 from flashsr_jax.audio.bandwidth import bandwidth
 from flashsr_jax.audio.formats import SUFFIXES
+from flashsr_jax.audio.resampling import check_finite
 from flashsr_jax.data import CLASSES, INPUTS
 from flashsr_jax.data.build import folder_class
 from flashsr_jax.data.clips import fixed_clips
@@ -124,6 +125,7 @@ def _read(path: Path, seconds: float) -> tuple[np.ndarray, float]:
     """(Audio at 48 kHz, wall in Hz). Raises Unmeasurable that says what is wrong with the recording."""
     try:
         x_CxN, sample_rate = audio_files.read(path)
+        check_finite(x_CxN, 0)
     except Exception as error:
         raise Unmeasurable(reason(error)) from error
     x_NxC = x_CxN.T.astype(np.float64)
@@ -131,8 +133,6 @@ def _read(path: Path, seconds: float) -> tuple[np.ndarray, float]:
         raise Unmeasurable(f"the sample rate is {sample_rate} Hz, under {MIN_RATE} Hz: no reference for 48 kHz")
     if len(x_NxC) < MIN_SECONDS * sample_rate:
         raise Unmeasurable(f"lasts {len(x_NxC) / sample_rate:.2f} s, under {MIN_SECONDS:g} s")
-    if not np.isfinite(x_NxC).all():
-        raise Unmeasurable("holds NaN or infinite samples")
     if np.abs(x_NxC).max() < SILENCE:
         raise Unmeasurable("is silent: its peak is under -80 dBFS")
     channel = best_channel(np.abs(x_NxC).max(axis=0), high_band_energy(x_NxC, sample_rate))

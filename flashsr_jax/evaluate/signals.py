@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from flashsr_jax.audio.resampling import LOUDEST
+
 
 class Unmeasurable(ValueError):
     """A recording, or what a system made of it, has no figures: it is too short, silent, not there. The text says why.
@@ -11,8 +13,8 @@ class Unmeasurable(ValueError):
 
 
 def checked(x: np.ndarray) -> np.ndarray:
-    """A mono signal (N,) as an array. Raises Unmeasurable where it is empty or has samples that are not finite, and
-    ValueError where it has several axes."""
+    """A mono signal (N,) as an array. Raises Unmeasurable where it is empty or has samples that are not finite, or
+    larger than `LOUDEST`, and ValueError where it has several axes."""
     x = np.asarray(x)
     if x.ndim != 1:
         raise ValueError(f"expected a mono signal, got shape {x.shape}")
@@ -20,6 +22,8 @@ def checked(x: np.ndarray) -> np.ndarray:
         raise Unmeasurable("a signal is empty")
     if not np.isfinite(x).all():
         raise Unmeasurable("a signal has samples that are not finite")
+    if (peak := np.abs(x).max()) > LOUDEST:
+        raise Unmeasurable(f"a signal has a sample of {peak:g}")
     return x
 
 

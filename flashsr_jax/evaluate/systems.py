@@ -16,6 +16,7 @@ from flashsr_jax.audio import SAMPLE_RATE
 from flashsr_jax.audio import files as audio_files
 from flashsr_jax.audio.formats import SUFFIXES
 from flashsr_jax.audio.front_end import denormalise, log_mel, normalisation, normalise
+from flashsr_jax.audio.resampling import check_finite
 from flashsr_jax.errors import UserError, reason
 from flashsr_jax.evaluate import baselines
 from flashsr_jax.evaluate.references import Reference
@@ -23,7 +24,7 @@ from flashsr_jax.evaluate.signals import Unmeasurable
 from flashsr_jax.models.pipeline import decode, encode, latent_shape, vocode
 from flashsr_jax.models.presets import ModelConfig
 from flashsr_jax.upscale.model import Model
-from flashsr_jax.upscale.stream import upscale
+from flashsr_jax.upscale.stream import NotFiniteError, upscale
 from flashsr_jax.upscale.windows import framing, process_windows
 
 
@@ -61,7 +62,10 @@ def model(loaded: Model, *, steps: int = 1, guidance: float = 1.0) -> System:
     """A model the way a listener runs it: windows, crossfades and all."""
 
     def process(reference: Reference, low_N: np.ndarray, cutoff_hz: float, seed: int) -> np.ndarray:
-        return upscale(loaded, low_N, SAMPLE_RATE, seed=seed, steps=steps, guidance=guidance)
+        try:
+            return upscale(loaded, low_N, SAMPLE_RATE, seed=seed, steps=steps, guidance=guidance)
+        except NotFiniteError as error:
+            raise Unmeasurable(str(error)) from error
 
     return System(process, seeded=True, measured=True)
 
@@ -107,6 +111,7 @@ def outputs(name: str, folder: str) -> System:
             raise Unmeasurable(f"no file {stems[0]}.wav or {stems[1]}.wav")
         try:
             y_CxN, sample_rate = audio_files.read(found)
+            check_finite(y_CxN, 0)
         except Exception as error:
             raise Unmeasurable(f"{found}: {reason(error)}") from error
         if sample_rate != SAMPLE_RATE:

@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
+import jax.numpy as jnp
 import numpy as np
 
 from flashsr_jax.models import antialias, vocoder
@@ -361,7 +362,7 @@ def to_params(tensors: Mapping[str, np.ndarray], names: list[Name]) -> tuple[dic
     """A checkpoint's tensors as (parameter tree, {torch name: tensor} of those that are no parameters).
 
     Parameters are views of the tensors where possible. Raises ValueError that lists missing, extra and misshaped
-    tensors by name.
+    tensors by name, or names one that is stored as integers.
     """
     _check({name: tensors[name].shape for name in tensors}, {name.torch: name.shape for name in names}, "tensors")
     params: dict[str, Any] = {}
@@ -370,6 +371,8 @@ def to_params(tensors: Mapping[str, np.ndarray], names: list[Name]) -> tuple[dic
         if name.kind != "parameter":
             others[name.torch] = tensors[name.torch]
             continue
+        if not jnp.issubdtype(tensors[name.torch].dtype, jnp.floating):
+            raise ValueError(f"{name.torch} is stored as {tensors[name.torch].dtype}: parameters are floats")
         *parents, leaf = name.path.split("/")
         node = params
         for key in parents:

@@ -8,6 +8,53 @@ from typing import Any
 from flashsr_jax.audio import HOP
 from flashsr_jax.errors import UserError
 
+MOST_LEVELS = 8  # entries of a field that has several
+RANGES = {  # of each field: several times what any model here has, and what is traced in seconds
+    "patch": (1, 64),
+    "channels": (1, 1 << 14),
+    "multipliers": (1, 64),
+    "blocks": (1, 8),
+    "mel_bins": (1, 4096),
+    "latent_channels": (1, 1024),
+    "attention_downsamplings": (1, 1 << MOST_LEVELS),
+    "head_channels": (1, 1 << 14),
+    "rates": (1, HOP),
+    "kernels": (1, 64),
+    "dilations": (1, 1024),
+    "istft_size": (0, 4 * HOP),
+    "mel_mean": (-1e6, 1e6),
+    "mel_std": (1e-6, 1e6),
+}
+SHOWN = 60  # characters of a value in an error
+
+
+def _check_fields(config: Any, network: str) -> None:
+    """Raise UserError for a field of another type than it is declared with, or out of range.
+
+    Fields come from files and command lines; what is built of them takes time and memory by their size.
+    """
+    for field in dataclasses.fields(config):
+        value, name = getattr(config, field.name), f"{network}: {field.name}"
+        if field.type is bool:
+            if type(value) is not bool:
+                raise UserError(f"{name}={_shown(value)}: give True or False")
+            continue
+        several = field.type not in (int, float)
+        if several and not isinstance(value, tuple):
+            raise UserError(f"{name}={_shown(value)}: give a sequence of integers")
+        if several and len(value) not in range(field.name != "attention_downsamplings", MOST_LEVELS + 1):
+            raise UserError(f"{name} has {len(value)} entries: give 1 to {MOST_LEVELS}")
+        (low, high), types = RANGES[field.name], (int, float) if field.type is float else (int,)
+        if not all(type(number) in types and low <= number <= high for number in (value if several else (value,))):
+            kind = "numbers" if field.type is float else "integers"
+            raise UserError(f"{name}={_shown(value)}: {kind} from {low:g} to {high:g} are possible")
+
+
+def _shown(value: Any) -> str:
+    """A value from a file, in one short line."""
+    text = ascii(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+
 
 @dataclasses.dataclass(frozen=True)
 class VAEConfig:
@@ -21,6 +68,9 @@ class VAEConfig:
     latent_channels: int = 16
     mel_mean: float = 0.0  # the network sees (mel - mel_mean) / mel_std; the published one sees the log-mel itself
     mel_std: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_fields(self, "VAE")
 
     @property
     def stride(self) -> int:
@@ -40,6 +90,7 @@ class UNetConfig:
     latent_channels: int = 16
 
     def __post_init__(self) -> None:
+        _check_fields(self, "U-Net")
         levels = [len(self.multipliers) - 1]  # the middle always attends
         levels += [level for level in range(len(self.multipliers)) if 2**level in self.attention_downsamplings]
         for channels in (self.channels * self.multipliers[level] for level in levels):
@@ -73,6 +124,7 @@ class VocoderConfig:
     mel_std: float = 1.0
 
     def __post_init__(self) -> None:
+        _check_fields(self, "vocoder")
         if self.channels % 2 ** len(self.rates) or any(rate % 2 for rate in self.rates):
             raise UserError(
                 f"vocoder: {self.channels} channels and rates {self.rates}: the rates must be even, and the channels "
@@ -154,11 +206,19 @@ def preset(name: str) -> ModelConfig:
 def model_config(fields: Mapping[str, Mapping[str, Any]]) -> ModelConfig:
     """The ModelConfig of `dataclasses.asdict`'s nested mappings, as kept in run configurations and weights files.
 
-    Lists (JSON has no tuples) become tuples. Raises TypeError or KeyError for fields that do not exist or are missing.
+    Lists (JSON has no tuples) become tuples; a field that is missing has its default. Raises UserError for anything
+    else than the three networks with fields that there are, and for fields out of range or of other types.
     """
-    networks: list[dict[str, Any]] = [
-        {key: tuple(value) if isinstance(value, list) else value for key, value in fields[network].items()}
-        for network in ("vae", "unet", "vocoder")
-    ]
-    vae, unet, vocoder = networks
-    return ModelConfig(VAEConfig(**vae), UNetConfig(**unet), VocoderConfig(**vocoder))
+    classes: dict[str, Any] = {"vae": VAEConfig, "unet": UNetConfig, "vocoder": VocoderConfig}
+    if not isinstance(fields, Mapping) or fields.keys() != classes.keys():
+        raise UserError(f"a model configuration has {', '.join(classes)}, not {_shown(fields)}")
+    networks = {}
+    for network, of_network in fields.items():
+        known = [field.name for field in dataclasses.fields(classes[network])]
+        if not isinstance(of_network, Mapping):
+            raise UserError(f"{network}={_shown(of_network)}: it has to name the fields {', '.join(known)}")
+        if unknown := [name for name in of_network if name not in known]:
+            raise UserError(f"{network} has no field {_shown(unknown[0])}: it has {', '.join(known)}")
+        values = {name: tuple(value) if isinstance(value, list) else value for name, value in of_network.items()}
+        networks[network] = classes[network](**values)
+    return ModelConfig(**networks)

@@ -299,6 +299,8 @@ def _write(path: Path, outputs: Iterator[np.ndarray], output: _Output, progress:
     try:
         with audio_files.writer(path, *output) as file:
             for block_CxN in outputs:
+                if not np.isfinite(block_CxN).all():  # integers would be made of it, at full scale
+                    raise UserError(f"the output {name} would hold samples that are not finite: not written")
                 file.write(block_CxN.T)
                 written += block_CxN.shape[1]
                 peak = max(peak, float(np.abs(block_CxN).max(initial=0)))

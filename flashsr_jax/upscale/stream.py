@@ -41,6 +41,10 @@ LONGEST_WINDOW = 1 << 16  # mel frames: eleven minutes
 CLEARLY_OVER = (1.1, 1.2)  # of a cutoff: where what is over it begins that no filter's skirt left
 
 
+class NotFiniteError(UserError):
+    """The networks' output has samples that are not finite."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """How to upscale.
@@ -218,6 +222,11 @@ def _super_resolve_windows(
     y_GxCxN = np.array(x_GxCxN)
     if items:
         y_GxCxN[restored_GxC] = np.concatenate(output)[:items]
+        if not np.isfinite(y_GxCxN).all():
+            raise NotFiniteError(
+                f"the networks make samples that are not finite ({settings.dtype}, {settings.steps} steps, guidance "
+                f"{settings.guidance:g}): the weights are damaged, or the options out of their range"
+            )
     if bands:
         outputs = zip(windows, y_GxCxN, strict=True)
         y_GxCxN = np.stack([bands.after(x_CxN, y_CxN, start) for (x_CxN, start), y_CxN in outputs])

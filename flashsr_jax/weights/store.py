@@ -6,6 +6,7 @@ sees them = scale_factor x the VAE's) lies beside the networks. Nothing in the f
 
 import dataclasses
 import functools
+import itertools
 import json
 import math
 import os
@@ -29,6 +30,11 @@ DTYPES = ("float32", "bfloat16", "float16")
 MAPPED = 1 << 28  # bytes of a file that are mapped at a time
 RESERVED = ("format", "config")  # metadata keys that this module writes
 LISTED = 8  # mismatches spelled out in an error
+STORED = ("F32", "BF16", "F16")  # DTYPES in safetensors' words
+LONGEST_NAME = 200  # characters of a tensor that are shown
+LONGEST_CONFIG = 1 << 16  # characters; that of `base` has 700
+DAMAGED = "the file is damaged, fetch it or pack it again"
+SCALES = (1e-6, 1e6)  # of a scale_factor: 1 / the deviation of the VAE's latents
 
 
 class Weights(NamedTuple):
@@ -77,20 +83,28 @@ def load_weights(
 
     `required` names the networks that must be there (`NETWORKS` for upscaling). `place` is applied to each tensor as it
     is read (`jax.device_put`: so that no second copy of all of them is ever in memory). Raises UserError naming the
-    file where it is missing, not safetensors, not ours, incomplete, or does not fit its configuration.
+    file where it is missing, not safetensors, not ours, incomplete, or does not fit its configuration; and the tensor
+    where one is stored as integers, has values that are not finite, or is a scale that nothing can be divided by.
     """
     if not Path(path).is_file():
         raise UserError(f"no weights file at {path}")
     try:
         with safe_open(path, framework="np") as file:
             metadata = dict(file.metadata() or {})
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            shapes = {name: tuple(tensor.get_shape()) for name, tensor in slices.items()}
+            dtypes = {name: tensor.get_dtype() for name, tensor in slices.items()}
     except SafetensorError as error:
         raise UserError(f"{path} is not a safetensors file, or is cut short: {error}") from error
     if metadata.pop("format", None) != FORMAT:
         raise UserError(f"{path} is a safetensors file, but not of flashsr_jax ({FORMAT}): pack or import it first")
     config = _config(path, metadata.pop("config", ""))
     _check_shapes(path, config, shapes)
+    if others := [name for name, dtype in dtypes.items() if dtype not in STORED]:
+        raise UserError(
+            f"{path}: {_printable(others[0])} is stored as {dtypes[others[0]]}; weights are {', '.join(DTYPES)}: "
+            "pack or import it again"
+        )
     present = {name.split("/")[0] for name in shapes}
     needed = [*required, *(["scale_factor"] if "vae" in required else [])]
     if missing := [name for name in needed if name not in present]:
@@ -112,7 +126,14 @@ def _tensors(path: str | os.PathLike, shapes: Mapping[str, tuple[int, ...]]) -> 
     for names in groups:
         with safe_open(path, framework="np") as file:
             for name in names:
-                yield name, file.get_tensor(name).astype(np.float32, copy=False)
+                tensor = file.get_tensor(name).astype(np.float32, copy=False)
+                if not np.isfinite(tensor).all():
+                    raise UserError(f"{path}: {_printable(name)} has values that are not finite: {DAMAGED}")
+                if name == "scale_factor" and not SCALES[0] <= tensor <= SCALES[1]:
+                    raise UserError(
+                        f"{path}: scale_factor is {tensor:g}, not from {SCALES[0]:g} to {SCALES[1]:g}: {DAMAGED}"
+                    )
+                yield name, tensor
 
 
 @functools.cache
@@ -124,23 +145,59 @@ def _shapes_by_path(config: ModelConfig, network: str) -> dict[str, tuple[int, .
 def _config(path: str | os.PathLike, text: str) -> ModelConfig:
     """The ModelConfig that `save_weights` wrote as JSON."""
     try:
+        if len(text) > LONGEST_CONFIG:
+            raise UserError(f"it has {len(text)} characters")
         return model_config(json.loads(text))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: its model configuration does not suit this version: {error}") from error
 
 
+def _in_blocks(config: ModelConfig, network: str) -> Iterator[str]:
+    """The name of one tensor of each part that a network repeats."""
+    if network == "vocoder":
+        sizes = (config.vocoder.rates, config.vocoder.kernels, config.vocoder.dilations)
+        for stage, block, dilation in itertools.product(*(range(len(entries)) for entries in sizes)):
+            yield f"vocoder/stage_{stage}_block_{block}/conv1_{dilation}/v"
+        return
+    levels = config.vae if network == "vae" else config.unet
+    for level, block in itertools.product(range(len(levels.multipliers)), range(levels.blocks + 1)):
+        blocks = [f"{network}/decoder/up_{level}_block_{block}"]
+        if block < levels.blocks:
+            blocks.append(f"{network}/encoder/down_{level}_block_{block}")
+        for name in blocks:
+            yield f"{name}/conv1/kernel" if network == "vae" else f"{name}/residual/conv1/kernel"
+            if network == "unet" and 2**level in config.unet.attention_downsamplings:
+                yield f"{name}/transformer_0/conv_in/kernel"
+
+
+def _printable(name: str) -> str:
+    """A name from a file, which may hold anything, in one line."""
+    text = name if name.isprintable() else ascii(name)
+    return text if len(text) <= LONGEST_NAME else f"{text[:LONGEST_NAME]}..."
+
+
 def _check_shapes(path: str | os.PathLike, config: ModelConfig, shapes: dict[str, tuple[int, ...]]) -> None:
-    """Raise ValueError listing, by path, tensors that are missing, unexpected or misshaped for `config`."""
+    """Raise UserError listing, by path, tensors that are missing, unexpected or misshaped for `config`.
+
+    Whole blocks that are missing are named before the networks are traced: that takes time by how many there are.
+    """
     present = {name.split("/")[0] for name in shapes}
-    expected: dict[str, tuple[int, ...]] = {"scale_factor": ()} if "scale_factor" in present else {}
-    for network in NETWORKS:
-        if network in present:
-            expected |= _shapes_by_path(config, network)
-    wrong = [
-        f"{name}: {shapes.get(name, 'missing')}, expected {expected.get(name, 'no such parameter')}"
-        for name in sorted(expected.keys() | shapes.keys())
-        if shapes.get(name) != expected.get(name)
-    ]
+    certain = [name for network in NETWORKS if network in present for name in _in_blocks(config, network)]
+    wrong = [f"{name}: missing, expected by the configuration" for name in certain if name not in shapes]
+    if not wrong:
+        expected: dict[str, tuple[int, ...]] = {"scale_factor": ()} if "scale_factor" in present else {}
+        try:
+            for network in NETWORKS:
+                if network in present:
+                    expected |= _shapes_by_path(config, network)
+        except (ValueError, TypeError, ArithmeticError) as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise UserError(f"{path}: its model configuration makes no network: {reason}") from error
+        wrong = [
+            f"{_printable(name)}: {shapes.get(name, 'missing')}, expected {expected.get(name, 'no such parameter')}"
+            for name in sorted(expected.keys() | shapes.keys())
+            if shapes.get(name) != expected.get(name)
+        ]
     if wrong:
         more = [f"... and {len(wrong) - LISTED} more"] if len(wrong) > LISTED else []
         raise UserError("\n  ".join([f"{path}: parameters do not fit the configuration", *wrong[:LISTED], *more]))

@@ -5,6 +5,7 @@ import pytest
 import soundfile as sf
 
 from flashsr_jax.audio import files
+from flashsr_jax.cli import main
 from flashsr_jax.data.recording import Unusable, decode
 from flashsr_jax.errors import UserError
 
@@ -117,3 +118,22 @@ def test_channels_of_vorbis_are_brought_into_order(tmp_path):
     sf.write(tmp_path / "a.ogg", 0.2 * np.sin(2 * np.pi * hz_C * np.arange(48_000)[:, None] / 48_000), 48_000)
     y_CxN, _ = files.read(tmp_path / "a.ogg")
     assert np.abs(np.fft.rfft(y_CxN)).argmax(axis=1).tolist() == hz_C[[0, 2, 1, 5, 3, 4]].tolist()
+
+
+BEGUN = {
+    b"fLaC": "is a flac without a whole header",
+    b"fLaC\0\0\0\x22" + bytes(20): "is a flac without a whole header",
+    b"fLaC\1\0\0\x22" + bytes(99): "is a flac without a whole header",
+    b"OggS": "is cut short: 23 bytes of its last page",
+    b"OggS\0\2\0\0\0": "is cut short: 18 bytes of its last page",
+    b"OggS\0\0" + bytes(21): "is an ogg in which no stream begins",
+}
+
+
+@pytest.mark.parametrize("content", BEGUN, ids=ascii)
+def test_what_is_hardly_begun_is_one_line(tmp_path, content, capsys):
+    path = tmp_path / "a.audio"
+    path.write_bytes(content)
+    assert main(["compare", str(path), str(path), "--reference", str(path)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"flashsr: {path} {BEGUN[content]}")

@@ -103,6 +103,7 @@ BAD_SAMPLES = [
     (None, "samples of type object"),
     ("talk.wav", "expected an array of samples, got 'talk.wav': read a file"),
     ([0.1, 1e300], "sample 1 of channel 1 is inf"),
+    ([0.1, 3e20], "sample 1 of channel 1 is 3.0"),
 ]
 BAD_RATES = [float("nan"), float("inf"), 8000.5, 0, -8000, 3999, True, None, "8000", X, [8000], 8000 + 0j]
 BAD_OPTIONS = [

@@ -26,6 +26,7 @@ MISTAKES = {
     "plan --config vae:tiny --config.mesh.fsdp=7": "mesh data=-1 x fsdp=7 does not cover 8 devices",
     "plan --config vae:tiny --devices 1 --config.data.window_frames=7": "a window must be a positive multiple of",
     "plan --config vae:tiny --devices 1 --config.dtype=int7": "config.dtype='int7' is not one of float32, bfloat16",
+    "plan --config vae:tiny --devices 1 --config.model.unet.blocks=1000000": "U-Net: blocks=1000000: integers from",
     "train --config vae:tiny --workdir w --num_processes x": "num_processes=x is not a number",
     "train --config vocoder:tiny --workdir w --config.data.dir=none": "data.dir=none: no dataset there",
     "data encode --config regression:tiny --out empty --windows 3": "empty exists: choose another folder",

@@ -118,6 +118,7 @@ def test_every_unusable_recording_is_listed_with_its_reason(tmp_path, capsys):
     write(data / "music" / "empty.wav", np.zeros(0))
     write(data / "music" / "short.wav", noise(0.09))
     write(data / "music" / "22k.wav", noise(1, 22_050), 22_050)
+    write(data / "=1+1" / "music" / "huge.wav", 3e21 * noise(1).astype(np.float32), subtype="FLOAT")
     write(data / "music" / "nan.wav", np.full(48_000, np.nan, np.float32), subtype="FLOAT")
     dull = simulate_low_resolution(noise(2), LowpassFilter("cheby1", 8, 9000.0))
     write(data / "music" / "dull.wav", dull)
@@ -135,19 +136,21 @@ def test_every_unusable_recording_is_listed_with_its_reason(tmp_path, capsys):
         "empty.wav": "empty",
         "short.wav": "too short",
         "22k.wav": "sample rate too low",
+        "huge.wav": "not finite",
         "nan.wav": "not finite",
         "dull.wav": "bandwidth too low",
         "unknown.wav": "no class",
         "text.wav": "unreadable",
         "half.flac": "cut short",
     }
+    assert "'=1+1/music/huge.wav" in [row["path"] for row in rows(out, "left_out.csv")]  # no formula
     assert [Path(row["path"]).name for row in rows(out, "manifest.csv")] == ["good.wav", "copy.flac", "other.wav"]
     printed = capsys.readouterr().out
     assert "1 no class: put it in a folder named speech, music, effects, or name its class in a CSV" in printed
     assert "1 bandwidth too low" in printed and "no validation recordings of speech" in printed
     details = {row["reason"]: row["detail"] for row in rows(out, "left_out.csv")}
     assert "under 16000 Hz" in details["bandwidth too low"]
-    assert details["cut short"].startswith("is a flac without a length")
+    assert details["cut short"].startswith("is a flac without a whole header")
     assert details["unreadable"] == "cannot be read as audio (libsndfile: Format not recognised)"
 
 

@@ -309,3 +309,47 @@ def test_compare_refuses_what_cannot_be_compared(three_files, capsys):
     assert capsys.readouterr().err.splitlines() == [f"flashsr: brief1.wav {reason}", f"  brief2.wav {reason}"]
     assert main(["compare", "a.wav", "b.wav", "--reference", "r.wav", "--cutoff", "30000"]) == 1
     assert "flashsr: --cutoff 30000: give a frequency over 0 and up to 24000 Hz" in capsys.readouterr().err
+
+
+def test_one_odd_file_is_one_line_of_a_report(tmp_path, monkeypatch, capsys):
+    """NaN, and finite samples whose squares overflow, as originals and as another system's outputs."""
+    monkeypatch.chdir(tmp_path)
+    x_N = 0.1 * np.random.default_rng(0).normal(size=RATE).astype(np.float32)
+    nan_N = np.where(np.arange(RATE) == 5, np.float32(np.nan), x_N)
+    for folder in ("in/speech", "other/speech"):
+        Path(folder).mkdir(parents=True)
+    for path, audio_N in {
+        "in/speech/a": x_N,
+        "in/speech/b": x_N,
+        "in/speech/c": x_N,
+        "in/speech/huge": x_N * 3e21,
+        "in/speech/nan": nan_N,
+        "other/speech/a": x_N,
+        "other/speech/b": nan_N,
+        "other/speech/c": x_N * 3e21,
+    }.items():
+        sf.write(f"{path}.wav", audio_N, RATE, subtype="FLOAT")
+    arguments = ["--data", "in", "-o", "out", "--cutoffs", "4000", "--outputs", "other=other", "--workers", "1"]
+    assert main(["evaluate", *arguments, "--no-perceptual", "--save-audio", "--samples", "3"]) == 0
+    results = read_scores("out/scores.json")
+    assert {(score.clip, score.system) for score in results.scores} == {
+        (f"speech/{clip}", system) for clip in "abc" for system in ("unprocessed", "mirror", "noise")
+    } | {("speech/a", "other")}
+    problems = {(problem.clip, problem.system): problem.reason for problem in results.problems}
+    assert "sample 5 of channel 1 is nan" in problems["speech/nan", ""]
+    assert "sample 0 of channel 1 is 3.77" in problems["speech/huge", ""]
+    assert "sample 5 of channel 1 is nan" in problems["speech/b", "other"]
+    assert "sample 0 of channel 1 is 3.77" in problems["speech/c", "other"]
+    assert not Path("out/audio/other/4000/speech/b.wav").exists()
+    assert "<html" in Path("out/index.html").read_text()
+
+
+@pytest.mark.parametrize(("value", "said"), [(np.nan, "is nan"), (np.inf, "is inf"), (3e20, "is 3.0")])
+def test_compare_names_the_sample_that_is_no_sound(three_files, capsys, value, said):
+    x, _ = sf.read("r.wav")
+    x[7, 1] = value
+    sf.write("bad.wav", x, RATE, subtype="FLOAT")
+    for files in (["bad.wav", "a.wav", "--reference", "r.wav"], ["a.wav", "b.wav", "--reference", "bad.wav"]):
+        assert main(["compare", *files]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("flashsr: bad.wav sample 7 of channel 2") and said in line

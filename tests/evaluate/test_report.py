@@ -13,6 +13,7 @@ import pytest
 import soundfile
 
 from flashsr_jax.errors import UserError
+from flashsr_jax.evaluate.evaluation import summary
 from flashsr_jax.evaluate.report.page import write_report
 from flashsr_jax.evaluate.report.tables import markdown_table, read_scores, write_scores
 from flashsr_jax.evaluate.results import Problem, Results, Sample, Score, Speed
@@ -271,6 +272,40 @@ def test_markdown_has_a_row_per_group_and_system_and_the_best_in_bold():
     assert markdown_table(small_results(), ["lsd"], by=()).splitlines()[0] == "| system | lsd ↓ |"
     with pytest.raises(ValueError, match="no score has zimtohrli; there are lsd, visqol"):
         markdown_table(small_results(), ["zimtohrli"])
+
+
+FORMULAS = ('=HYPERLINK("http://x","y")', "+1", "-2", "@SUM(A1)", "\t=1", "\r=1")
+
+
+@pytest.mark.parametrize("name", FORMULAS, ids=ascii)
+def test_a_cell_that_spreadsheets_would_run_is_text(tmp_path, name):
+    scores = [Score(name, 4000.0, name, name, name, 0.0, 0, {"lsd": 1.0, "low_band_gain_db": -3.0})]
+    write_scores(small_results(scores=scores), tmp_path)
+    with (tmp_path / "scores.csv").open(newline="", encoding="utf-8") as lines:
+        (row,) = csv.DictReader(lines)
+    assert [row[field] for field in ("system", "clip", "class_name", "group")] == [f"'{name}"] * 4
+    assert row["low_band_gain_db"] == "-3.0"  # a number stays one
+    assert read_scores(tmp_path / "scores.json").scores == scores
+
+
+def test_names_in_markdown_are_text(results):
+    """No cells, lines, links, pictures, HTML, emphasis or mathematics of their own."""
+    names = {
+        "a|b": r"a\|b",
+        "a\\|b": r"a\\\|b",
+        "two\nlines": "two lines",
+        "\x1b[2Jclear": r" \[2Jclear",
+        "<script>&lt;": r"\<script\>\&lt;",
+        "![x](http://y)": r"!\[x\](http:\//y)",
+        "*a* _b_ `c` ~~d~~ $e$": r"\*a\* \_b\_ \`c\` \~\~d\~\~ \$e\$",
+        "flashsr_jax base": "flashsr_jax base",
+    }
+    for name, shown in names.items():
+        scores = [Score(name, 4000.0, "clip", name, "", 0.0, 0, {"lsd": 1.0}, {"4000": 1.0})]
+        of_name = dataclasses.replace(results, scores=scores, speeds=[Speed(name, 1.0, 0.0)])
+        text = summary(of_name)
+        assert text.count(f"| {shown} | 4 kHz | {shown} |") == 2 and f"\n| {shown} | 1.000 |" in text
+        assert {line.count(" | ") for line in markdown_table(of_name, ["lsd"]).splitlines()} == {3}
 
 
 def test_markdown_orders_classes_and_cutoffs(results):

@@ -194,3 +194,14 @@ def test_mistakes_are_one_line(capsys):
 def test_the_command_needs_no_torch():
     code = "import sys, flashsr_jax.exchange.published; assert 'torch' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_parameters_relabelled_as_integers_are_refused_by_name(suffix):
+    files, name = written(suffix), next(name.torch for name in NAMES["vae"] if name.kind == "parameter")
+    tensors = checkpoints()["vae"]
+    tensors[name] = tensors[name].view(np.int32)
+    save_torch("vae.pth", tensors) if suffix == "pth" else save_file(tensors, "vae.safetensors")
+    with pytest.raises(UserError, match=f"vae.{suffix}: {name} is stored as int32"):
+        import_published(files, "official.safetensors", config=SMALL)
+    assert not Path("official.safetensors").exists()

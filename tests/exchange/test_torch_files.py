@@ -7,6 +7,7 @@ import pickle
 import pickletools
 import struct
 import subprocess
+import time
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from flashsr_jax.cli import main
 from flashsr_jax.errors import UserError
 from flashsr_jax.exchange.torch_files import ALIGNMENT, load_torch, save_torch
 
@@ -91,12 +93,13 @@ def test_the_file_has_torchs_form(tmp_path):
 # ---- what is refused
 
 
-def checkpoint(path, program: bytes, storages=None, root="a", compress=zipfile.ZIP_STORED, byteorder=b"little"):
-    with zipfile.ZipFile(path, "w", compress) as archive:
-        archive.writestr(f"{root}/data.pkl", program)
-        archive.writestr(f"{root}/byteorder", byteorder)
-        for key, data in (storages or {}).items():
-            archive.writestr(f"{root}/data/{key}", data)
+def checkpoint(path, program: bytes, storages=None, compressed=(), byteorder=b"little"):
+    entries = {"data.pkl": program, "byteorder": byteorder}
+    entries |= {f"data/{key}": data for key, data in (storages or {}).items()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in entries.items():
+            kind = zipfile.ZIP_DEFLATED if name in compressed else zipfile.ZIP_STORED
+            archive.writestr(f"a/{name}", data, kind)
     return path
 
 
@@ -172,7 +175,7 @@ HOSTILE = {
     ),
     "memory by a number": (b"\x80\x02Nr\xff\xff\xff\xff.", "holds no named tensors"),
     "a long text that is not there": (b"\x80\x02X\xff\xff\xff\x7fabc.", "is damaged"),
-    "depth": (nested(200_000), "holds no named tensors|damaged"),
+    "depth": (nested(100_000), "holds no named tensors|damaged"),
     "a list": (pickle.dumps([1, 2], 2), "holds no named tensors"),
     "numbers as names": (tensor().replace(b"}(X\x01\x00\x00\x00a", b"}(K\x01"), "holds no named tensors"),
     "nothing": (b"", "is damaged"),
@@ -206,12 +209,137 @@ def test_other_archives_are_refused(tmp_path):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("word/document.xml", "<x/>")
     assert "it has no data.pkl" in refused(path)
-    assert "storage 0 is compressed" in refused(checkpoint(path, tensor(), DATA, compress=zipfile.ZIP_DEFLATED))
+    for name, said in {
+        "data/0": "storage 0 is",
+        "data.pkl": "its data.pkl is",
+        "byteorder": "its byteorder is",
+    }.items():
+        assert f"{said} compressed" in refused(checkpoint(path, tensor(), DATA, compressed=[name]))
     assert "big-endian" in refused(checkpoint(path, tensor(), DATA, byteorder=b"big"))
     with zipfile.ZipFile(checkpoint(path, tensor(), DATA), "a") as archive:
         archive.writestr("b/data.pkl", tensor())
     assert "several data.pkl" in refused(path)
     np.testing.assert_array_equal(load_torch(checkpoint(path, tensor(), DATA))["a"], np.arange(4))
+
+
+# ---- what asks for time and memory
+
+
+def text(value: str) -> bytes:
+    return b"X" + struct.pack("<I", len(value.encode())) + value.encode()
+
+
+def number(value: int) -> bytes:
+    return b"J" + struct.pack("<i", value)
+
+
+# (t, t) of (t, t) of ...: 60 instructions to write, 2 ** 60 steps to hash, compare or print.
+DEEP = b")q\x00" + b"h\x00h\x00\x86q\x00" * 60
+REBUILD, FLOATS, DICT = (
+    b"ctorch._utils\n_rebuild_tensor_v2\n",
+    b"ctorch\nFloatStorage\n",
+    b"ccollections\nOrderedDict\n",
+)
+LONG = text("x" * 1_000_000)
+
+
+KIND, KEY, FOUR, ZERO, SHAPE, STRIDE = (
+    text("storage"),
+    text("0"),
+    number(4),
+    number(0),
+    number(4) + b"\x85",
+    number(1) + b"\x85",
+)
+
+
+def reference(kind=KIND, key=KEY, elements=FOUR) -> bytes:
+    return b"(" + kind + FLOATS + key + text("cpu") + elements + b"tQ"
+
+
+def rebuilt(storage=None, offset=ZERO, shape=SHAPE, stride=STRIDE) -> bytes:
+    return REBUILD + b"(" + (storage or reference()) + offset + shape + stride + b"\x89" + DICT + b")RtR"
+
+
+def bomb(value: bytes, key: bytes = b"X\x01\x00\x00\x00a") -> bytes:
+    return b"\x80\x02" + DEEP + b"0}" + key + value + b"s."
+
+
+BOMBS = {
+    "as a key": (bomb(b"N", b"h\x00"), "has a tuple as a key"),
+    "as a key of an OrderedDict": (bomb(DICT + b"](h\x00N\x86e\x85R"), "an OrderedDict that is not empty"),
+    "as a kind": (bomb(rebuilt(reference(kind=b"h\x00"))), "refers to 'a tuple'"),
+    "as a storage": (bomb(rebuilt(reference(key=b"h\x00"))), "a storage without a name"),
+    "as a number of elements": (bomb(rebuilt(reference(elements=b"h\x00"))), "without a number of elements"),
+    "as a shape": (bomb(rebuilt(shape=b"h\x00")), "shape a tuple, a tuple"),
+    "as an offset": (bomb(rebuilt(offset=b"h\x00")), "offset a tuple"),
+    "as a reference": (bomb(b"h\x00Q"), "a reference that is none"),
+    "as a value": (bomb(b"h\x00"), "holds no named tensors"),
+    "called": (bomb(b"h\x00)R"), "object is not callable"),
+    "as a size": (bomb(b"ctorch\nSize\nh\x00\x85R"), "size a tuple"),
+    "a text as a size, often": (bomb(LONG + b"q\x01" + b"0ctorch\nSize\nh\x01\x85R" * 10_000), "a size that is none"),
+    "a text as arguments, often": (
+        bomb(LONG + b"q\x01" + (b"0" + DICT + b"h\x01R") * 10_000),
+        "a call without a tuple",
+    ),
+    "a long name": (bomb(rebuilt(), LONG), "a tensor whose name is none: xxx"),
+    "a name that clears the screen": (bomb(rebuilt(), text("\x1b[2J\n")), "a tensor whose name is none: '.x1b.2J"),
+    "a long class": (b"\x80\x02ctorch\n" + b"x" * 1_000_000 + b"\n.", "asks for torch.xxx"),
+    "a long kind": (bomb(rebuilt(reference(kind=LONG))), "refers to 'xxx"),
+    "a long storage": (bomb(rebuilt(reference(key=LONG))), "is damaged: KeyError"),
+    "instructions": (b"\x80\x02" + b"N0" * 2_000_000 + b".", "has more than 262144 instructions"),
+    "a large pickle": (b"\x80\x02" + b"N0" * 2_500_000 + b".", "its data.pkl has 5000003 bytes"),
+    "a number of a million digits": (
+        bomb(rebuilt(offset=b"\x8b" + struct.pack("<i", 500_000) + b"\x7f" * 500_000)),
+        "offset a int",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_no_archive_takes_long_or_much_memory(name, tmp_path, capfd, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    program, reason = BOMBS[name]
+    checkpoint("a.pth", program, DATA)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak of memory counts from here
+    before, began = peak_mb(), time.process_time()
+    with pytest.raises(UserError, match=reason) as refused:
+        load_torch("a.pth")
+    assert time.process_time() - began < 5 and peak_mb() - before < 500
+    assert len(str(refused.value)) < 1000 and str(refused.value).isprintable()
+
+
+def peak_mb() -> float:
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
+def test_entries_are_bounded(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.pth", "w") as archive:
+        for number in range(33_000):
+            archive.writestr(f"a/{number}", b"")
+    with pytest.raises(UserError, match="it has 33000 entries"):
+        load_torch(tmp_path / "a.pth")
+    path = checkpoint(tmp_path / "b.pth", tensor(), DATA, byteorder=bytes(1 << 26), compressed=["byteorder"])
+    with pytest.raises(UserError, match="its byteorder has 67108864 bytes"):
+        load_torch(path)
+
+
+def test_an_import_says_in_one_line_why_it_refuses(tmp_path, capfd):
+    path = checkpoint(tmp_path / "a.pth", BOMBS["as a key"][0], DATA)
+    assert main(["weights", "import", str(path), "-o", str(tmp_path / "out.safetensors")]) == 1
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"flashsr: {path}: its pickle has a tuple as a key")
+
+
+def test_more_tensors_than_files_may_be_open(tmp_path):
+    names = [f"{number}.weight" for number in range(3000)]
+    save_torch(tmp_path / "a.pth", dict.fromkeys(names, np.arange(3.0)))
+    read = load_torch(tmp_path / "a.pth")
+    assert list(read) == names and all(tensor.tolist() == [0, 1, 2] for tensor in read.values())
+
+
+# ---- what is damaged
 
 
 @pytest.mark.parametrize("seed", range(4))

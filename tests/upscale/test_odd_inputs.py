@@ -294,3 +294,21 @@ def test_the_sound_of_a_film(upscale):
         code == 1
         and line == "flashsr: c.wav: there is no video in it to put into c.mkv: end the output's name in .wav or .flac"
     )
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("suffix", ["flac", "wav"])
+def test_nothing_that_is_not_finite_is_written(upscale, monkeypatch, value, suffix):
+    """A whole number at full scale would be written in its place."""
+
+    def broken(model, blocks, sample_rate, **options):
+        for block in blocks:
+            wide = np.repeat(block, 48_000 // sample_rate, axis=1)
+            wide[:, -1] = value
+            yield wide
+
+    monkeypatch.setattr(flashsr_jax.upscale.files, "upscale_stream", broken)
+    Path("a.wav").write_bytes(wav(8000))
+    code, _, err = upscale("a.wav", "-o", f"out.{suffix}", "--cutoff", "3000")
+    assert code == 1 and f"the output out.{suffix} would hold samples that are not finite" in err[0]
+    assert not Path(f"out.{suffix}").exists()

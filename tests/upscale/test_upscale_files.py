@@ -287,7 +287,7 @@ BAD = {
     "wav cut in half": (_truncated("b.wav", 0.5), "is cut short: 79978 of 160000 bytes"),
     "wav cut by 200 bytes": (lambda path: Path(path).write_bytes(_wav(bytes(800), 1000)), "is cut short: 800 of 1000"),
     "flac cut in half": (_truncated("b.flac", 0.5), "is cut short|cannot be read"),
-    "flac cut in its header": (_truncated("b.flac", 0.0002), "cannot be read as audio"),
+    "flac cut in its header": (_truncated("b.flac", 0.0002), "is a flac without a whole header"),
     "aiff cut in half": (_truncated("b.aiff", 0.5), "is cut short|cannot be read"),
     "ogg cut in its header": (_truncated("b.ogg", 0.001), "is cut short"),
     "mp3 of noise": (

@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 import json
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from flashsr_jax.errors import UserError
 from flashsr_jax.evaluate.metrics import BETTER
 from flashsr_jax.evaluate.results import Problem, Results, Score, Speed, class_rank
 from flashsr_jax.evaluate.statistics import Summary, summarise
-from flashsr_jax.files import replacing
+from flashsr_jax.files import csv_cell, replacing
+
+MARKUP = re.compile(r"[\\`*<>\[\]|&~$]|(?<!\w)_|_(?!\w)|(?<=:)/(?=/)")  # in a word, _ is only itself
 
 
 def write_scores(results: Results, folder: str | os.PathLike) -> None:
@@ -34,7 +37,7 @@ def write_scores(results: Results, folder: str | os.PathLike) -> None:
         writer.writerow(fields + metrics)
         for score in results.scores:
             writer.writerow(
-                [getattr(score, name) for name in fields] + [score.metrics.get(name, "") for name in metrics]
+                [csv_cell(getattr(score, name)) for name in fields] + [score.metrics.get(name, "") for name in metrics]
             )
     tables = {
         name: [dataclasses.asdict(row) for row in getattr(results, name)] for name in ("scores", "problems", "speeds")
@@ -88,8 +91,9 @@ def markdown_table(results: Results, metrics: Sequence[str], by: Sequence[str] =
         columns = [[cells.get((metric, *group, system)) for system in systems] for metric in metrics]
         best = [_best(metric, column) for metric, column in zip(metrics, columns, strict=True)]
         for system, *row in zip(systems, *columns, strict=True):
-            lines.append([*map(_field_text, by, group), system, *map(_markdown_cell, row, best)])
-    return "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines) + "\n"
+            names = map(markdown_text, (*map(_field_text, by, group), system))
+            lines.append([*names, *map(_markdown_cell, row, best)])
+    return _markdown(lines)
 
 
 def loud_table(results: Results) -> str:
@@ -98,8 +102,18 @@ def loud_table(results: Results) -> str:
     head, *rows = loud_rows(results)
     if not rows:
         return ""
-    lines = [head, ["---"] * 3 + ["---:"] * (len(head) - 3), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines) + "\n"
+    named = [[*map(markdown_text, row[:3]), *row[3:]] for row in rows]
+    return _markdown([head, ["---"] * 3 + ["---:"] * (len(head) - 3), *named])
+
+
+def markdown_text(name: str) -> str:
+    """A name, which may hold anything, as Markdown that shows it: one line without markup, HTML or cells of its own."""
+    line = "".join(character if character.isprintable() else " " for character in name)
+    return MARKUP.sub(r"\\\g<0>", line)
+
+
+def _markdown(lines: Iterable[Sequence[str]]) -> str:
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def loud_rows(results: Results) -> list[list[str]]:
