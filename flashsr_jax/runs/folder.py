@@ -14,6 +14,7 @@ LOGGER = logging.getLogger(__name__)
 CONFIG_FILE = "config.json"
 METRICS_FILE = "metrics.jsonl"
 PROVENANCE_FILE = "provenance.jsonl"
+LOCK_FILE = ".lock"  # while it runs: by which process
 
 
 def read_config(path: str | os.PathLike) -> dict:
