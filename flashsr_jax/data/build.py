@@ -298,9 +298,21 @@ def _existing(out: Path, inputs: dict, overwrite: bool) -> BuildSummary | None:
     if not _holds_dataset(out):
         return None
     summary = _up_to_date(out, inputs)
+    if summary and (missing := _missing(out)):
+        print(f"flashsr: {missing} is missing: the dataset is built again", file=sys.stderr)
+        return None
     if summary is None and not overwrite:
         raise UserError(f"{out} holds a dataset of other recordings or options: choose another --out or --overwrite")
     return summary
+
+
+def _missing(out: Path) -> Path | None:
+    """A file of records that the dataset lacks."""
+    import tensorflow_datasets as tfds  # slow to import
+
+    splits = tfds.builder_from_directory(out).info.splits.values()
+    files = (Path(path) for split in splits for path in split.filepaths)
+    return next((file for file in files if not file.is_file()), None)
 
 
 def _up_to_date(out: Path, inputs: dict) -> BuildSummary | None:
