@@ -22,7 +22,14 @@ import flashsr_jax
 from flashsr_jax.data import MANIFEST
 from flashsr_jax.data.latents import ABOUT
 from flashsr_jax.files import replacing
-from flashsr_jax.runs.folder import CONFIG_FILE, PROVENANCE_FILE, flattened, read_config, read_provenance
+from flashsr_jax.runs.folder import (
+    CONFIG_FILE,
+    PROVENANCE_FILE,
+    NoConfiguration,
+    flattened,
+    read_config,
+    read_provenance,
+)
 
 LOGGER = logging.getLogger(__name__)
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "scipy")
@@ -84,7 +91,10 @@ def _changes(path: Path, config: dict) -> dict[str, list]:
     """{field: [before, now]} where the configuration at `path` is another."""
     if not path.exists():
         return {}
-    before, now = flattened(read_config(path)), flattened(config)
+    try:
+        before, now = flattened(read_config(path)), flattened(config)
+    except NoConfiguration:
+        return {}
     return {name: [before.get(name), now.get(name)] for name in before | now if before.get(name) != now.get(name)}
 
 

@@ -31,7 +31,7 @@ from flashsr_jax.models import flops
 from flashsr_jax.models.presets import model_config
 from flashsr_jax.runs import provenance
 from flashsr_jax.runs.checkpoint import Checkpoints
-from flashsr_jax.runs.folder import CONFIG_FILE, LOCK_FILE, read_config
+from flashsr_jax.runs.folder import CONFIG_FILE, LOCK_FILE, NoConfiguration, read_config
 from flashsr_jax.train.batch import seconds_per_window, waveform_batches
 from flashsr_jax.train.divergence import Divergence, if_finite
 from flashsr_jax.train.evaluation import ClipSet, evaluate
@@ -235,7 +235,11 @@ def _check_same_model(config: ConfigDict, workdir: Path) -> None:
     """Raises UserError where a run of another stage or model lies in the folder."""
     if not (workdir / CONFIG_FILE).exists():
         return
-    before, current = read_config(workdir / CONFIG_FILE), json.loads(config.to_json())
+    try:
+        before, current = read_config(workdir / CONFIG_FILE), json.loads(config.to_json())
+    except NoConfiguration as error:
+        LOGGER.warning("%s; it is written anew", error)
+        return
     same = {
         "stage": before["stage"] == current["stage"],
         "model": model_config(before["model"]) == model_config(current["model"]),
