@@ -62,6 +62,10 @@ def record(config: ConfigDict, workdir: Path, step: int, networks: dict[str, str
         "networks": networks,
         "changes": _changes(workdir / CONFIG_FILE, fields),
     }
+    for name in ("seed", "batch_size"):  # with another, the examples are no longer those of the run so far
+        if name in start["changes"]:
+            before, now = start["changes"][name]
+            LOGGER.warning("%s goes on with another %s than before: %s, it was %s", workdir, name, now, before)
     starts = read_provenance(workdir)
     if starts:
         before = starts[-1]

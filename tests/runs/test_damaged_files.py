@@ -19,6 +19,8 @@ def test_a_run_goes_on_and_is_listed_whatever_its_files_hold(dataset, tmp_path, 
     options = ("--config.best_metric=error", "--config.eval.every=100")
     code, stderr = run("vae", tmp_path, dataset, *options, "--config.steps=6")
     assert code == 0, stderr
+    code, stderr = run("vae", tmp_path, dataset, *options, "--config.steps=6", "--config.seed=1")
+    assert code == 0 and "goes on with another seed than before: 1, it was 0" in stderr, stderr
     for name in ("metrics.jsonl", "provenance.jsonl"):
         (tmp_path / name).write_bytes(DAMAGE + (tmp_path / name).read_bytes())
     capsys.readouterr()
@@ -28,4 +30,4 @@ def test_a_run_goes_on_and_is_listed_whatever_its_files_hold(dataset, tmp_path, 
     assert code == 0 and "config.json is not the configuration of a run" in stderr, stderr
     assert "resuming from step 6" in stderr and json.loads((tmp_path / "config.json").read_text())["steps"] == 12
     assert [line["step"] for line in logged(tmp_path) if line["kind"] == "train"] == [2, 3, 4, 6, 8, 9, 10, 12]
-    assert [json.loads(line)["step"] for line in (tmp_path / "provenance.jsonl").read_text().splitlines()] == [0, 6]
+    assert [json.loads(line)["step"] for line in (tmp_path / "provenance.jsonl").read_text().splitlines()] == [0, 6, 6]
