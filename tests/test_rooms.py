@@ -16,6 +16,7 @@ ROOMS = (
     "extras",
     "progress",
     "files",
+    "locks",
     "audio",
     "models",
     "weights",

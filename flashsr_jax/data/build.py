@@ -32,6 +32,7 @@ from flashsr_jax.data import CLASSES, INPUTS, LEFT_OUT, MANIFEST, SPLITS
 from flashsr_jax.data.recording import Decoded, Unusable, decode, segment_lengths
 from flashsr_jax.errors import UserError
 from flashsr_jax.files import csv_cell
+from flashsr_jax.locks import locked
 
 FOLDER_NAMES = {"voice": "speech", "sfx": "effects", "fx": "effects"} | {name: name for name in CLASSES}
 HELD_OUT = 0.05  # share of the groups in each of validation and test
@@ -100,7 +101,8 @@ def build_dataset(
     the CSV, else it is the folder; the split from the CSV, else from a hash of the group. `tfds` names catalogue
     datasets as NAME=CLASS. Recordings that cannot be used are listed in left_out.csv and do not stop the build.
     `workers` processes decode (default: one a core; 0: this process). The dataset appears under its name once it is
-    complete; the same call again finds it and returns. Raises UserError where nothing can be built.
+    complete; the same call again finds it and returns. Raises UserError where nothing can be built, and
+    where another process builds there.
     """
     out = Path(out)
     recordings = _find(sources, csv)
@@ -109,15 +111,26 @@ def build_dataset(
         where = ", ".join(map(str, sources)) or "the call"
         raise UserError(f"no recordings in {where} (looked for {', '.join(SUFFIXES)})")
     inputs = _inputs(recordings, catalogue, min_bandwidth_hz)
-    if _holds_dataset(out):
-        if (summary := _up_to_date(out, inputs)) is not None:
-            print(summary)
-            return summary
-        if not overwrite:
-            raise UserError(
-                f"{out} holds a dataset of other recordings or options: choose another --out or --overwrite"
-            )
+    summary = _existing(out, inputs, overwrite)
+    if summary is None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with locked(out.with_name(f".{out.name}.lock"), out):
+            summary = _existing(out, inputs, overwrite)  # another build's, by now
+            if summary is None:
+                summary = _replace(recordings, catalogue, out, inputs, min_bandwidth_hz, workers)
+    print(summary)
+    return summary
 
+
+def _replace(
+    recordings: list[Recording],
+    catalogue: list[tuple[str, str]],
+    out: Path,
+    inputs: dict,
+    min_bandwidth_hz: float,
+    workers: int | None,
+) -> BuildSummary:
+    """Build in a folder beside `out`, which takes its place when it is complete."""
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # of a build that was killed
     partial.mkdir(parents=True)
@@ -129,7 +142,6 @@ def build_dataset(
         partial.rename(out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    print(summary)
     return summary
 
 
@@ -280,6 +292,28 @@ def _holds_dataset(out: Path) -> bool:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} exists and is no dataset of this program: choose another --out")
     return False
+
+
+def _existing(out: Path, inputs: dict, overwrite: bool) -> BuildSummary | None:
+    """Summary of the dataset there, where nothing is to be built. Raises UserError where another is in the way."""
+    if not _holds_dataset(out):
+        return None
+    summary = _up_to_date(out, inputs)
+    if summary and (missing := _missing(out)):
+        print(f"flashsr: {missing} is missing: the dataset is built again", file=sys.stderr)
+        return None
+    if summary is None and not overwrite:
+        raise UserError(f"{out} holds a dataset of other recordings or options: choose another --out or --overwrite")
+    return summary
+
+
+def _missing(out: Path) -> Path | None:
+    """A file of records that the dataset lacks."""
+    import tensorflow_datasets as tfds  # slow to import
+
+    splits = tfds.builder_from_directory(out).info.splits.values()
+    files = (Path(path) for split in splits for path in split.filepaths)
+    return next((file for file in files if not file.is_file()), None)
 
 
 def _up_to_date(out: Path, inputs: dict) -> BuildSummary | None:

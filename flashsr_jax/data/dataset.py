@@ -54,7 +54,10 @@ class Recordings:
         self.bandwidth_hz = np.array([float(row["bandwidth_hz"]) for row, _, _ in segments], np.float32)
         self.group = [row["group"] for row, _, _ in segments]
         self._name = [f"{row['path']}, segment {i}" for row, i, _ in segments]
-        self._source = tfds.builder_from_directory(folder).as_data_source(split)
+        builder = tfds.builder_from_directory(folder)
+        if missing := [path for path in map(Path, builder.info.splits[split].filepaths) if not path.is_file()]:
+            raise UserError(f"data.dir={folder}: {missing[0]} is missing: build the dataset again")
+        self._source = builder.as_data_source(split)
         if len(self._source) != len(segments):
             raise UserError(f"{folder}: {MANIFEST} does not belong to the records of {split}; build the dataset again")
 

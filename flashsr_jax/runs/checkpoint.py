@@ -2,7 +2,8 @@
 
 Each checkpoint holds `weights` (what inference and later stages need: EMA parameters and measured constants), `state`
 (everything else that training continues from) and, as its metadata, the position in the data. A save that is cut off
-leaves nothing that looks like a checkpoint; a checkpoint that is damaged later is set aside by the run that resumes.
+leaves nothing that looks like a checkpoint; a checkpoint that is damaged later, which its checksums tell, is set aside
+by the run that resumes.
 """
 
 import contextlib
@@ -11,6 +12,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -19,10 +21,13 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from flashsr_jax.errors import UserError
+from flashsr_jax.runs.checksums import ChecksumError, verify, write_checksums
 
 LOGGER = logging.getLogger(__name__)
 FOLDER = "checkpoints"
 DAMAGED = "damaged_checkpoints"
+PARTS = ("weights", "state")  # folders of a checkpoint, and METRICS
+METRICS = "metrics"  # the score that the best one is chosen by; Orbax's name
 
 
 class Checkpoints:
@@ -43,6 +48,8 @@ class Checkpoints:
         self._workdir = Path(workdir).absolute()
         self._saving = None  # the step of the last save, which may still be under way
         self._failed = False
+        self._checksums: Future | None = None  # of that save
+        self._background = ThreadPoolExecutor(1, "checksums")
         self._drop_unreadable_metrics()
         self._checkpointer = ocp.training.Checkpointer(
             self._workdir / FOLDER,
@@ -65,21 +72,34 @@ class Checkpoints:
         one before cannot be written: the disk is full, say.
         """
         with self._writing():
-            self._checkpointer.wait()
+            self._wait()
             self._saving = step
-            self._checkpointer.save_checkpointables_async(
+            saving = self._checkpointer.save_checkpointables_async(
                 step,
                 {"weights": weights, "state": state},
                 force=True,
                 metrics=metrics and {self._best_metric: float(metrics[self._best_metric])},
                 custom_metadata={"data_position": data_position},
             )
+            if jax.process_index() == 0:
+                self._checksums = self._background.submit(self._sum_up, saving, step)
 
     def check(self) -> None:
         """Raises UserError, as `save` does, where a save under way has failed by now."""
-        if not self._checkpointer.is_saving_in_progress():
+        if not self._checkpointer.is_saving_in_progress() and (self._checksums is None or self._checksums.done()):
             with self._writing():
-                self._checkpointer.wait()
+                self._wait()
+
+    def _wait(self) -> None:
+        """Until the last save is complete, with its checksums. Raises what has kept it from that."""
+        self._checkpointer.wait()
+        if self._checksums is not None:
+            self._checksums.result()
+
+    def _sum_up(self, saving: ocp.AsyncResponse, step: int) -> None:
+        """Process 0 adds the checksums of all processes' files once all are there."""
+        saving.result()
+        write_checksums(self._workdir / FOLDER / str(step))
 
     def restore(self, abstract_weights: dict, abstract_state: dict) -> tuple[dict, dict, dict]:
         """(weights, state, data position) of the newest checkpoint, placed as the abstract trees' shardings say.
@@ -104,10 +124,11 @@ class Checkpoints:
     def _drop_unreadable_metrics(self) -> None:
         """Orbax reads the metrics of all checkpoints at its start; one without them is only never the best."""
         if jax.process_index() == 0:
-            for path in (self._workdir / FOLDER).glob("*/metrics/metrics"):
+            for path in (self._workdir / FOLDER).glob(f"*/{METRICS}/metrics"):
                 try:
                     json.loads(path.read_bytes())
-                except ValueError:
+                    verify(path.parents[1], (METRICS,))
+                except (ValueError, ChecksumError):
                     LOGGER.warning("%s cannot be read: that checkpoint no longer counts as the best", path)
                     shutil.rmtree(path.parent)
         multihost_utils.sync_global_devices("unreadable metrics are dropped")
@@ -121,6 +142,7 @@ class Checkpoints:
         try:
             with alone:
                 folder = self._workdir / FOLDER / str(step)
+                verify(folder, PARTS, jax.process_index(), jax.process_count())
                 trees = ocp.load_checkpointables(folder, abstract)
                 position = ocp.checkpointables_metadata(folder).custom_metadata["data_position"]
                 loaded = trees["weights"], trees["state"], position
@@ -148,7 +170,11 @@ class Checkpoints:
         """Wait for a save under way. Raises UserError as `save` does."""
         try:
             with self._writing():
-                self._checkpointer.close()
+                try:
+                    self._wait()
+                finally:
+                    self._background.shutdown()
+                    self._checkpointer.close()
         finally:
             if self._failed and jax.process_index() == 0:  # what it left would keep the disk full
                 for partial in (self._workdir / FOLDER).glob("*.orbax-checkpoint-tmp*"):
@@ -195,7 +221,10 @@ def _load_part(workdir: str | os.PathLike, name: str | None, part: str) -> tuple
             if not checkpoints:
                 raise UserError(f"{workdir}: its checkpoints folder is empty; train that stage to its first save", name)
             ranked = [c for c in checkpoints if c.metrics]
+            for chosen in ranked:
+                verify(folder / str(chosen.step), (METRICS,))
             chosen = min(ranked, key=lambda c: next(iter(c.metrics.values()))) if ranked else checkpoints[-1]
+            verify(folder / str(chosen.step), (part,))
             tree = checkpointer.checkpointables_metadata(chosen.step).metadata[part]
             abstract = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), tree)
             return checkpointer.load_checkpointables(chosen.step, {part: abstract})[part], chosen.step

@@ -14,20 +14,26 @@ LOGGER = logging.getLogger(__name__)
 CONFIG_FILE = "config.json"
 METRICS_FILE = "metrics.jsonl"
 PROVENANCE_FILE = "provenance.jsonl"
+SOURCES = ("code", "packages", "devices", "manifests", "networks")  # of the provenance: what else results depend on
+LOCK_FILE = ".lock"  # while it runs: by which process
+
+
+class NoConfiguration(UserError):
+    """A file that should be the configuration of a run is damaged, or something else."""
 
 
 def read_config(path: str | os.PathLike) -> dict:
     """The fields of a run's configuration, from its `CONFIG_FILE` (or a copy of it).
 
-    Raises UserError where it is none, or where the run was made with another latent for "no condition" than
-    `models.diffusion.UNCONDITIONAL`: older versions had a field for it.
+    Raises NoConfiguration, a UserError, where it is none, and UserError where the run was made with another latent for
+    "no condition" than `models.diffusion.UNCONDITIONAL`: older versions had a field for it.
     """
     try:
         fields = json.loads(Path(path).read_text())
         if not isinstance(fields["stage"], str):
             raise TypeError(f"its stage is {fields['stage']!r}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is not the configuration of a run: {error}") from error
+        raise NoConfiguration(f"{path} is not the configuration of a run: {error}") from error
     if "unconditional" in fields:
         _check_unconditional(path, fields.pop("unconditional"))
     return fields
@@ -44,23 +50,32 @@ def _check_unconditional(path: str | os.PathLike, value: float) -> None:
 
 def read_metrics(folder: str | os.PathLike) -> list[dict]:
     """The lines of a run's metrics, each with its `step` and its `kind` ("train" or "eval"); none before the first."""
-    return read_lines(Path(folder) / METRICS_FILE)
+    lines = read_lines(Path(folder) / METRICS_FILE)
+    return [line for line in lines if _is_measured(line)]
+
+
+def _is_measured(line: dict) -> bool:
+    """Whether a line has what all metrics have, in their types."""
+    numbers = (value for name, value in line.items() if name != "kind")
+    return {"step", "kind"} <= line.keys() and all(isinstance(value, (int, float)) for value in numbers)
 
 
 def read_provenance(folder: str | os.PathLike) -> list[dict]:
     """A dict for every start of a run, see `runs.provenance`; none before the first."""
-    return read_lines(Path(folder) / PROVENANCE_FILE)
+    lines = read_lines(Path(folder) / PROVENANCE_FILE)
+    return [line for line in lines if all(isinstance(line.get(name), Mapping) for name in SOURCES)]
 
 
 def read_lines(path: Path) -> list[dict]:
-    """Objects of a file with one a line. A line that is being written, or was when its process died, is passed over."""
+    """Objects of a file with one a line. A line that is being written, or was when its process died, is passed over, as
+    is a damaged one."""
     found = []
-    for line in path.read_text().splitlines() if path.exists() else ():
+    for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
         try:
             found.append(json.loads(line))
         except json.JSONDecodeError:
-            LOGGER.debug("%s: an unfinished line", path)
-    return found
+            LOGGER.debug("%s: an unfinished or damaged line", path)
+    return [line for line in found if isinstance(line, dict)]
 
 
 def flattened(tree: Mapping, prefix: str = "") -> dict[str, object]:

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from flashsr_jax.errors import UserError
-from flashsr_jax.runs.folder import CONFIG_FILE, flattened, read_config, read_metrics, read_provenance
+from flashsr_jax.runs.folder import CONFIG_FILE, SOURCES, flattened, read_config, read_metrics, read_provenance
 
-SOURCES = ("code", "packages", "devices", "manifests", "networks")  # of the provenance: what else results depend on
 COLUMNS = ("mel_l1", "lsd", "lsd_hf", "zimtohrli", "visqol")  # scores shown beside the best metric
 
 

@@ -22,7 +22,14 @@ import flashsr_jax
 from flashsr_jax.data import MANIFEST
 from flashsr_jax.data.latents import ABOUT
 from flashsr_jax.files import replacing
-from flashsr_jax.runs.folder import CONFIG_FILE, PROVENANCE_FILE, flattened, read_config, read_provenance
+from flashsr_jax.runs.folder import (
+    CONFIG_FILE,
+    PROVENANCE_FILE,
+    NoConfiguration,
+    flattened,
+    read_config,
+    read_provenance,
+)
 
 LOGGER = logging.getLogger(__name__)
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "scipy")
@@ -55,6 +62,10 @@ def record(config: ConfigDict, workdir: Path, step: int, networks: dict[str, str
         "networks": networks,
         "changes": _changes(workdir / CONFIG_FILE, fields),
     }
+    for name in ("seed", "batch_size"):  # with another, the examples are no longer those of the run so far
+        if name in start["changes"]:
+            before, now = start["changes"][name]
+            LOGGER.warning("%s goes on with another %s than before: %s, it was %s", workdir, name, now, before)
     starts = read_provenance(workdir)
     if starts:
         before = starts[-1]
@@ -84,7 +95,10 @@ def _changes(path: Path, config: dict) -> dict[str, list]:
     """{field: [before, now]} where the configuration at `path` is another."""
     if not path.exists():
         return {}
-    before, now = flattened(read_config(path)), flattened(config)
+    try:
+        before, now = flattened(read_config(path)), flattened(config)
+    except NoConfiguration:
+        return {}
     return {name: [before.get(name), now.get(name)] for name in before | now if before.get(name) != now.get(name)}
 
 

@@ -25,6 +25,7 @@ from flashsr_jax.data import CLASSES, MANIFEST
 from flashsr_jax.data.batches import BatchIterator
 from flashsr_jax.data.latents import ABOUT, CACHED, LatentCache
 from flashsr_jax.errors import UserError
+from flashsr_jax.locks import locked
 from flashsr_jax.models.pipeline import decode
 from flashsr_jax.train import losses
 from flashsr_jax.train.batch import prepare, waveform_batches
@@ -95,11 +96,17 @@ def _check(cache: LatentCache, config: ConfigDict, frozen: dict[str, Any]) -> No
 def write_cache(config: ConfigDict, folder: str | Path, windows: int) -> None:
     """Encode `windows` training windows of config.data into `folder`, in half precision; complete or not there.
 
-    Raises UserError where something lies there already.
+    Raises UserError where something lies there already, or another process writes it.
     """
     folder = Path(folder)
-    if folder.exists():
-        raise UserError(f"{folder} exists: choose another folder, or remove it")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with locked(folder.with_name(f".{folder.name}.lock"), folder):
+        if folder.exists():
+            raise UserError(f"{folder} exists: choose another folder, or remove it")
+        _write_cache(config, folder, windows)
+
+
+def _write_cache(config: ConfigDict, folder: Path, windows: int) -> None:
     frozen = load(config, {"vae": "vae"})
     data = waveform_batches(config, config.batch_size)
     key = jax.random.key(config.seed)

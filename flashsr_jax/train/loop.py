@@ -10,11 +10,14 @@ import json
 import logging
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -23,11 +26,12 @@ from flashsr_jax.devices import sharding
 from flashsr_jax.devices.processes import Preempted, Preemption
 from flashsr_jax.errors import UserError
 from flashsr_jax.files import replacing
+from flashsr_jax.locks import locked
 from flashsr_jax.models import flops
 from flashsr_jax.models.presets import model_config
 from flashsr_jax.runs import provenance
 from flashsr_jax.runs.checkpoint import Checkpoints
-from flashsr_jax.runs.folder import CONFIG_FILE, read_config
+from flashsr_jax.runs.folder import CONFIG_FILE, LOCK_FILE, NoConfiguration, read_config
 from flashsr_jax.train.batch import seconds_per_window, waveform_batches
 from flashsr_jax.train.divergence import Divergence, if_finite
 from flashsr_jax.train.evaluation import ClipSet, evaluate
@@ -62,10 +66,16 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, float]:
     """Run (or resume) the stage that `config` describes in `workdir`; returns the last evaluation's metrics.
 
     The work directory gets config.json, provenance.jsonl, checkpoints/, metrics.jsonl and tensorboard/. Raises
-    UserError for a mistake in the configuration or the data, FloatingPointError when a loss or gradient is not finite,
-    Preempted when the run was told to stop before its end.
+    UserError for a mistake in the configuration or the data and where another run writes to the folder,
+    FloatingPointError when a loss or gradient is not finite, Preempted when the run was told to stop before its end.
     """
-    workdir, stage = Path(workdir), STAGES[config.stage]
+    with contextlib.ExitStack() as held:
+        return _train(config, Path(workdir), held)
+
+
+def _train(config: ConfigDict, workdir: Path, held: contextlib.ExitStack) -> dict[str, float]:
+    """As `train`, which lets go of what is `held` after it."""
+    stage = STAGES[config.stage]
     mesh = sharding.make_mesh(**config.mesh)
     sharding.check_batch_size(config.batch_size, mesh)
     frozen = load(config, stage.needs(config))
@@ -73,7 +83,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, float]:
     frozen = sharding.place(frozen, sharding.tree_shardings(frozen, mesh, *_rules(config), name="frozen"))
     programs = make_programs(config, stage, mesh, frozen)
     data, clips = _training_data(config, frozen), ClipSet.load(config, mesh)
-    workdir.mkdir(parents=True, exist_ok=True)
+    held.enter_context(_only_run(workdir))
     _check_same_model(config, workdir)
     LOGGER.info(_plan(config, data))
 
@@ -125,6 +135,22 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, float]:
             if stops and step < config.steps:
                 raise Preempted(f"told to stop; step {step} is saved, and the same command goes on from there")
         return scores
+
+
+@contextlib.contextmanager
+def _only_run(workdir: Path) -> Iterator[None]:
+    """Hold the run's folder: process 0 does, for all. Raises, in every process, where it cannot."""
+    with contextlib.ExitStack() as held:
+        refused: Exception | None = None
+        if jax.process_index() == 0:
+            try:
+                workdir.mkdir(parents=True, exist_ok=True)
+                held.enter_context(locked(workdir / LOCK_FILE, workdir))
+            except (UserError, OSError) as error:
+                refused = error
+        if multihost_utils.process_allgather(np.asarray(refused is not None)).any():
+            raise refused or UserError(f"{workdir}: process 0 cannot write there, and says why")
+        yield
 
 
 def make_programs(config: ConfigDict, stage: ModuleType, mesh: Mesh, frozen: dict[str, Any]) -> Programs:
@@ -209,7 +235,11 @@ def _check_same_model(config: ConfigDict, workdir: Path) -> None:
     """Raises UserError where a run of another stage or model lies in the folder."""
     if not (workdir / CONFIG_FILE).exists():
         return
-    before, current = read_config(workdir / CONFIG_FILE), json.loads(config.to_json())
+    try:
+        before, current = read_config(workdir / CONFIG_FILE), json.loads(config.to_json())
+    except NoConfiguration as error:
+        LOGGER.warning("%s; it is written anew", error)
+        return
     same = {
         "stage": before["stage"] == current["stage"],
         "model": model_config(before["model"]) == model_config(current["model"]),

@@ -292,6 +292,21 @@ def test_same_inputs_are_recognised_and_others_refused(tmp_path, capsys):
     assert len(rows(tmp_path / "out", "manifest.csv")) == 2
 
 
+def test_a_dataset_without_one_of_its_shards_is_built_again(tmp_path, capsys):
+    write(tmp_path / "music" / "noise.wav", noise(2))
+    command = ["data", "build", str(tmp_path / "music"), "--out", str(tmp_path / "out"), "--workers", "1"]
+    assert main(command) == 0
+    (shard,) = (tmp_path / "out").glob("*.array_record*")
+    content = shard.read_bytes()
+    shard.unlink()
+    capsys.readouterr()
+    assert main(command) == 0
+    said = capsys.readouterr()
+    assert f"{shard} is missing: the dataset is built again" in said.err and "up to date" not in said.out
+    assert shard.read_bytes() == content
+    assert main(command) == 0 and "up to date" in capsys.readouterr().out
+
+
 def test_overwrite_spares_what_is_no_dataset(tmp_path):
     write(tmp_path / "data" / "music" / "a.wav", noise(0.5))
     precious = tmp_path / "home" / "thesis.txt"

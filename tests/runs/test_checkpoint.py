@@ -127,3 +127,35 @@ def test_a_save_that_cannot_be_written_is_one_line_and_leaves_the_last_one(two, 
     assert "File too large" in last and "step 2 is the last complete one" in last
     assert {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()} == {"1", "2"}
     assert restored(tmp_path / "run") == 2
+
+
+def flipped(file, at=None):
+    """Flip the lowest bit of one byte of a file: of its middle, or at `at`."""
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2 if at is None else at] ^= 1
+    file.write_bytes(content)
+
+
+def test_one_flipped_bit_in_any_file_of_a_checkpoint_is_noticed(two, tmp_path, caplog):
+    """The values of arrays among them, which no format checks."""
+    files = [path.relative_to(two) for path in (two / "checkpoints" / "2").rglob("*") if path.is_file()]
+    assert "checksums.json" in {file.name for file in files}
+    for number, file in enumerate(files):
+        folder = tmp_path / str(number)
+        shutil.copytree(two, folder)
+        flipped(folder / file)
+        caplog.clear()
+        step = restored(folder)
+        if file.parts[2] == "metrics":
+            assert step == 2 and "no longer counts as the best" in caplog.text
+        else:
+            assert step == 1 and "checkpoint 2 cannot be read" in caplog.text, file
+            assert (folder / DAMAGED / "2").is_dir()
+
+
+def test_a_checkpoint_without_checksums_is_loaded_as_before(two, tmp_path):
+    shutil.copytree(two, tmp_path / "run")
+    for file in (tmp_path / "run").rglob("checksums.json"):
+        file.unlink()
+    assert load_weights(tmp_path / "run", "--vae")[1] == 2
+    assert restored(tmp_path / "run") == 2
