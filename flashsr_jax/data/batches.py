@@ -128,7 +128,7 @@ def make_iterator(
     once more. Every process gets its own part of each total batch. With probability `data.mix_probability` another
     class is mixed in; a gain is uniform in `data.gain_db`; the low-pass is drawn by `lowpass.draw_filter` within
     `data.cutoff_hz` and `data.order`, with `data.log_cutoff`. With probability `data.floor_probability` the low
-    resolution is one as it is met (see `floors.as_met`), and the high one stays clean. A batch holds `hr` (B, N)
+    resolution is one as it is met (see `as_met.as_met`), and the high one stays clean. A batch holds `hr` (B, N)
     float32; `lr` (B, N) if `data.lr_simulation` is "exact", else `filter`: arrays for
     `lowpass_device.simulate_low_resolution`, and, where there are inputs as they are met, `lr_given` (B,) bool and the
     `lr` (B, N) of those examples; `cutoff_hz`, `bandwidth_hz` (B,) float32, `class_id` (B,) int32. `workers` processes

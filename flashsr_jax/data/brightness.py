@@ -38,8 +38,8 @@ def brightness_db(x_N: np.ndarray) -> float:
 
 
 def brightness_of(windows: Windows) -> np.ndarray:
-    """dB of each window, the mean of two cuts. Measured once, 30 windows in a second of a core, and kept in the
-    dataset's folder, in a file for each split, class and length of windows."""
+    """dB of each window, the mean of two cuts. Measured once, and kept in the dataset's folder, in a file
+    for each split, class and length of windows."""
     recordings = windows.recordings
     file = Path(recordings.folder) / f"brightness-{recordings.split}-{windows.class_name}-{windows.samples}.npy"
     if file.exists():

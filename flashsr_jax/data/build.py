@@ -117,6 +117,8 @@ def build_dataset(
         with locked(out.with_name(f".{out.name}.lock"), out):
             summary = _existing(out, inputs, overwrite)  # another build's, by now
             if summary is None:
+                if _holds_dataset(out) and (missing := _missing(out)):
+                    print(f"flashsr: {missing} is missing: the dataset is built again", file=sys.stderr)
                 summary = _replace(recordings, catalogue, out, inputs, min_bandwidth_hz, workers)
     print(summary)
     return summary
@@ -299,12 +301,9 @@ def _existing(out: Path, inputs: dict, overwrite: bool) -> BuildSummary | None:
     if not _holds_dataset(out):
         return None
     summary = _up_to_date(out, inputs)
-    if summary and (missing := _missing(out)):
-        print(f"flashsr: {missing} is missing: the dataset is built again", file=sys.stderr)
-        return None
     if summary is None and not overwrite:
         raise UserError(f"{out} holds a dataset of other recordings or options: choose another --out or --overwrite")
-    return summary
+    return None if _missing(out) else summary
 
 
 def _missing(out: Path) -> Path | None:

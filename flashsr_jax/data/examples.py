@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from flashsr_jax.audio.floors import as_met
+from flashsr_jax.audio.as_met import as_met
 from flashsr_jax.audio.lowpass import draw_filter, filter_arrays, simulate_low_resolution
 from flashsr_jax.data import CLASSES
 from flashsr_jax.data.dataset import CorruptRecord, Windows

@@ -48,7 +48,7 @@ def common(stage: str, preset: str) -> ConfigDict:
                 "order": (2, 10),
                 "gain_db": (-12.0, 6.0),
                 "mix_probability": 0.5,
-                "floor_probability": 0.0,  # of an input with 16 bits' rounding, hiss or a codec's (audio/floors.py)
+                "floor_probability": 0.0,  # of an input with 16 bits' rounding, hiss or a codec's (audio/as_met.py)
                 "lr_simulation": "device",  # or "exact": scipy in the worker processes
                 "workers": 8 if preset == "base" else 0,
                 "max_corrupt_records": 10,  # that cannot be read, and are left out; one more stops the run

@@ -6,7 +6,7 @@ import scipy.signal
 import soundfile as sf
 import soxr
 
-from flashsr_jax.audio import floors
+from flashsr_jax.audio import as_met
 from flashsr_jax.audio.lowpass import LowpassFilter, simulate_low_resolution
 
 from helpers import RECORDINGS
@@ -24,7 +24,7 @@ def speech() -> np.ndarray:
 def only(monkeypatch, kind, **values) -> None:
     """Of the three kinds of input one alone, and other values of the module."""
     for name, value in {"KINDS": (kind,), **values}.items():
-        monkeypatch.setattr(floors, name, value)
+        monkeypatch.setattr(as_met, name, value)
 
 
 def band_power(x_N: np.ndarray, low_hz: float, high_hz: float) -> float:
@@ -38,10 +38,10 @@ def test_rounding_to_sixteen_bits_is_as_loud_as_it_has_to_be(monkeypatch, speech
     """Steps of 2^-15 make noise of step^2 / 12, triangular dither makes it three times that; at any level."""
     lr = simulate_low_resolution(speech, LowpassFilter("cheby1", 8, 4000.0))
     for peak_db in (-20.0, -50.0):
-        only(monkeypatch, floors.sixteen_bits, PEAK_DB=(peak_db, peak_db), RATES=(RATE,), USUAL_RATES=(RATE,))
+        only(monkeypatch, as_met.sixteen_bits, PEAK_DB=(peak_db, peak_db), RATES=(RATE,), USUAL_RATES=(RATE,))
         gain, found = 10 ** (peak_db / 20) / np.abs(lr).max(), set()
         for seed in range(8):
-            y, cutoff_hz = floors.as_met(lr, 4000.0, np.random.default_rng(seed))
+            y, cutoff_hz = as_met.as_met(lr, 4000.0, np.random.default_rng(seed))
             expected = 2.0**-30 / 12 * 2500 / (RATE / 2)  # its share from 500 to 3000 Hz
             noise_db = 10 * np.log10(band_power(gain * (y - lr), 500, 3000) / expected)
             found.add("dither" if noise_db > 2.4 else "rounding")
@@ -55,8 +55,8 @@ def test_hiss_has_its_level_under_the_cutoff_and_is_gone_over_it(monkeypatch, sp
     lr = simulate_low_resolution(speech, LowpassFilter("ellip", 8, 6000.0))
     for peak_db, floor_db in ((0.0, -50.0), (-10.0, -70.0), (-60.0, -100.0)):
         levels = {"PEAK_DB": (peak_db,) * 2, "FLOOR_DB": (floor_db,) * 2, "TILT_DB": (0, 0)}
-        only(monkeypatch, floors.hiss, **levels, RATES=(RATE,), USUAL_RATES=(RATE,))
-        y, _ = floors.as_met(lr, 6000.0, np.random.default_rng(1))
+        only(monkeypatch, as_met.hiss, **levels, RATES=(RATE,), USUAL_RATES=(RATE,))
+        y, _ = as_met.as_met(lr, 6000.0, np.random.default_rng(1))
         gain = 10 ** (peak_db / 20) / np.abs(lr).max()
         noise_db = 10 * np.log10(band_power(gain * (y - lr), 200, 5000) * 24_000 / 4800)
         assert noise_db == pytest.approx(floor_db, abs=0.5)
@@ -64,14 +64,14 @@ def test_hiss_has_its_level_under_the_cutoff_and_is_gone_over_it(monkeypatch, sp
         assert over < floor_db - 30
 
 
-@pytest.mark.parametrize("codec", floors.CODECS)
+@pytest.mark.parametrize("codec", as_met.CODECS)
 def test_a_codecs_round_trip_moves_nothing(codec, speech):
     """At every rate: the same length, no delay (Opus: 42 us), and the sound is still there."""
-    names, rates, (mild, strong) = floors.CODECS[codec]
+    names, rates, (mild, strong) = as_met.CODECS[codec]
     for rate in rates:
         x = 0.5 * soxr.resample(simulate_low_resolution(speech, LowpassFilter("cheby1", 8, 3500.0)), RATE, rate, "VHQ")
         for compression, least_db in ((mild, 12), (strong, 5)):
-            y = floors.round_trip(x, rate, names, compression)
+            y = as_met.round_trip(x, rate, names, compression)
             assert y.shape == x.shape and y.dtype == np.float32
             similarity = scipy.signal.correlate(y, x, method="fft")
             assert abs(similarity.argmax() - (len(x) - 1)) <= 5e-5 * rate
@@ -79,13 +79,13 @@ def test_a_codecs_round_trip_moves_nothing(codec, speech):
             assert np.any(y != x)
 
 
-@pytest.mark.parametrize("kind", floors.KINDS)
+@pytest.mark.parametrize("kind", as_met.KINDS)
 def test_the_low_band_and_the_level_stay_whatever_is_drawn(monkeypatch, speech, kind):
     only(monkeypatch, kind)
     rng = np.random.default_rng(0)
     for cutoff_hz in (2000.0, 4000.0, 7000.0, 12_000.0, 16_000.0):
         lr = simulate_low_resolution(speech, LowpassFilter("cheby1", 8, cutoff_hz))
-        y, end_hz = floors.as_met(lr, cutoff_hz, rng)
+        y, end_hz = as_met.as_met(lr, cutoff_hz, rng)
         assert y.shape == lr.shape and y.dtype == np.float32 and np.isfinite(y).all()
         assert cutoff_hz / 2 <= end_hz <= cutoff_hz
         assert 10 * np.log10(band_power(y, 100, 1500) / band_power(lr, 100, 1500)) == pytest.approx(0, abs=1.5)
@@ -95,9 +95,9 @@ def test_the_low_band_and_the_level_stay_whatever_is_drawn(monkeypatch, speech, 
 
 def test_the_same_seed_gives_the_same_input_and_silence_stays(speech):
     lr = simulate_low_resolution(speech, LowpassFilter("butter", 6, 5000.0))
-    draws = [floors.as_met(lr, 5000.0, np.random.default_rng(seed))[0] for seed in (0, 0, 1)]
+    draws = [as_met.as_met(lr, 5000.0, np.random.default_rng(seed))[0] for seed in (0, 0, 1)]
     np.testing.assert_array_equal(draws[0], draws[1])
     assert np.abs(draws[0] - draws[2]).max() > 0
-    quiet, cutoff_hz = floors.as_met(1e-5 * lr, 5000.0, np.random.default_rng(0))
+    quiet, cutoff_hz = as_met.as_met(1e-5 * lr, 5000.0, np.random.default_rng(0))
     np.testing.assert_array_equal(quiet, 1e-5 * lr)
     assert cutoff_hz == 5000
