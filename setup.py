@@ -83,6 +83,7 @@ setup(
         "flashsr_jax.weights": ["*.safetensors"],
     },
     install_requires=[
+        "flatbuffers>=24",  # by which jax.export writes programs
         "flax>=0.12",
         "jax>=0.10",
         "mutagen>=1.47",  # tags

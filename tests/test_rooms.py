@@ -16,6 +16,7 @@ ROOMS = (
     "extras",
     "progress",
     "files",
+    "kept",
     "locks",
     "audio",
     "models",

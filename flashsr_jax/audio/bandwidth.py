@@ -7,7 +7,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy import ndimage, signal
+from scipy import ndimage
 
 from flashsr_jax.audio import SAMPLE_RATE
 from flashsr_jax.audio.rolloff import rolloff
@@ -20,7 +20,7 @@ def published_cutoff(x_N: np.ndarray) -> float:
     that code). Gives 24000 where the reading is under 1 kHz.
     """
     frames_TxW = np.lib.stride_tricks.sliding_window_view(x_N, 2048)[::480]
-    spectrum_K = np.abs(np.fft.rfft(frames_TxW * signal.get_window("hann", 2048)).real).sum(axis=0)
+    spectrum_K = np.abs(np.fft.rfft(frames_TxW * np.hanning(2049)[:-1]).real).sum(axis=0)
     below = np.flatnonzero(np.cumsum(spectrum_K) < 0.983 * spectrum_K.sum())
     cutoff = below[-1] * SAMPLE_RATE / 2048 if below.size else 0.0
     return float(cutoff) if cutoff >= 1000 else SAMPLE_RATE / 2
@@ -51,6 +51,8 @@ class Reading(NamedTuple):
     filtered: bool
 
 
+# Written out, as in `rolloff`: a listener's first second would go to the import of scipy.signal.
+BLACKMAN_HARRIS = np.array([0.35875, -0.48829, 0.14128, -0.01168])  # Harris 1978, table 1: 92 dB
 BLOCK_SECONDS = 5
 QUIET_DB = 40.0  # blocks so far below the loudest do not tell where the others end
 
@@ -101,7 +103,7 @@ def band_edges(sample_rate: int) -> np.ndarray:
 def band_levels(x_N: np.ndarray, sample_rate: int) -> np.ndarray:
     """Levels in dB (T, J) of each tenth of a second of a signal in each band, float16: 2 KB a minute and band."""
     hop = sample_rate // FRAMES_PER_SECOND
-    frames_TxW = x_N[: len(x_N) // hop * hop].reshape(-1, hop) * signal.get_window("hann", hop).astype(np.float32)
+    frames_TxW = x_N[: len(x_N) // hop * hop].reshape(-1, hop) * np.hanning(hop + 1)[:-1].astype(np.float32)
     power_TxK = np.square(np.abs(np.fft.rfft(frames_TxW)))
     edges = np.round(band_edges(sample_rate) * hop / sample_rate).astype(int)
     power_TxJ = np.stack([power_TxK[:, a:b].mean(axis=1) for a, b in zip(edges[:-1], edges[1:], strict=True)], axis=1)
@@ -148,7 +150,7 @@ def read_block(x_N: np.ndarray, sample_rate: int) -> Reading:
     quiet_T = active_T & ~_crackle(x_N, size)[: len(active_T)]
     if active_T.sum() > quiet_T.sum() >= CRACKLE_SHARE * active_T.sum():
         active_T = quiet_T
-    window_W = signal.get_window("blackmanharris", size)
+    window_W = BLACKMAN_HARRIS @ np.cos(2 * np.pi / size * np.outer(np.arange(4), np.arange(size)))
     power_TxK = np.abs(np.fft.rfft(frames_TxW[active_T] * (window_W / window_W.sum()))) ** 2
     power_TxK = ndimage.uniform_filter1d(power_TxK, 5, axis=1, mode="nearest")
     median_K, power_K = np.quantile(power_TxK, (0.5, 0.95), axis=0)

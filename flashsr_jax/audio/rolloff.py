@@ -8,13 +8,13 @@ Letters: K bins, J bands, C cutoffs, S shapes.
 """
 
 import functools
+from math import factorial
 
 import numpy as np
-from scipy import signal
 
 BANDS_PER_OCTAVE = 12
 LOWEST_HZ = 500.0
-SHAPES = tuple((kind, order) for kind in ("butter", "bessel") for order in (4, 5, 6, 8))  # run forward and backward
+ORDERS = (4, 5, 6, 8)  # of the filters, Butterworth and Bessel, run forward and backward
 # A recording's step from band to band, dB: Student's t, whose mean falls by the octave. By tests/recordings.
 STEP_MEAN_PER_OCTAVE, STEP_SCALE, STEP_FREEDOM = -0.2, 2.5, 10.0
 ABOVE_FLOOR_DB = 12.0  # bands nearer to the lowest level do not count
@@ -75,7 +75,17 @@ def _cost(level_J: np.ndarray) -> np.ndarray:
 def _shapes() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Octaves from the cutoff (U), attenuation in dB there of each shape (S, U), and where it is 20 dB (S)."""
     octaves = np.arange(-6, 6, 1 / 48)
-    prototypes = {"butter": signal.buttap, "bessel": functools.partial(signal.besselap, norm="phase")}
-    responses = [np.abs(signal.freqs_zpk(*prototypes[kind](order), 2.0**octaves)[1]) for kind, order in SHAPES]
+    frequency = 2.0**octaves
+    butter = [1 / np.sqrt(1 + frequency ** (2 * order)) for order in ORDERS]
+    bessel = [np.abs(c[-1] / np.polyval(c, 1j * frequency * c[-1] ** (1 / len(c[1:])))) for c in map(_bessel, ORDERS)]
+    responses = np.array(butter + bessel)
     attenuation = -40 * np.log10(responses)
     return octaves, attenuation, octaves[[np.flatnonzero(a < 20)[-1] for a in attenuation]]
+
+
+def _bessel(order: int) -> np.ndarray:
+    """Coefficients of the reverse Bessel polynomial, the highest power first: a Bessel filter's denominator."""
+    powers = range(order, -1, -1)
+    return np.array(
+        [factorial(2 * order - k) / (2.0 ** (order - k) * factorial(k) * factorial(order - k)) for k in powers]
+    )

@@ -5,7 +5,8 @@ import types
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import jax.numpy as jnp
+import jax
+import numpy as np
 
 from flashsr_jax.models.presets import ModelConfig
 from flashsr_jax.models.vocoder import fold_weight_norm
@@ -36,7 +37,12 @@ def load_model(path: str | os.PathLike) -> Model:
     Raises UserError as `load_weights` does.
     """
     file = weights_path(path)
-    weights = load_weights(file, NETWORKS, jnp.array)
+    weights = load_weights(file, NETWORKS, _copied)
     vocoder = weights.params.pop("vocoder")
     origins = {network: weights.metadata.get(network, file.name) for network in NETWORKS}
     return Model(weights.config, weights.params | {"vocoder": fold_weight_norm(vocoder)}, origins)
+
+
+def _copied(tensor: np.ndarray) -> jax.Array:
+    """On the default device; what is read from a file would stay mapped."""
+    return jax.device_put(tensor.copy())

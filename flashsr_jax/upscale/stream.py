@@ -8,7 +8,6 @@ Letters: G windows, C channels, B = items of a batch (windows x channels), N sam
 """
 
 import dataclasses
-import functools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -23,6 +22,7 @@ from flashsr_jax.audio.resampling import check_rate, resample_stream
 from flashsr_jax.errors import UserError
 from flashsr_jax.models.pipeline import decode, latent_shape, predict_latent, vocode
 from flashsr_jax.models.presets import ModelConfig
+from flashsr_jax.upscale import programs
 from flashsr_jax.upscale.arguments import (
     CHANNELS,
     as_blocks,
@@ -202,7 +202,8 @@ def _super_resolve_windows(
         windows = list(zip(input_GxCxN, start_G.tolist(), strict=True))
         x_GxCxN = np.stack([bands.before(x_CxN, start) for x_CxN, start in windows])
         restored_GxC = np.stack([bands.restored(len(x_CxN), start, x_CxN.shape[1]) for x_CxN, start in windows])
-    key, sampling = jax.random.key(settings.seed), Sampling(settings.steps, settings.guidance, settings.dtype)
+    networks = (model.params, model.config, Sampling(settings.steps, settings.guidance, settings.dtype))
+    seed = np.asarray(settings.seed, np.uint32)
     groups, channels, _ = x_GxCxN.shape
     mean_GxCx1 = x_GxCxN.mean(axis=-1, keepdims=True)
     level_GxCx1 = np.abs(x_GxCxN - mean_GxCx1).max(axis=-1, keepdims=True)
@@ -216,7 +217,7 @@ def _super_resolve_windows(
         for a in (x_GxCxN, mean_GxCx1, peak_GxCx1, frame_GxC.astype(np.int32))
     )
     output = [
-        _super_resolve_batch(model.params, model.config, lr_BxN[b], mean_Bx1[b], peak_Bx1[b], frame_B[b], key, sampling)
+        _super_resolve_batch(*networks, lr_BxN[b], mean_Bx1[b], peak_Bx1[b], frame_B[b], seed)
         for b in (slice(first, first + batch) for first in range(0, items, batch))
     ]
     y_GxCxN = np.array(x_GxCxN)
@@ -236,48 +237,46 @@ def _super_resolve_windows(
 def _super_resolve_batch(
     params: dict,
     config: ModelConfig,
+    sampling: Sampling,
     lr_BxN: np.ndarray,
     mean_Bx1: np.ndarray,
     peak_Bx1: np.ndarray,
     frame_B: np.ndarray,
-    key: jax.Array,
-    sampling: Sampling,
+    seed: np.ndarray,
 ) -> jax.Array:
     """Waveforms (B, N) at the level of the input windows; `frame_B` is the absolute latent frame each begins at.
 
     `pipeline.super_resolve` in three programs: the memory that one needs beside the parameters is free for the next.
     """
     stats = Normalisation(mean_Bx1, peak_Bx1)
-    scale = params["scale_factor"]
-    z0 = _predict_latent(params, config, lr_BxN, stats, frame_B, key, sampling)
-    mel = _decode(params["vae"], config, z0, scale, sampling.dtype)
-    return _vocode(params["vocoder"], config, mel, lr_BxN, stats, sampling.dtype)
+    scale, dtype = params["scale_factor"], sampling.dtype
+    first = {"vae": params["vae"], "unet": params["unet"], "scale_factor": scale}
+    z0 = programs.run(_predict_latent, (config, sampling), first, lr_BxN, stats, frame_B, seed)
+    mel = programs.run(_decode, (config, dtype), params["vae"], z0, scale)
+    return programs.run(_vocode, (config, dtype), params["vocoder"], mel, lr_BxN, stats)
 
 
-@functools.partial(jax.jit, static_argnames=("config", "sampling"))
 def _predict_latent(
-    params: dict,
     config: ModelConfig,
+    sampling: Sampling,
+    params: dict,
     lr_BxN: jax.Array,
     stats: Normalisation,
     frame_B: jax.Array,
-    key: jax.Array,
-    sampling: Sampling,
+    seed: jax.Array,
 ) -> jax.Array:
     shape = latent_shape(config, lr_BxN.shape[-1])
-    noises = (anchored_noise(k, frame_B, shape) for k in jax.random.split(key))
+    noises = (anchored_noise(k, frame_B, shape) for k in jax.random.split(jax.random.key(seed)))
     x_BxN, dtype = normalise(lr_BxN, stats), jnp.dtype(sampling.dtype)
     return predict_latent(params, config, x_BxN, *noises, sampling.steps, sampling.guidance, dtype)
 
 
-@functools.partial(jax.jit, static_argnames=("config", "dtype"))
-def _decode(params: dict, config: ModelConfig, z0: jax.Array, scale: jax.Array, dtype: str) -> jax.Array:
+def _decode(config: ModelConfig, dtype: str, params: dict, z0: jax.Array, scale: jax.Array) -> jax.Array:
     return decode(params, config, z0, scale, jnp.dtype(dtype))
 
 
-@functools.partial(jax.jit, static_argnames=("config", "dtype"))
 def _vocode(
-    params: dict, config: ModelConfig, mel_BxTxF: jax.Array, lr_BxN: jax.Array, stats: Normalisation, dtype: str
+    config: ModelConfig, dtype: str, params: dict, mel_BxTxF: jax.Array, lr_BxN: jax.Array, stats: Normalisation
 ) -> jax.Array:
     output_BxN = vocode(params, config, mel_BxTxF, normalise(lr_BxN, stats), jnp.dtype(dtype))
     return denormalise(output_BxN, stats)

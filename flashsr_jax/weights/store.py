@@ -20,6 +20,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from flashsr_jax import kept
 from flashsr_jax.errors import UserError
 from flashsr_jax.files import replacing
 from flashsr_jax.models.networks import NETWORKS, parameter_shapes
@@ -99,7 +100,10 @@ def load_weights(
     if metadata.pop("format", None) != FORMAT:
         raise UserError(f"{path} is a safetensors file, but not of flashsr_jax ({FORMAT}): pack or import it first")
     config = _config(path, metadata.pop("config", ""))
-    _check_shapes(path, config, shapes)
+    of = (config, sorted(shapes.items()))
+    if kept.load("fits", of) is None:  # the check traces all networks, which takes longer than the rest of loading
+        _check_shapes(path, config, shapes)
+        kept.save("fits", of, b"")
     if others := [name for name, dtype in dtypes.items() if dtype not in STORED]:
         raise UserError(
             f"{path}: {_printable(others[0])} is stored as {dtypes[others[0]]}; weights are {', '.join(DTYPES)}: "

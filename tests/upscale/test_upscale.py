@@ -11,7 +11,7 @@ from flashsr_jax.audio.front_end import denormalise, normalisation, normalise
 from flashsr_jax.devices.runtime import enable_compilation_cache
 from flashsr_jax.errors import UserError
 from flashsr_jax.models.pipeline import latent_shape, sample_latent, super_resolve
-from flashsr_jax.upscale import stream as module
+from flashsr_jax.upscale import programs
 from flashsr_jax.upscale.model import Model
 from flashsr_jax.upscale.stream import anchored_noise, upscale, upscale_stream
 from flashsr_jax.upscale.windows import framing
@@ -127,13 +127,11 @@ def test_short_inputs(model, samples, sample_rate):
 @pytest.mark.training
 def test_a_stream_is_the_whole_and_the_same_programs_serve_all(model):
     x = sound(2, 8000 * 6)  # two windows
-    programs = (module._predict_latent, module._decode, module._vocode)
-    for program in programs:
-        program.clear_cache()  # of other tests' models
+    programs._program.cache_clear()  # of other tests' models
     whole = upscale(model, x, 8000)
     stream = list(upscale_stream(model, blocks_of(x, 700), 8000, channels=2))
     np.testing.assert_array_equal(np.concatenate(stream, axis=1), whole)
-    assert [program._cache_size() for program in programs] == [1, 1, 1]
+    assert programs._program.cache_info().currsize == 3
 
 
 @pytest.mark.training

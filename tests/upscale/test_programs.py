@@ -1,0 +1,99 @@
+"""What a process has traced and checked, the next one reads; what is damaged or of other code is found out again."""
+
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from flashsr_jax import kept
+from flashsr_jax.errors import UserError
+from flashsr_jax.upscale import programs, stream
+from flashsr_jax.upscale.model import load_model
+from flashsr_jax.weights import store
+from flashsr_jax.weights.store import load_weights, save_weights
+
+from helpers import RECORDINGS
+from helpers.micro_model import MICRO, micro_params
+
+X_N = np.random.default_rng(0).normal(size=8000).astype(np.float32)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """An empty folder for what is kept. Compiled programs stay where they are: JAX opens their folder once."""
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path / "kept"))
+    programs._program.cache_clear()
+    yield tmp_path / "kept"
+    jax.config.update("jax_compilation_cache_dir", before)
+    programs._program.cache_clear()
+
+
+def never(*_):
+    raise AssertionError("found out again")
+
+
+@pytest.fixture
+def weights(tmp_path):
+    save_weights(tmp_path / "micro.safetensors", MICRO, micro_params())
+    return tmp_path / "micro.safetensors"
+
+
+def test_the_next_process_does_not_trace(folder, weights, monkeypatch):
+    first = stream.upscale(load_model(weights), X_N, 8000)
+    assert len(list(folder.glob("flashsr_jax-program-*"))) == 3
+    assert len(list(folder.glob("flashsr_jax-fits-*"))) == 1
+    programs._program.cache_clear()  # as another process begins
+    with monkeypatch.context() as patched:
+        patched.setattr(stream, "predict_latent", never)
+        patched.setattr(store, "_check_shapes", never)
+        np.testing.assert_array_equal(stream.upscale(load_model(weights), X_N, 8000), first)
+
+    for path in folder.glob("flashsr_jax-program-*"):
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+    programs._program.cache_clear()
+    np.testing.assert_array_equal(stream.upscale(load_model(weights), X_N, 8000), first)
+
+
+def test_another_header_is_checked_anew(folder, weights, monkeypatch):
+    load_weights(weights)
+    params = micro_params()
+    params["vae"]["decoder"]["conv_in"]["bias"] = np.zeros(3, np.float32)
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "_check_shapes", lambda *_: None)
+        save_weights(weights, MICRO, params)
+    with pytest.raises(UserError, match=r"vae/decoder/conv_in/bias: \(3,\), expected"):
+        load_weights(weights)
+    with pytest.raises(UserError, match="conv_in/bias"):  # what does not fit is not kept as what does
+        load_weights(weights)
+
+
+def test_what_was_kept_is_of_its_code(folder, monkeypatch):
+    kept.save("thing", (1, "a"), b"data")
+    assert kept.load("thing", (1, "a")) == b"data"
+    assert kept.load("thing", (2, "a")) is None
+    assert kept.load("other", (1, "a")) is None
+    monkeypatch.setattr(kept, "_code", lambda: "changed")
+    assert kept.load("thing", (1, "a")) is None
+
+
+def test_nothing_is_kept_where_nobody_asked_for_it_or_nothing_can_be_written(folder):
+    folder.write_text("a file in the folder's place")
+    kept.save("thing", 1, b"data")
+    assert kept.load("thing", 1) is None
+    jax.config.update("jax_compilation_cache_dir", None)
+    kept.save("thing", 1, b"data")
+    assert kept.load("thing", 1) is None
+
+
+def test_a_listener_does_not_wait_for_imports_that_upscaling_needs_not():
+    file = next(RECORDINGS.rglob("*.flac"))
+    code = "import sys; from flashsr_jax.upscale import files; from flashsr_jax.audio.bandwidth import bandwidth; "
+    code += "import soundfile; bandwidth(*soundfile.read(sys.argv[1])); "
+    code += "print([m for m in ('scipy.signal', 'scipy.stats', 'pandas', 'matplotlib') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code, file], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
