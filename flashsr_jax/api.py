@@ -12,17 +12,15 @@ import numpy as np
 
 from flashsr_jax.audio import SAMPLE_RATE
 from flashsr_jax.audio.bands import Bands, BandsByStretch
-from flashsr_jax.audio.resampling import check_finite, check_rate
+from flashsr_jax.audio.resampling import BEST, PROMPT, check_finite, check_rate, held_back
 from flashsr_jax.audio.stretches import stretches_of
 from flashsr_jax.devices.runtime import enable_compilation_cache
 from flashsr_jax.errors import UserError
-from flashsr_jax.upscale.arguments import as_samples, check_channels, check_integer, check_number
+from flashsr_jax.upscale.arguments import as_samples, check_channels, check_number
 from flashsr_jax.upscale.model import Model, load_model
-from flashsr_jax.upscale.stream import LONGEST_WINDOW, Settings, upscale, upscale_stream
-from flashsr_jax.upscale.windows import WINDOW_FRAMES, framing
+from flashsr_jax.upscale.stream import Settings, upscale, upscale_stream
 
 LOWEST_CUTOFF_HZ = 500.0
-RESAMPLER_SAMPLES = 1800  # of the input, that soxr's best quality holds back at most, measured from 4 to 96 kHz
 
 
 class FlashSR:
@@ -81,19 +79,22 @@ class FlashSR:
 
         What comes out is what `__call__` returns of the whole with the same `bands` among the options (none: with
         cutoff_hz=None): where a stream's band will end cannot be measured at its beginning. An output lags its input by
-        at most `latency` seconds and the time to compute a window. Raises UserError as `__call__` does.
+        at most `latency` seconds and the time to compute a window. For what is heard as it comes, `latency_ms` (200,
+        say) among the options takes short windows that look back. Raises UserError as `__call__` does.
         """
         return upscale_stream(self.model, blocks, sample_rate, channels=channels, settings=Settings.of(options))
 
-    def latency(self, sample_rate: int, window_frames: int = WINDOW_FRAMES) -> float:
-        """Seconds of input after a sample that have to be there before its output is final: the rest of its window, and
-        what the resampler holds back. Shorter windows lag less, and show the networks less of what is around. Raises
-        UserError for rates under 4 kHz and windows that do not suit the model."""
+    def latency(self, sample_rate: int, **options: Any) -> float:
+        """Seconds of input after a sample that have to be there at most before its output is final, with `options` as
+        in `stream`: the rest of its window, and what the resampler holds back. Shorter windows lag less, and show the
+        networks less of what is around. Raises UserError as `stream` does."""
         check_rate(sample_rate)
-        check_integer("window_frames", window_frames, 1, LONGEST_WINDOW)
-        frames = framing(self.model.config, window_frames)
-        resampler = RESAMPLER_SAMPLES / sample_rate if sample_rate != SAMPLE_RATE else 0.0
-        return (frames.window - frames.context) / SAMPLE_RATE + resampler
+        settings = Settings.of(options)
+        frames = settings.framing(self.model.config, int(sample_rate))
+        if sample_rate == SAMPLE_RATE:
+            return frames.wait / SAMPLE_RATE
+        quality = BEST if settings.latency_ms is None else PROMPT
+        return frames.wait / SAMPLE_RATE + held_back(int(sample_rate), quality)
 
 
 def _bands(x: np.ndarray, sample_rate: int, cutoff_hz: float | str | None) -> Bands | BandsByStretch | None:

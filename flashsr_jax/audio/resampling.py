@@ -3,6 +3,7 @@
 Letters: C channels.
 """
 
+import functools
 import numbers
 from collections.abc import Iterable, Iterator
 
@@ -13,6 +14,8 @@ from flashsr_jax.audio import SAMPLE_RATE
 from flashsr_jax.errors import UserError
 
 MIN_SAMPLE_RATE = 4_000
+BEST, PROMPT = "VHQ", "LQ"  # of soxr's qualities: for files, and for what is heard as it comes
+PROBE_HZ = 1000  # pieces a second in which `held_back` feeds a resampler
 LOUDEST = 1e10  # of a sample: floats at the scale of 32-bit integers are under it, broken ones seldom
 
 
@@ -38,16 +41,29 @@ def check_finite(block_CxN: np.ndarray, position: int) -> None:
 
 
 def resample_stream(
-    blocks: Iterable[np.ndarray], sample_rate: int, channels: int, to_rate: int = SAMPLE_RATE
+    blocks: Iterable[np.ndarray], sample_rate: int, channels: int, to_rate: int = SAMPLE_RATE, quality: str = BEST
 ) -> Iterator[np.ndarray]:
-    """Resample blocks (C, n) with soxr's best quality: exact length, no offset, whatever the blocks."""
-    resampler = soxr.ResampleStream(sample_rate, to_rate, channels, dtype="float32", quality="VHQ")
+    """Resample blocks (C, n) in one of soxr's qualities: exact length, no offset, whatever the blocks."""
+    resampler = soxr.ResampleStream(sample_rate, to_rate, channels, dtype="float32", quality=quality)
     position = 0
     for block in blocks:
         check_finite(block, position)
         position += block.shape[1]
         yield resampler.resample_chunk(np.ascontiguousarray(block.T, np.float32)).T
     yield resampler.resample_chunk(np.zeros((0, channels), np.float32), last=True).T
+
+
+@functools.cache
+def held_back(sample_rate: int, quality: str) -> float:
+    """Seconds of input that `resample_stream` to 48 kHz holds back at most, measured on half a second of silence."""
+    resampler = soxr.ResampleStream(sample_rate, SAMPLE_RATE, 1, dtype="float32", quality=quality)
+    given = taken = most = 0.0
+    for piece in range(1, PROBE_HZ // 2):
+        samples = piece * sample_rate // PROBE_HZ - (piece - 1) * sample_rate // PROBE_HZ
+        given += samples / sample_rate
+        taken += len(resampler.resample_chunk(np.zeros((samples, 1), np.float32))) / SAMPLE_RATE
+        most = max(most, given - taken)
+    return most
 
 
 def of_length(blocks: Iterable[np.ndarray], samples: int) -> Iterator[np.ndarray]:

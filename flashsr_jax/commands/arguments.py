@@ -148,6 +148,11 @@ def add_computation(networks: argparse._ActionsContainer) -> None:
     networks.add_argument(
         "--batch", type=integer(1, 1024), metavar="N", help="windows at once (default: 1 on a CPU, else 4)"
     )
+    add_device(networks)
+
+
+def add_device(networks: argparse._ActionsContainer) -> None:
+    """Where the networks are computed, and how exactly."""
     networks.add_argument("--device", choices=("cpu", "gpu", "tpu"), help="(default: the best there is)")
     networks.add_argument(
         "--dtype", choices=("float32", "bfloat16"), default="float32", help="of the computation (default float32)"

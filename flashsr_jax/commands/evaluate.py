@@ -40,6 +40,13 @@ def add(commands: argparse._SubParsersAction) -> None:
     evaluate.add_argument(
         "--seeds", type=integer(1, 100), default=1, metavar="N", help="runs of whatever draws noise (default 1)"
     )
+    evaluate.add_argument(
+        "--latency",
+        dest="latency_ms",
+        type=number(1, 1000),
+        metavar="MS",
+        help="measure the model as `flashsr live` with this delay, too",
+    )
     evaluate.add_argument("--teacher", metavar="RUN", help="a teacher's run folder or weights file to compare")
     evaluate.add_argument(
         "--teacher-steps", type=integer(1, 1000), default=50, metavar="N", help="the teacher's steps (default 50)"
@@ -87,8 +94,8 @@ def run(args: argparse.Namespace) -> int:
     from flashsr_jax.devices.runtime import enable_compilation_cache
     from flashsr_jax.evaluate.evaluation import Options, evaluate
 
-    if (args.teacher or args.regression) and not args.weights:
-        raise UserError("--teacher and --regression need --weights, for the VAE and the vocoder around them")
+    if (args.teacher or args.regression or args.latency_ms) and not args.weights:
+        raise UserError("--teacher, --regression and --latency need --weights: the networks around them, or the model")
     enable_compilation_cache()
     options = Options(**{field.name: getattr(args, field.name) for field in dataclasses.fields(Options)})
     print(evaluate(args.data, args.output, options))

@@ -69,7 +69,7 @@ def benchmark(load: Callable[[], Model], settings: Settings, repeats: int) -> di
 def _measure(model: Model, settings: Settings, repeats: int, progress: Progress) -> dict:
     batch = settings.batch or 1
     frames = framing(model.config)
-    samples = frames.window - 2 * frames.context + (batch - 1) * frames.step  # of so many windows
+    samples = frames.wait - frames.lookahead + (batch - 1) * frames.step  # of so many windows
     x_N = np.random.default_rng(0).uniform(-0.1, 0.1, samples)
     options = {"steps": settings.steps, "dtype": settings.dtype, "batch": batch}
 

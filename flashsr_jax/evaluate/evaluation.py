@@ -33,11 +33,11 @@ class Options:
     """What is compared, on which originals, and how.
 
     split, clips, seconds: as in `load_references`. cutoffs_hz: where the inputs end. seeds: runs of whatever draws
-    noise. weights: the model, as `load_model` takes it. teacher, regression: other U-Nets to put in it, as
-    `load_network` takes them; teacher_steps, teacher_guidance: its solver. outputs: (name, folder) of other systems'
-    files. noise_profiles: a file for the noise baseline. perceptual: measure Zimtohrli and ViSQOL too.
-    samples_per_class: clips to listen to. save_audio: keep every input and output. workers: processes that measure
-    (None: one a core).
+    noise. weights: the model, as `load_model` takes it. latency_ms: the model once more, as it upscales live. teacher,
+    regression: other U-Nets to put in it, as `load_network` takes them; teacher_steps, teacher_guidance: its solver.
+    outputs: (name, folder) of other systems' files. noise_profiles: a file for the noise baseline. perceptual: measure
+    Zimtohrli and ViSQOL too. samples_per_class: clips to listen to. save_audio: keep every input and output. workers:
+    processes that measure (None: one a core).
     """
 
     split: str = "test"
@@ -46,6 +46,7 @@ class Options:
     cutoffs_hz: Sequence[float] = (2000.0, 4000.0, 6000.0, 8000.0, 12_000.0, 16_000.0)
     seeds: int = 1
     weights: str | None = None
+    latency_ms: float | None = None
     teacher: str | None = None
     teacher_steps: int = 50
     teacher_guidance: float = 1.0
@@ -125,6 +126,9 @@ def _systems(options: Options) -> tuple[dict[str, System], str | None, dict[str,
         model = _free_name(loaded, found)
         found[model] = systems.model(loaded)
         settings["weights"] = f"{options.weights} ({', '.join(f'{n}: {o}' for n, o in loaded.origins.items())})"
+        if options.latency_ms is not None:
+            found[f"{model}, live"] = systems.model(loaded, latency_ms=options.latency_ms)
+            settings["live"] = f"{options.latency_ms:g} ms"
         if options.teacher:
             other = _with_unet(loaded, options.teacher, "teacher")
             found[_free_name(other, found)] = systems.model(

@@ -7,7 +7,7 @@ result is (N,). It raises Unmeasurable where it has nothing for the clip. Letter
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -58,12 +58,12 @@ def noise(profiles: dict[str, baselines.NoiseProfile]) -> System:
     return System(process, seeded=True)
 
 
-def model(loaded: Model, *, steps: int = 1, guidance: float = 1.0) -> System:
-    """A model the way a listener runs it: windows, crossfades and all."""
+def model(loaded: Model, **options: Any) -> System:
+    """A model the way a listener runs it, windows, crossfades and all; `options` as `upscale` takes them."""
 
     def process(reference: Reference, low_N: np.ndarray, cutoff_hz: float, seed: int) -> np.ndarray:
         try:
-            return upscale(loaded, low_N, SAMPLE_RATE, seed=seed, steps=steps, guidance=guidance)
+            return upscale(loaded, low_N, SAMPLE_RATE, seed=seed, **options)
         except NotFiniteError as error:
             raise Unmeasurable(str(error)) from error
 

@@ -18,7 +18,7 @@ import numpy as np
 from flashsr_jax.audio.bands import Bands, BandsByStretch
 from flashsr_jax.audio.front_end import Normalisation, denormalise, normalise
 from flashsr_jax.audio.limiter import Limiter
-from flashsr_jax.audio.resampling import check_rate, resample_stream
+from flashsr_jax.audio.resampling import BEST, PROMPT, check_rate, held_back, resample_stream
 from flashsr_jax.errors import UserError
 from flashsr_jax.models.pipeline import decode, latent_shape, predict_latent, vocode
 from flashsr_jax.models.presets import ModelConfig
@@ -34,7 +34,7 @@ from flashsr_jax.upscale.arguments import (
     check_number,
 )
 from flashsr_jax.upscale.model import Model
-from flashsr_jax.upscale.windows import WINDOW_FRAMES, framing, process_windows
+from flashsr_jax.upscale.windows import WINDOW_FRAMES, Framing, framing, live_framing, process_windows
 
 BLOCK = 1 << 18  # samples handed on at a time by `upscale`
 LONGEST_WINDOW = 1 << 16  # mel frames: eleven minutes
@@ -51,9 +51,10 @@ class Settings:
 
     seed: same seed, same output. steps: evaluations of the U-Net (1: the student's way). guidance: scale of a teacher's
     classifier-free guidance (1: none). dtype: of the networks' computation. batch: windows (of one channel) computed at
-    once; None: 1 on a CPU, 4 on an accelerator. window_frames: a window in mel frames of 10 ms. bands: what to do to
-    the bands on either side of the input's cutoff, if anything. ceiling: where the output's true peak would exceed it,
-    the band over the cutoff, which `bands` gives, is turned down; None: nowhere.
+    once; None: 1 on a CPU, 4 on an accelerator. window_frames: a window in mel frames of 10 ms. latency_ms: windows of
+    0.64 s instead, whose block of 0.32 s is final so many milliseconds after its last sample; None: as windows come.
+    bands: what to do to the bands on either side of the input's cutoff, if anything. ceiling: where the output's true
+    peak would exceed it, the band over the cutoff, which `bands` gives, is turned down; None: nowhere.
     """
 
     seed: int = 0
@@ -62,6 +63,7 @@ class Settings:
     dtype: str = "float32"
     batch: int | None = None
     window_frames: int = WINDOW_FRAMES
+    latency_ms: float | None = None
     bands: Bands | BandsByStretch | None = None
     ceiling: float | None = None
 
@@ -74,10 +76,27 @@ class Settings:
         if self.batch is not None:
             check_integer("batch", self.batch, 1, 1024)
         check_integer("window_frames", self.window_frames, 1, LONGEST_WINDOW)
-        if self.ceiling is not None:
-            check_number("ceiling", self.ceiling)
+        for name in ("latency_ms", "ceiling"):
+            if getattr(self, name) is not None:
+                check_number(name, getattr(self, name))
+        if self.latency_ms is not None and self.ceiling is not None:
+            raise UserError("a ceiling looks further ahead than latency_ms lets it: leave one of them out")
         if self.bands is not None and not isinstance(self.bands, Bands | BandsByStretch):
             raise UserError(f"bands of type {type(self.bands).__name__}: take flashsr_jax.audio.bands.Bands, or None")
+
+    def framing(self, config: ModelConfig, sample_rate: int) -> Framing:
+        """How an input of this rate is cut into windows. Raises UserError where the model or the rate does not allow
+        it."""
+        if self.latency_ms is None:
+            return framing(config, self.window_frames)
+        held = held_back(sample_rate, PROMPT)
+        try:
+            return live_framing(config, self.latency_ms / 1000 - held)
+        except UserError as error:
+            raise UserError(
+                f"latency_ms={self.latency_ms:g}, of which resampling from {sample_rate} Hz takes {1000 * held:.0f}: "
+                f"{error}"
+            ) from error
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> "Settings":
@@ -171,10 +190,11 @@ def upscale_stream(
     check_rate(sample_rate)
     check_integer("channels", channels, 1, CHANNELS)
     blocks = as_blocks(blocks, channels)
-    frames = framing(model.config, settings.window_frames)
+    frames = settings.framing(model.config, int(sample_rate))
     (device,) = jax.tree.leaves(model.params)[0].devices()
     batch = settings.batch or (1 if device.platform == "cpu" else 4)
-    resampled = resample_stream(blocks, sample_rate, channels)
+    quality = BEST if settings.latency_ms is None else PROMPT
+    resampled = resample_stream(blocks, sample_rate, channels, quality=quality)
     bands, tally = settings.bands, tally or Tally()
 
     def process(x_GxCxN: np.ndarray, start_G: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""Streams of any length as overlapping windows of one shape, and back: resampling, context, crossfades.
+"""Streams of any length as overlapping windows of one shape, and back: context, crossfades.
 
 Each window carries context on both sides that is thrown away, and neighbours are crossfaded. Windows begin on whole
-latent frames.
+latent frames. Live windows are short, mostly look back, and are done as soon as their last sample is there.
 
 Letters: G windows, C channels, N samples.
 """
@@ -13,28 +13,38 @@ from typing import NamedTuple
 
 import numpy as np
 
-from flashsr_jax.audio import HOP
+from flashsr_jax.audio import HOP, SAMPLE_RATE
 from flashsr_jax.errors import UserError
 from flashsr_jax.models.presets import ModelConfig
 
 WINDOW_FRAMES = 512  # mel frames of 10 ms: the published 5.12 s
 CONTEXT_FRAMES = 48  # thrown away on each side of a window
 CROSSFADE_FRAMES = 8
+LIVE_WINDOW_FRAMES = 64
+LIVE_STEP_FRAMES = 32  # a block of output: each half of a second is computed twice
+LIVE_CROSSFADE_FRAMES = 2
 
 
 @dataclasses.dataclass(frozen=True)
 class Framing:
-    """How a signal is cut into windows, in samples at 48 kHz; all four are whole latent frames (`hop`)."""
+    """How a signal is cut into windows, in samples at 48 kHz: what is thrown away at their beginning (`context`) and
+    end (`lookahead`), what it shares with its neighbour (`crossfade`), and a latent frame (`hop`)."""
 
     window: int
     context: int
+    lookahead: int
     crossfade: int
     hop: int
 
     @property
     def step(self) -> int:
-        """Distance between the starts of consecutive windows."""
-        return self.window - 2 * self.context - self.crossfade
+        """Distance between the starts of consecutive windows, whole latent frames."""
+        return self.window - self.context - self.lookahead - self.crossfade
+
+    @property
+    def wait(self) -> int:
+        """How much has to follow a sample at most before it is final."""
+        return self.window - self.context
 
 
 def framing(config: ModelConfig, window_frames: int = WINDOW_FRAMES) -> Framing:
@@ -47,7 +57,22 @@ def framing(config: ModelConfig, window_frames: int = WINDOW_FRAMES) -> Framing:
             f"a window of {window_frames} frames does not suit this model: "
             f"take a multiple of {config.frame_multiple}, {shortest} or more"
         )
-    return Framing(window_frames * HOP, context * HOP, crossfade * HOP, stride * HOP)
+    return Framing(window_frames * HOP, context * HOP, context * HOP, crossfade * HOP, stride * HOP)
+
+
+def live_framing(config: ModelConfig, delay: float) -> Framing:
+    """The framing for windows of 0.64 s that give 0.32 s each, final `delay` seconds after the last of these samples.
+
+    Raises UserError for a delay shorter than the crossfade, or so long that a window would not look back.
+    """
+    window, step, crossfade = (n * HOP for n in (LIVE_WINDOW_FRAMES, LIVE_STEP_FRAMES, LIVE_CROSSFADE_FRAMES))
+    samples = int(delay * SAMPLE_RATE)
+    if not crossfade <= samples <= window - step:
+        least, most = (1000 * n / SAMPLE_RATE for n in (crossfade, window - step))
+        raise UserError(
+            f"a delay of {1000 * delay:.0f} ms does not suit live windows: from {least:.0f} to {most:.0f} ms do"
+        )
+    return Framing(window, window - step - samples, samples - crossfade, crossfade, config.vae.stride * HOP)
 
 
 def process_windows(
@@ -68,7 +93,7 @@ def process_windows(
     while several := list(itertools.islice(windows, group)):
         output_GxCxN = process(np.stack([w.samples for w in several]), np.array([w.start for w in several]))
         for window, y_CxN in zip(several, output_GxCxN, strict=True):
-            y_CxN = y_CxN[:, frames.context : frames.window - frames.context]
+            y_CxN = y_CxN[:, frames.context : frames.window - frames.lookahead]
             if tail is not None:
                 head = y_CxN[:, : frames.crossfade]
                 faded = fade_in * head + (1 - fade_in) * tail

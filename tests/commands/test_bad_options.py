@@ -35,7 +35,7 @@ MISTAKES = {
     "data build empty --out d --tfds birds": "--tfds birds: write NAME=CLASS",
     "evaluate --data none -o report --no-perceptual": "--data none: no such folder",
     "evaluate --data empty -o report --no-perceptual": "--data empty: no recordings in it",
-    "evaluate --data a.wav -o report --no-perceptual --teacher x": "--teacher and --regression need --weights",
+    "evaluate --data a.wav -o report --no-perceptual --teacher x": "--latency need --weights",
     "evaluate --data a.wav -o report --no-perceptual --weights none": "no weights file at none",
 }
 

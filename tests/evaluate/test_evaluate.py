@@ -182,7 +182,7 @@ def test_a_built_dataset_can_be_evaluated(dataset, tmp_path):
     [
         (["--data", "nowhere"], "--data nowhere: no such folder"),
         (["--data", "EMPTY"], "EMPTY: no recordings in it"),
-        (["--data", "DATA", "--teacher", "x"], "--teacher and --regression need --weights"),
+        (["--data", "DATA", "--teacher", "x"], "--teacher, --regression and --latency need --weights"),
         (
             ["--data", "DATA", "--weights", "WEIGHTS", "--teacher", "x"],
             "--teacher x does not exist: give the",

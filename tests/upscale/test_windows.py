@@ -36,7 +36,7 @@ def identity(x_GxCxN, start_G):
 
 
 def test_framing_suits_the_model():
-    assert module.Framing(window=245_760, context=23_040, crossfade=3_840, hop=3_840) == FRAMES
+    assert module.Framing(window=245_760, context=23_040, lookahead=23_040, crossfade=3_840, hop=3_840) == FRAMES
     assert FRAMES.step % FRAMES.hop == 0
     assert framing(MICRO, 112).step == FRAMES.crossfade
     for frames in (0, 96, 120, 520):
