@@ -1,1 +1,1 @@
-"""The three networks as graphs that run without this package: ONNX and StableHLO, and what has to be known beside them."""
+"""A model as graphs that run without this package, ONNX and StableHLO, and what has to be known beside them."""

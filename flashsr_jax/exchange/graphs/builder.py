@@ -70,7 +70,14 @@ class Graph:
         return self.node("Add", x, self.constant(offset), path=path)
 
     def product(
-        self, op: str, x: str, kernel: np.ndarray, axis: int, path: str, bias: np.ndarray | None = None, **attributes: Any
+        self,
+        op: str,
+        x: str,
+        kernel: np.ndarray,
+        axis: int,
+        path: str,
+        bias: np.ndarray | None = None,
+        **attributes: Any,
     ) -> str:
         """Conv, ConvTranspose or MatMul of x with a kernel, whose output channels are on `axis`."""
         if self.dtype == "int8":

@@ -26,7 +26,9 @@ def write(
     path = folder / FILE
     about = {"format": FORMAT, "version": flashsr_jax.__version__, **details, "origins": dict(origins)}
     with replacing(path) as partial:
-        partial.write_text(json.dumps(about | _contract(config) | {"graphs": graphs}, indent=2) + "\n", encoding="utf-8")
+        partial.write_text(
+            json.dumps(about | _contract(config) | {"graphs": graphs}, indent=2) + "\n", encoding="utf-8"
+        )
     return path
 
 
@@ -86,8 +88,8 @@ def _contract(config: ModelConfig) -> dict[str, Any]:
             "distribution": "standard normal",
             "timestep": STEPS - 1,
             "inputs": ["posterior_noise", "initial_noise"],
-            "anchor": "latent frame j of absolute time, (first sample of the window) / latent hop + index, has the same "
-            "noise in every window and channel; j is negative before the signal's start, modulo 2^32",
+            "anchor": "latent frame j of absolute time, (first sample of the window) / latent hop + index, has the "
+            "same noise in every window and channel; j is negative before the signal's start, modulo 2^32",
             "generator": "Threefry-2x32 of 20 rounds (Salmon et al. 2011), words of 32 bits",
             "key": "F(k, (a, b)) is one call: k0 = (0, seed); input i: k1 = F(k0, (0, i)); frame j: k2 = F(k1, (0, j))",
             "bits": "of value i = bin x channels + channel of a frame: the exclusive or of both words of F(k2, (0, i))",

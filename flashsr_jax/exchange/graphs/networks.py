@@ -1,8 +1,8 @@
-"""The three networks in ONNX's operators, layer by layer as `flashsr_jax.models` has them; nodes are named by parameter.
+"""The three networks in ONNX's operators, layer by layer as `flashsr_jax.models` has them; nodes are named as in it.
 
-Written by hand, since a tracer (jax2onnx 0.17) refuses two of the three networks and makes 1600 nodes of the third, most
-of them arithmetic on shapes. What does not depend on the input is computed here: at t = 999 the time embedding is part of
-biases. Batch and time are dynamic: a `Reshape` copies the batch (0) and infers the time (-1).
+Written by hand, since a tracer (jax2onnx 0.17) refuses two of the three networks and makes 1600 nodes of the third,
+most of them arithmetic on shapes. What does not depend on the input is computed here: at t = 999 the time embedding is
+part of biases. Batch and time are dynamic: a `Reshape` copies the batch (0) and infers the time (-1).
 Letters: B batch, T time, F frequency, C channels, D = T F positions, M samples at a stage's rate, N samples, K bins.
 Images are (B, C, T, F) inside, as ONNX's convolutions take them, and (B, T, F, C) outside, as everywhere else.
 """
@@ -11,6 +11,7 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from scipy import signal, special
 
@@ -18,7 +19,8 @@ from flashsr_jax.audio import HOP
 from flashsr_jax.audio.front_end import MEL_FLOOR, N_FFT
 from flashsr_jax.audio.mel import mel_filterbank
 from flashsr_jax.exchange.graphs.builder import Graph
-from flashsr_jax.models import antialias, unet, vae, vocoder
+from flashsr_jax.models import antialias, unet, vae
+from flashsr_jax.models import vocoder as sr_vocoder
 from flashsr_jax.models.diffusion import STEPS, schedule
 from flashsr_jax.models.layers import group_count
 from flashsr_jax.models.presets import ModelConfig, UNetConfig, VAEConfig, VocoderConfig
@@ -27,7 +29,7 @@ Params = Mapping[str, Any]  # trees of numpy arrays
 
 
 def encoder(config: ModelConfig, params: Params, dtype: str, with_stft: bool) -> Graph:
-    """Low-resolution log-mel (or normalised waveform) and the two noises, to the clean latents: VAE encoder and U-Net."""
+    """Low-resolution log-mel (or normalised waveform) and two noises to clean latents: VAE encoder and U-Net."""
     graph, bins = Graph("encoder", dtype), config.vae.mel_bins
     latent = latent_axes(config)
     if with_stft:
@@ -54,7 +56,7 @@ def decoder(config: ModelConfig, params: Params, dtype: str) -> Graph:
     return graph
 
 
-def vocoder_graph(config: ModelConfig, params: Params, dtype: str) -> Graph:
+def vocoder(config: ModelConfig, params: Params, dtype: str) -> Graph:
     """Log-mel and normalised low-resolution waveform to the normalised waveform. `params` are the vocoder's with its
     weight norm folded (`fold_weight_norm`)."""
     graph = Graph("vocoder", dtype)
@@ -134,7 +136,8 @@ def _vae_attention(graph: Graph, params: Params, x: str, bins: int, path: str) -
     h = _group_norm(graph, params["norm"], x, bins, vae.EPSILON, f"{path}/norm")
     flat = graph.constant([0, channels, -1])
     q, k, v = (
-        graph.node("Reshape", _conv(graph, params[name], h, f"{path}/{name}"), flat, path=path) for name in ("q", "k", "v")
+        graph.node("Reshape", _conv(graph, params[name], h, f"{path}/{name}"), flat, path=path)
+        for name in ("q", "k", "v")
     )
     q = graph.scaled(graph.node("Transpose", q, path=path, perm=[0, 2, 1]), channels**-0.5, path)
     weights = graph.node("Softmax", graph.node("MatMul", q, k, path=path), path=path, axis=-1)
@@ -207,7 +210,7 @@ def _unet(graph: Graph, config: ModelConfig, params: Params, x: str) -> str:
     """v (B, C, T, F) at t = 999 of noise and condition side by side, (B, 2C, T, F)."""
     sizes, bins = config.unet, config.vae.mel_bins // config.vae.stride
     part, path = params["encoder"], "unet/encoder"
-    embedding_E = np.asarray(unet.timestep_embedding(np.array([STEPS - 1]), sizes.channels))[0]
+    embedding_E = np.asarray(unet.timestep_embedding(jnp.array([STEPS - 1]), sizes.channels))[0]
     embedding_E = _dense(part["time_2"], _silu_of(_dense(part["time_1"], embedding_E)))
 
     def block(h: str, params: Params, bins: int, attends: bool, path: str) -> str:
@@ -340,7 +343,7 @@ def _lr_branch(graph: Graph, config: VocoderConfig, params: Params, lr: str) -> 
     features = [h]
     for index, rate in enumerate(reversed(config.rates[1:])):
         h = conv(h, f"downsample_{index}", rate, rate - 1)
-        h = graph.node("LeakyRelu", h, path="vocoder/lr_branch", alpha=vocoder.LEAK)
+        h = graph.node("LeakyRelu", h, path="vocoder/lr_branch", alpha=sr_vocoder.LEAK)
         features.append(h)
     return features[::-1]
 
@@ -392,46 +395,51 @@ def _from_spectrum(graph: Graph, config: VocoderConfig, h: str, lr: str) -> str:
     """Waveform (B, N) of the last layer's log-magnitudes and phases (B, 2K, M), added to the given one (B, 1, N)."""
     path, size = "vocoder/istft", config.istft_size
     hop, edge = size // 4, 3 * size // 8
-    window_W = _hann(size)
     basis = _fourier_basis(graph, size)
     log_magnitude, phase = graph.nodes("Split", 2, h, path=path, axis=1, num_outputs=2)
-    log_magnitude = graph.shifted(log_magnitude, vocoder.LOG_MAGNITUDE_MEAN, path)
-    log_magnitude = graph.node("Clip", log_magnitude, "", graph.constant(vocoder.LOG_MAGNITUDE_MAX), path=path)
+    log_magnitude = graph.shifted(log_magnitude, sr_vocoder.LOG_MAGNITUDE_MEAN, path)
+    log_magnitude = graph.node("Clip", log_magnitude, "", graph.constant(sr_vocoder.LOG_MAGNITUDE_MAX), path=path)
     magnitude = graph.node("Exp", log_magnitude, path=path)
     if config.lr_conditioned:
         magnitude = graph.node("Mul", magnitude, _missing(graph, basis, log_magnitude, lr, size), path=path)
-    # Four windows, squared, add up to 3/2 everywhere but at the ends.
+    # Four windows, squared, add up to 3/2 everywhere but at the ends, which fewer cover.
     twice_K = np.where(np.arange(size // 2 + 1) % (size // 2), 2.0, 1.0)
     magnitude = graph.scaled(magnitude, (twice_K / size / 1.5).reshape(-1, 1), path)
-    parts = [
-        graph.node("Mul", magnitude, graph.node(op, phase, path=path), path=path) for op in ("Cos", "Sin")
-    ]
+    parts = [graph.node("Mul", magnitude, graph.node(op, phase, path=path), path=path) for op in ("Cos", "Sin")]
     spectrum = graph.node("Concat", *parts, path=path, axis=1)
     y = graph.node("ConvTranspose", spectrum, basis, path=path, strides=[hop], pads=[edge, edge])
-    frames = signal.convolve(np.bincount(np.arange(16) * hop), window_W**2)[edge:]  # of sixteen, the first three matter
-    head = 1.5 / frames[:edge]
     ends = [graph.constant([0]), graph.constant([edge]), graph.constant([-edge]), graph.constant([1 << 62])]
     first, middle, last = (
         graph.node("Slice", y, start, end, graph.constant([2]), path=path)
         for start, end in zip(ends[:-1], ends[1:], strict=True)
     )
-    first, last = graph.scaled(first, head, path), graph.scaled(last, head[::-1], path)
+    first, last = (graph.scaled(y, gain, path) for y, gain in zip((first, last), _end_gains(size), strict=True))
     y = graph.node("Concat", first, middle, last, path=path, axis=2)
     if config.lr_conditioned:
         y = graph.node("Add", lr, y, path=path)
     return graph.node("Squeeze", y, graph.constant([1]), path=path)
 
 
+def _end_gains(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """3/2 over the sum of squared windows on the first and on the last 3/8 `size` samples of an inverse transform."""
+    hop, edge, frames = size // 4, 3 * size // 8, 8
+    weight_N = np.zeros((frames - 1) * hop + size)
+    for start in range(0, frames * hop, hop):
+        weight_N[start : start + size] += _hann(size) ** 2
+    weight_N = weight_N[edge:-edge]
+    return 1.5 / weight_N[:edge], 1.5 / weight_N[-edge:]
+
+
 def _missing(graph: Graph, basis: str, log_magnitude: str, lr: str, size: int) -> str:
-    """`vocoder.missing`, (B, K, M)."""
+    """`models.vocoder.missing`, (B, K, M)."""
     path, edge = "vocoder/missing", 3 * size // 8
     power = graph.node("Unsqueeze", _power(graph, basis, lr, size // 4, edge, path), graph.constant([1]), path=path)
-    frames, bins = vocoder.NEIGHBOURS
+    frames, bins = sr_vocoder.NEIGHBOURS
     around = [0, 0, bins // 2, frames // 2]
     power = graph.node("Pad", power, graph.constant([*around, *around]), path=path, mode="edge")
     power = graph.node("AveragePool", power, path=path, kernel_shape=[bins, frames])
     power = graph.node("Squeeze", power, graph.constant([1]), path=path)
-    power = graph.shifted(graph.scaled(power, vocoder.COVERED, path), vocoder.POWER_FLOOR, path)
+    power = graph.shifted(graph.scaled(power, sr_vocoder.COVERED, path), sr_vocoder.POWER_FLOOR, path)
     ratio = graph.node("Sub", graph.scaled(log_magnitude, 2.0, path), graph.node("Log", power, path=path), path=path)
     return graph.node("Sigmoid", graph.scaled(ratio, 2.0, path), path=path)
 
@@ -460,9 +468,10 @@ def _power(graph: Graph, basis: str, x: str, hop: int, pad: int, path: str) -> s
 
 
 def _fourier_basis(graph: Graph, size: int) -> str:
-    """Windowed cosines, then negative sines, (2K, 1, size): kernels of a transform and, as its transpose, of its inverse.
+    """Windowed cosines, then negative sines, (2K, 1, size): kernels of a transform and, transposed, of its inverse.
 
-    Looked up in a table, which a runtime does once, when it loads the graph: as a tensor it would be a sixth of a model.
+    Looked up in a table, which a runtime does once, when it loads the graph: as a tensor it would be a third of the
+    smallest model.
     """
     path = f"fourier_{size}"
     k_Kx1, n_W = np.arange(size // 2 + 1).reshape(-1, 1), np.arange(size)

@@ -49,7 +49,7 @@ def export_onnx(
     graphs = {
         "encoder": networks.encoder(weights.config, params, dtype, with_stft),
         "decoder": networks.decoder(weights.config, params, dtype),
-        "vocoder": networks.vocoder_graph(weights.config, params, dtype),
+        "vocoder": networks.vocoder(weights.config, params, dtype),
     }
     folder.mkdir(parents=True, exist_ok=True)
     files, described = [], {}
@@ -80,7 +80,9 @@ def _save(graph: Graph, path: Path) -> dict[str, Any]:
     """Write a graph; its file, inputs and outputs as model.json names them."""
     model = graph.model(flashsr_jax.__version__)
     if model.ByteSize() > LARGEST:
-        raise UserError(f"{path}: the network has over 2 GiB, which a file of ONNX cannot hold: --dtype float16", "dtype")
+        raise UserError(
+            f"{path}: the network has over 2 GiB, which a file of ONNX cannot hold: --dtype float16", "dtype"
+        )
     with replacing(path) as partial:
         onnx.save(model, partial)
 

@@ -23,7 +23,7 @@ PARITY = 0x1BD11BDA  # its key schedule's constant
 
 
 class Graphs:
-    """The graphs of a folder that `flashsr weights export --to onnx` wrote, loaded. Raises UserError where it is none."""
+    """The graphs of a folder that `flashsr weights export --to onnx` wrote. Raises UserError where it is none."""
 
     def __init__(self, folder: str | os.PathLike, threads: int = 0):
         file = Path(folder) / FILE
