@@ -33,7 +33,7 @@ EVAL = [
 ]
 AV = ["av>=12"]  # m4a, mp4, webm, mkv, wma, ac3 in, and films back out
 HUB = ["huggingface_hub>=0.25"]  # --weights hf:OWNER/REPO
-ONNX = ["onnx>=1.16", "onnxruntime>=1.18"]  # weights export --to onnx, which runs what it has written
+ONNX = ["onnx>=1.17", "onnxruntime>=1.20"]  # weights export --to onnx, which runs what it has written
 ALL = sorted({*TRAIN, *EVAL, *AV, *HUB, *ONNX})
 TEST = [
     *ALL,
