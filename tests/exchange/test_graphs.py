@@ -109,7 +109,7 @@ def described(folder: Path) -> dict:
     return json.loads((folder / "model.json").read_text())
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", ["spectral", pytest.param("of the mel", marks=pytest.mark.training)])
 def test_each_graph_computes_what_jax_does_for_any_batch_and_length(name, capsys):
     """Two windows of 0.32 s here, and in the command's own comparison one of 1.28 s."""
     config = CONFIGS[name]
@@ -203,6 +203,7 @@ assert not [name for name in sys.modules if name.startswith(("flashsr_jax", "fla
 """
 
 
+@pytest.mark.training
 def test_stablehlo_runs_in_a_process_without_the_package():
     programs = exported(saved(), to="stablehlo")
     about = described(programs)
