@@ -267,12 +267,30 @@ def test_mistakes_are_one_line_and_leave_nothing(arguments, capsys):
     assert not Path("out").exists()
 
 
-def test_a_folder_of_something_else_is_named():
-    for text, message in ((None, "has no model.json"), ("{}", "is not of graphs of ONNX of this version")):
-        if text:
-            Path("model.json").write_text(text)
+def test_what_is_no_graph_or_does_not_suit_one_is_named():
+    good = exported(saved())
+    graphs = Graphs(good)
+    for shape, frames, message in (
+        ((4800,), None, r"expected audio of shape \(channels, samples\), got \(4800,\)"),
+        ((1, 0), None, r"expected audio .* got \(1, 0\)"),
+        ((1, 4800), 100, "a window of 100 frames does not suit this model: take a multiple of 16, 112 or more"),
+        ((1, 4800), 96, "a window of 96 frames"),
+    ):
         with pytest.raises(UserError, match=message):
+            graphs.upscale(np.zeros(shape, np.float32), window_frames=frames)
+    (good / "decoder.onnx").write_bytes((good / "decoder.onnx").read_bytes()[:-100])
+    with pytest.raises(UserError, match="decoder.onnx cannot be read, export it again"):
+        Graphs(good)
+    (good / "encoder.onnx").unlink()
+    with pytest.raises(UserError, match="encoder.onnx cannot be read, export it again"):
+        Graphs(good)
+    for text in ("{}", "[]", "{", '{"format": "flashsr_jax/graphs/1"}'):
+        Path("model.json").write_text(text)
+        with pytest.raises(UserError, match="model.json does not describe graphs of ONNX as this version does"):
             Graphs(".")
+    Path("model.json").unlink()
+    with pytest.raises(UserError, match="has no model.json"):
+        Graphs(".")
 
 
 @pytest.mark.full
