@@ -74,7 +74,7 @@ def check(
         return
     said = (
         f"config.teacher_from={config.teacher_from} does not beat config.init_from={config.init_from}: "
-        f"{gate['metric']} is worse by {-gate['margin']:.4g} ({gate_text(gate)})"
+        f"{gate['metric']} is worse by {abs(gate['margin']):.4g} ({gate_text(gate)})"
     )
     if config.teacher_gate:
         raise UserError(f"{said}; train the teacher on, or set config.teacher_gate=False")
