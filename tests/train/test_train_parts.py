@@ -160,7 +160,10 @@ def test_the_teachers_loss_is_weighted_as_its_configuration_says(monkeypatch):
     position = band_weights(config, batch, 16)[1] * losses.loudness_weights(batch["mel"], (16, 16), 0.4)
     weight = np.broadcast_to(position, v.shape)
     of_example = (weight * v**2).sum((1, 2, 3)) / weight.sum((1, 2, 3)) * (1 - schedule().alpha_bar[t_B])
-    assert found.metrics["loss"] == pytest.approx(np.mean(np.asarray(of_example)[[0, 1, 3]]), rel=1e-4) and found.count == 3
+    assert (
+        found.metrics["loss"] == pytest.approx(np.mean(np.asarray(of_example)[[0, 1, 3]]), rel=1e-4)
+        and found.count == 3
+    )
 
 
 def test_guidance_is_of_each_class():
