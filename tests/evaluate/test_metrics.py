@@ -191,9 +191,8 @@ def test_a_step_at_the_cutoff_is_that_of_the_level_over_it():
     assert cutoff_step_db(low + 2 * (x - low), x, 4000) == pytest.approx(-step, abs=1e-9)
     assert abs(cutoff_step_db(x, noise(2, seed=6), 4000)) < 0.5, "another noise of one spectrum"
     assert "cutoff_step_db" not in all_metrics(x, x, 7000, wall_hz=7500)
-    for silent in (np.zeros(RATE), sine(9000)):
-        with pytest.raises(Unmeasurable, match="the original has nothing on one side of 4000 Hz"):
-            cutoff_step_db(silent, noise(), 4000)
+    with pytest.raises(Unmeasurable, match="the original has nothing on one side of 4000 Hz"):
+        cutoff_step_db(np.zeros(RATE), noise(), 4000)
 
 
 @pytest.mark.parametrize("late", [0, 1, 37, 12_000, -1, -480, -20_000])
