@@ -181,7 +181,8 @@ def cell(metric: str, row: Comparison | None) -> str:
 def paragraphs(results: Results, rows: Sequence[Row], metrics: Sequence[str]) -> list[str]:
     """What was expected of each row, and what was seen."""
     return [
-        f"**{row.title}** (`{row.system}`). Expected: {row.expected} Seen, against {row.before}: {seen(results, row, metrics)}."
+        f"**{row.title}** (`{row.system}`). Expected: {row.expected} "
+        f"Seen, against {row.before}: {seen(results, row, metrics)}."
         for row in rows
         if row.before in results.systems
     ]
