@@ -59,7 +59,7 @@ def band_weights(bins: int, cutoff_B: jax.Array, bandwidth_B: jax.Array, high_ba
     return jnp.where(centres_F < bandwidth_B[:, None], weight_BxF, 0.0)[:, None]
 
 
-def loudness_weights(mel_BxTxF: jax.Array, grid: tuple[int, int], exponent: float) -> jax.Array:
+def loudness_weights(mel_BxTxF: jax.Array, grid: tuple[int, ...], exponent: float) -> jax.Array:
     """Weight (B, *grid, 1) of each latent position: the original's mean amplitude under it to the power of `exponent`,
     over the mean of that band. 1 everywhere where the exponent is 0.
 

@@ -57,7 +57,7 @@ def finetuned(official, dataset, tmp_path_factory) -> Path:
         options = [f"--config.{name}={official}" for name in given]
         options += [f"--config.optimizer.{stage}.warmup_steps=0", "--config.steps=2"]
         if stage == "student":
-            options.append(f"--config.teacher_from={folder / 'teacher'}")
+            options += [f"--config.teacher_from={folder / 'teacher'}", "--config.teacher_gate=False"]
         code, stderr = run(f"finetune:{stage}", folder / stage, dataset, *options)
         assert code == 0, stderr
     return folder
