@@ -143,7 +143,8 @@ def test_a_student_from_a_regression_with_all_losses_in_parts(runs, dataset, tmp
     options += [f"--config.losses.{name}=0,1,1,1" for name in ("distill_mel", "waveform", "features")]
     options += ["--config.accumulate=2", "--config.fake_score=separate", "--config.teacher_gate=False"]
     options += ["--config.guidance.speech=2.0,3.0", "--config.phases=1,2,3", "--config.checkpoint.every=2"]
-    code, stderr = run("student", tmp_path, dataset, *options, "--config.steps=2", "--config.eval.every=2")
+    options += ["--config.steps=2", "--config.eval.every=2"]
+    code, stderr = run("student", tmp_path, dataset, *options)
     assert code == 0, stderr
     gate_line, *lines = logged(tmp_path)
     kept = json.loads((tmp_path / GATE_FILE).read_text())
@@ -156,6 +157,6 @@ def test_a_student_from_a_regression_with_all_losses_in_parts(runs, dataset, tmp
     updates = {role: int(moments[1][0]["count"]) for role, moments in state["opt_state"].items()}
     assert updates == {"student": 2, "head": 2, "discriminator": 2, "fake_score": 4}
 
-    code, stderr = run("student", tmp_path, dataset, *options, "--config.steps=3")
+    code, stderr = run("student", tmp_path, dataset, *options)
     assert code == 0 and "resuming from step 2" in stderr and "teacher of" not in stderr, stderr
     assert [line["kind"] for line in logged(tmp_path)].count("gate") == 1
