@@ -48,7 +48,7 @@ def measure(config: ConfigDict, name: str, steps: int, profile: str | os.PathLik
     """
     jax.config.update("jax_enable_compilation_cache", False)
     mesh = sharding.make_mesh(**config.mesh)
-    sharding.check_batch_size(config.batch_size, mesh)
+    sharding.check_batch_size(config.batch_size, mesh, config.accumulate)
     data, frozen = _batches(config), _random_frozen(config, mesh)
     programs = make_programs(config, STAGES[config.stage], mesh, frozen)
     key = jax.random.key(0)

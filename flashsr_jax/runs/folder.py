@@ -14,7 +14,9 @@ LOGGER = logging.getLogger(__name__)
 CONFIG_FILE = "config.json"
 METRICS_FILE = "metrics.jsonl"
 PROVENANCE_FILE = "provenance.jsonl"
+GATE_FILE = "gate.json"  # of a student: its teacher beside the network that it starts from
 SOURCES = ("code", "packages", "devices", "manifests", "networks")  # of the provenance: what else results depend on
+GATED = ("teacher", "init_from", "noise")  # the systems that a gate has scores of
 LOCK_FILE = ".lock"  # while it runs: by which process
 
 
@@ -64,6 +66,33 @@ def read_provenance(folder: str | os.PathLike) -> list[dict]:
     """A dict for every start of a run, see `runs.provenance`; none before the first."""
     lines = read_lines(Path(folder) / PROVENANCE_FILE)
     return [line for line in lines if all(isinstance(line.get(name), Mapping) for name in SOURCES)]
+
+
+def read_gate(folder: str | os.PathLike) -> dict:
+    """What `train.gate` measured before a run; {} where nothing was, and where the file is damaged."""
+    path = Path(folder) / GATE_FILE
+    try:
+        gate = json.loads(path.read_text())
+        whole = {"metric", "margin", "scores", "settings"} <= gate.keys()
+        return gate if whole and all(isinstance(gate["scores"][name][gate["metric"]], float) for name in GATED) else {}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        LOGGER.debug("%s is damaged", path)
+        return {}
+
+
+def gate_text(gate: Mapping) -> str:
+    """The systems of a gate side by side, on one line."""
+    columns = dict.fromkeys((gate["metric"], "lsd"))
+    return "; ".join(
+        f"{system} {', '.join(f'{name} {gate_score(gate, system, name):.4g}' for name in columns)}" for system in GATED
+    )
+
+
+def gate_score(gate: Mapping, system: str, metric: str) -> float:
+    """NaN where it was not measured."""
+    return gate["scores"][system].get(metric, math.nan)
 
 
 def read_lines(path: Path) -> list[dict]:

@@ -58,8 +58,12 @@ def decoded_mel_l1(
     config: ConfigDict, frozen: dict[str, Any], z: jax.Array, mel_BxTxF: jax.Array, weight: jax.Array
 ) -> jax.Array:
     """A loss (B,): L1 of the log-mel that the frozen VAE decodes from scaled latents, weighted as `losses.l1`."""
-    decoded = decode(frozen["vae"], model_of(config), z, frozen["scale_factor"], dtype_of(config), config.remat)
-    return losses.l1(decoded, mel_BxTxF, weight)
+    return losses.l1(decoded_mel(config, frozen, z), mel_BxTxF, weight)
+
+
+def decoded_mel(config: ConfigDict, frozen: dict[str, Any], z: jax.Array) -> jax.Array:
+    """The log-mel (B, T, F) that the frozen VAE decodes from scaled latents."""
+    return decode(frozen["vae"], model_of(config), z, frozen["scale_factor"], dtype_of(config), config.remat)
 
 
 def cached_batches(

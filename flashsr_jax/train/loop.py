@@ -32,6 +32,7 @@ from flashsr_jax.models.presets import model_config
 from flashsr_jax.runs import provenance
 from flashsr_jax.runs.checkpoint import Checkpoints
 from flashsr_jax.runs.folder import CONFIG_FILE, LOCK_FILE, NoConfiguration, read_config
+from flashsr_jax.train import gate
 from flashsr_jax.train.batch import seconds_per_window, waveform_batches
 from flashsr_jax.train.divergence import Divergence, if_finite
 from flashsr_jax.train.evaluation import ClipSet, evaluate
@@ -77,7 +78,7 @@ def _train(config: ConfigDict, workdir: Path, held: contextlib.ExitStack) -> dic
     """As `train`, which lets go of what is `held` after it."""
     stage = STAGES[config.stage]
     mesh = sharding.make_mesh(**config.mesh)
-    sharding.check_batch_size(config.batch_size, mesh)
+    sharding.check_batch_size(config.batch_size, mesh, config.accumulate)
     frozen = load(config, stage.needs(config))
     networks = {role: fingerprint(params) for role, params in frozen.items()}
     frozen = sharding.place(frozen, sharding.tree_shardings(frozen, mesh, *_rules(config), name="frozen"))
@@ -99,6 +100,8 @@ def _train(config: ConfigDict, workdir: Path, held: contextlib.ExitStack) -> dic
         contextlib.closing(data),
         contextlib.closing(checkpoints),
     ):
+        if start == 0 and gate.applies(config):
+            gate.check(config, programs.evaluate, frozen, networks, clips, key, logs, workdir)
 
         def finish(step: int, metrics: dict[str, jax.Array], waited: float) -> None:
             """Wait for a step and log it; raises before a state that has diverged could be saved."""
