@@ -21,6 +21,7 @@ from flashsr_jax.cost.machine import MatrixRate, peak_memory
 from flashsr_jax.cost.plan.chips import CHIPS
 from flashsr_jax.cost.plan.run import Run
 from flashsr_jax.devices import sharding
+from flashsr_jax.files import writable_folder
 from flashsr_jax.train.batch import seconds_per_window, waveform_batches
 from flashsr_jax.train.loop import make_programs, step_flops
 from flashsr_jax.train.stages import STAGES
@@ -67,7 +68,7 @@ def measure(config: ConfigDict, name: str, steps: int, profile: str | os.PathLik
 
     rates, trips, waited = [rate()], 0.0, 0.0
     if profile:
-        jax.profiler.start_trace(profile)
+        jax.profiler.start_trace(writable_folder(profile))
     start = time.perf_counter()
     for _ in range(steps):
         waiting = time.perf_counter()

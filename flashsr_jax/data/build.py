@@ -31,7 +31,7 @@ from flashsr_jax.audio.formats import SUFFIXES
 from flashsr_jax.data import CLASSES, INPUTS, LEFT_OUT, MANIFEST, SPLITS
 from flashsr_jax.data.recording import Decoded, Unusable, decode, segment_lengths
 from flashsr_jax.errors import UserError
-from flashsr_jax.files import csv_cell
+from flashsr_jax.files import csv_cell, writable_folder
 from flashsr_jax.locks import locked
 
 FOLDER_NAMES = {"voice": "speech", "sfx": "effects", "fx": "effects"} | {name: name for name in CLASSES}
@@ -113,7 +113,7 @@ def build_dataset(
     inputs = _inputs(recordings, catalogue, min_bandwidth_hz)
     summary = _existing(out, inputs, overwrite)
     if summary is None:
-        out.parent.mkdir(parents=True, exist_ok=True)
+        writable_folder(out.parent)
         with locked(out.with_name(f".{out.name}.lock"), out):
             summary = _existing(out, inputs, overwrite)  # another build's, by now
             if summary is None:

@@ -5,7 +5,7 @@ import os
 from ml_collections import ConfigDict
 
 from flashsr_jax.errors import UserError
-from flashsr_jax.runs.folder import PROVENANCE_FILE, flattened, read_config
+from flashsr_jax.runs.folder import PROVENANCE_FILE, NoConfiguration, flattened, read_config
 from flashsr_jax.train.defaults import ADDED, common
 
 
@@ -18,7 +18,9 @@ def get_config(path: str | os.PathLike) -> ConfigDict:
     """
     fields = read_config(path)
     for section, added in ADDED.items():
-        fields[section] = added | fields.get(section, {})
+        if not isinstance(fields.get(section), dict):
+            raise NoConfiguration(f"{path} is not the configuration of a run: it has no {section}")
+        fields[section] = added | fields[section]
     needed = flattened(common(fields["stage"], "tiny").to_dict())
     if missing := sorted(needed.keys() - flattened(fields).keys()):
         raise UserError(

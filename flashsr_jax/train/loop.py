@@ -25,7 +25,7 @@ from flashsr_jax.data.batches import BatchIterator
 from flashsr_jax.devices import sharding
 from flashsr_jax.devices.processes import Preempted, Preemption
 from flashsr_jax.errors import UserError
-from flashsr_jax.files import replacing
+from flashsr_jax.files import replacing, writable_folder
 from flashsr_jax.locks import locked
 from flashsr_jax.models import flops
 from flashsr_jax.models.presets import model_config
@@ -35,7 +35,7 @@ from flashsr_jax.runs.folder import CONFIG_FILE, LOCK_FILE, NoConfiguration, rea
 from flashsr_jax.train.batch import seconds_per_window, waveform_batches
 from flashsr_jax.train.divergence import Divergence, if_finite
 from flashsr_jax.train.evaluation import ClipSet, evaluate
-from flashsr_jax.train.frozen import fingerprint, load
+from flashsr_jax.train.frozen import fingerprint, load, model_of
 from flashsr_jax.train.latents import cached_batches
 from flashsr_jax.train.logs import Logs
 from flashsr_jax.train.stages import STAGES
@@ -114,6 +114,7 @@ def _train(config: ConfigDict, workdir: Path, held: contextlib.ExitStack) -> dic
             if step == start + 1:
                 work = step_flops(programs.step, state, frozen, batch, key)
                 logs.start(config.batch_size, config.batch_size * seconds_per_window(config), *work)
+                waited = 0.0  # the workers' start, before the clock of the steps
             state, metrics = programs.step(state, frozen, batch, key)
             if pending:  # fetched while the device works on the next
                 finish(*pending)
@@ -144,7 +145,7 @@ def _only_run(workdir: Path) -> Iterator[None]:
         refused: Exception | None = None
         if jax.process_index() == 0:
             try:
-                workdir.mkdir(parents=True, exist_ok=True)
+                writable_folder(workdir)
                 held.enter_context(locked(workdir / LOCK_FILE, workdir))
             except (UserError, OSError) as error:
                 refused = error
@@ -236,14 +237,15 @@ def _check_same_model(config: ConfigDict, workdir: Path) -> None:
     if not (workdir / CONFIG_FILE).exists():
         return
     try:
-        before, current = read_config(workdir / CONFIG_FILE), json.loads(config.to_json())
+        before = read_config(workdir / CONFIG_FILE)
     except NoConfiguration as error:
         LOGGER.warning("%s; it is written anew", error)
         return
-    same = {
-        "stage": before["stage"] == current["stage"],
-        "model": model_config(before["model"]) == model_config(current["model"]),
-    }
+    try:
+        same_model = model_config(before["model"]) == model_of(config)
+    except UserError as error:
+        raise UserError(f"{workdir / CONFIG_FILE}: {error}") from error
+    same = {"stage": before["stage"] == config.stage, "model": same_model}
     for field, agrees in same.items():
         if not agrees:
             raise UserError(f"{workdir} holds a run with another config.{field}: choose another folder for this one")
