@@ -1,6 +1,7 @@
 """`flashsr runs`: the training runs below a folder, how well each does, and in what their configurations differ."""
 
 import json
+import logging
 import os
 import re
 from collections import Counter
@@ -10,6 +11,7 @@ from typing import NamedTuple
 from flashsr_jax.errors import UserError
 from flashsr_jax.runs.folder import (
     CONFIG_FILE,
+    METRICS_FILE,
     SOURCES,
     flattened,
     gate_text,
@@ -19,6 +21,7 @@ from flashsr_jax.runs.folder import (
     read_provenance,
 )
 
+LOGGER = logging.getLogger(__name__)
 COLUMNS = ("mel_l1", "lsd", "lsd_hf", "zimtohrli", "visqol")  # scores shown beside the best metric
 
 
@@ -111,11 +114,14 @@ def _short(value: object) -> str:
 
 
 def _read(path: Path, root: Path) -> Run | None:
-    """The run in a folder; None where its configuration is that of something else."""
+    """The run in a folder; None where its configuration is that of something else, or damaged, which is said."""
     try:
         config = read_config(path / CONFIG_FILE)
         stage, steps, metric = config["stage"], config["steps"], config["best_metric"]
-    except (UserError, KeyError):
+    except (UserError, KeyError) as error:
+        if (path / METRICS_FILE).exists():
+            why = error if isinstance(error, UserError) else f"{path / CONFIG_FILE} has no {error}"
+            LOGGER.warning("%s; that run is not listed", why)
         return None
     lines = read_metrics(path)
     scored = [line for line in lines if line.get("kind") == "eval" and metric in line]

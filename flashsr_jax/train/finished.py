@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 from flashsr_jax.data import CLASSES
 from flashsr_jax.errors import UserError
-from flashsr_jax.runs.folder import PROVENANCE_FILE, flattened, read_config
+from flashsr_jax.runs.folder import PROVENANCE_FILE, NoConfiguration, flattened, read_config
 from flashsr_jax.train.defaults import ADDED, ADDED_TO_STAGE, common
 
 
@@ -19,7 +19,7 @@ def get_config(path: str | os.PathLike) -> ConfigDict:
     one needs.
     """
     fields = read_config(path)
-    fields = _filled(fields, _filled(ADDED, ADDED_TO_STAGE.get(fields["stage"], {})))
+    fields = _filled(path, fields, _filled(path, ADDED, ADDED_TO_STAGE.get(fields["stage"], {})))
     if isinstance(fields.get("guidance"), list):
         fields["guidance"] = dict.fromkeys(CLASSES, fields["guidance"])
     needed = flattened(common(fields["stage"], "tiny").to_dict())
@@ -31,12 +31,15 @@ def get_config(path: str | os.PathLike) -> ConfigDict:
     return ConfigDict(_as_written(fields))
 
 
-def _filled(fields: dict, added: dict) -> dict:
-    """The fields, and those that are added where they are missing."""
+def _filled(path: str | os.PathLike, fields: dict, added: dict) -> dict:
+    """The fields, and those that are added where they are missing. Raises NoConfiguration where a section is none."""
     filled = added | fields
     for name, part in added.items():
         if isinstance(part, dict):
-            filled[name] = _filled(fields.get(name, {}), part)
+            section = fields.get(name, part)
+            if not isinstance(section, dict):
+                raise NoConfiguration(f"{path} is not the configuration of a run: it has no {name}")
+            filled[name] = _filled(path, section, part)
     return filled
 
 

@@ -27,7 +27,7 @@ from flashsr_jax.audio.resampling import of_length, resample_stream
 from flashsr_jax.audio.stretches import Stretch
 from flashsr_jax.audio.tags import Tags
 from flashsr_jax.errors import UserError, reason
-from flashsr_jax.files import replacing
+from flashsr_jax.files import replacing, writable_folder
 from flashsr_jax.progress import Progress
 from flashsr_jax.upscale.model import Model
 from flashsr_jax.upscale.sources import FILM, PICTURE, Naming, Shard, Source, find
@@ -264,7 +264,7 @@ def _upscale_file(
         if target is None:
             peak = _to_standard_output(outputs, output, progress)
         else:
-            target.parent.mkdir(parents=True, exist_ok=True)
+            writable_folder(target.parent)
             with replacing(target) as partial:
                 if suffix == FILM:
                     peak = _write_film(path, partial, outputs, output, found.film_start, progress, target)

@@ -74,7 +74,7 @@ class Graphs:
                 f"take a multiple of {multiple}, {shortest} or more"
             )
         samples = window_frames * self.about["hop"]
-        frames = Framing(samples, window["context"], window["crossfade"], hop)
+        frames = Framing(samples, window["context"], window["context"], window["crossfade"], hop)
 
         def process(x_GxCxN: np.ndarray, start_G: np.ndarray) -> np.ndarray:
             return np.stack([self.window(x, start // hop, seed) for x, start in zip(x_GxCxN, start_G, strict=True)])
