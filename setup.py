@@ -31,6 +31,7 @@ EVAL = [
     *ORBAX,
     *PICTURES,
 ]
+WANDB = ["wandb>=0.19"]  # config.writers=tensorboard,wandb
 AV = ["av>=12"]  # m4a, mp4, webm, mkv, wma, ac3 in, and films back out
 HUB = ["huggingface_hub>=0.25"]  # --weights hf:OWNER/REPO
 ALL = sorted({*TRAIN, *EVAL, *AV, *HUB})
@@ -97,6 +98,7 @@ setup(
         "av": AV,
         "eval": EVAL,
         "hub": HUB,
+        "wandb": WANDB,
         "pictures": PICTURES,
         "test": TEST,
         "train": TRAIN,

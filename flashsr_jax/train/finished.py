@@ -6,21 +6,23 @@ from ml_collections import ConfigDict
 
 from flashsr_jax.errors import UserError
 from flashsr_jax.runs.folder import PROVENANCE_FILE, NoConfiguration, flattened, read_config
-from flashsr_jax.train.defaults import ADDED, common
+from flashsr_jax.train.defaults import ADDED, ADDED_TO_OPTIMIZERS, common
 
 
 def get_config(path: str | os.PathLike) -> ConfigDict:
     """The ConfigDict that was written to `path`. Fields can be overridden as in any other configuration.
 
-    A field of `defaults.ADDED` that the run did not have gets the value that means what was done without it. Raises
-    UserError where there is no configuration, or another version of this package wrote it, without a field that this
-    one needs.
+    A field of `defaults.ADDED` or `ADDED_TO_OPTIMIZERS` that the run did not have gets the value that means what was
+    done without it. Raises UserError where there is no configuration, or another version of this package wrote it,
+    without a field that this one needs.
     """
     fields = read_config(path)
-    for section, added in ADDED.items():
+    for section in ("data", "optimizer"):
         if not isinstance(fields.get(section), dict):
             raise NoConfiguration(f"{path} is not the configuration of a run: it has no {section}")
-        fields[section] = added | fields[section]
+    fields = ADDED | fields | {"data": ADDED["data"] | fields["data"]}
+    roles = {role: ADDED_TO_OPTIMIZERS | of for role, of in fields["optimizer"].items() if isinstance(of, dict)}
+    fields["optimizer"] = fields["optimizer"] | roles
     needed = flattened(common(fields["stage"], "tiny").to_dict())
     if missing := sorted(needed.keys() - flattened(fields).keys()):
         raise UserError(
