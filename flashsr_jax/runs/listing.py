@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from flashsr_jax.errors import UserError
+from flashsr_jax.files import local
 from flashsr_jax.runs.folder import (
     CONFIG_FILE,
     METRICS_FILE,
@@ -44,7 +45,7 @@ class Run(NamedTuple):
 
 def find_runs(folder: str | os.PathLike) -> list[Run]:
     """The runs in a folder and below it, by stage and name. Raises UserError where there is none."""
-    folder = Path(folder)
+    folder = local(folder)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
     runs = []

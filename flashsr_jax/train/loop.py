@@ -25,7 +25,7 @@ from flashsr_jax.data.batches import BatchIterator
 from flashsr_jax.devices import sharding
 from flashsr_jax.devices.processes import Preempted, Preemption
 from flashsr_jax.errors import UserError
-from flashsr_jax.files import replacing, writable_folder
+from flashsr_jax.files import local, replacing, writable_folder
 from flashsr_jax.locks import locked
 from flashsr_jax.models import flops
 from flashsr_jax.models.presets import model_config
@@ -74,7 +74,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike, profile: tuple[int, in
     loss or gradient is not finite, Preempted when the run was told to stop before its end.
     """
     with contextlib.ExitStack() as held:
-        return _train(config, Path(workdir), held, profile)
+        return _train(config, local(workdir), held, profile)
 
 
 def evaluate_run(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, float]:
@@ -82,7 +82,7 @@ def evaluate_run(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, fl
 
     Raises UserError as `train` does, and where there is no checkpoint.
     """
-    workdir = Path(workdir)
+    workdir = local(workdir)
     stage, mesh = STAGES[config.stage], sharding.make_mesh(**config.mesh)
     frozen = load(config, stage.needs(config))
     frozen = sharding.place(frozen, sharding.tree_shardings(frozen, mesh, *_rules(config), name="frozen"))
