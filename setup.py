@@ -33,7 +33,8 @@ EVAL = [
 ]
 AV = ["av>=12"]  # m4a, mp4, webm, mkv, wma, ac3 in, and films back out
 HUB = ["huggingface_hub>=0.25"]  # --weights hf:OWNER/REPO
-ALL = sorted({*TRAIN, *EVAL, *AV, *HUB})
+ONNX = ["onnx>=1.17", "onnxruntime>=1.20"]  # weights export --to onnx, which runs what it has written
+ALL = sorted({*TRAIN, *EVAL, *AV, *HUB, *ONNX})
 TEST = [
     *ALL,
     "build>=1.2",
@@ -98,6 +99,7 @@ setup(
         "av": AV,
         "eval": EVAL,
         "hub": HUB,
+        "onnx": ONNX,
         "pictures": PICTURES,
         "test": TEST,
         "train": TRAIN,

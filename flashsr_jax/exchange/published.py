@@ -18,17 +18,17 @@ from safetensors.numpy import save_file
 from flashsr_jax.errors import UserError
 from flashsr_jax.evaluate.metrics import lsd
 from flashsr_jax.exchange.names import checkpoint_names, to_params, to_torch, untrained
+from flashsr_jax.exchange.source import read
 from flashsr_jax.exchange.torch_files import load_torch, save_torch
 from flashsr_jax.files import replacing
 from flashsr_jax.models.diffusion import PUBLISHED_SCALE_FACTOR
 from flashsr_jax.models.presets import PRESETS, ModelConfig
 from flashsr_jax.runs.checkpoint import save_tree
-from flashsr_jax.runs.networks import load_run
 from flashsr_jax.upscale.model import Model
 from flashsr_jax.upscale.stream import upscale
 from flashsr_jax.weights.origin import origin
 from flashsr_jax.weights.shipped import weights_path
-from flashsr_jax.weights.store import NETWORKS, Weights, load_weights, save_weights
+from flashsr_jax.weights.store import NETWORKS, Weights, save_weights
 
 FILES = {"vae": "vae", "unet": "student_ldm", "vocoder": "sr_vocoder"}  # names of the published checkpoints
 STAGES = {"vae": "vae", "unet": "student", "vocoder": "vocoder"}  # that made them
@@ -143,11 +143,9 @@ def change_in_output(weights: Weights, stored: Weights) -> float:
 
 
 def _source(source: str, ema: bool) -> tuple[Weights, dict[str, np.ndarray]]:
-    if Path(source).is_dir():
-        return load_run(source, ema), {}
-    path = weights_path(source)
-    others = path.with_suffix(OTHERS)
-    return load_weights(path), _load(others) if others.exists() else {}
+    weights = read(source, ema)
+    others = weights_path(source).with_suffix(OTHERS)
+    return weights, _load(others) if others.is_file() and not Path(source).is_dir() else {}
 
 
 def _load(file: str | os.PathLike) -> dict[str, np.ndarray]:

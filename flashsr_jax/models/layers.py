@@ -94,10 +94,14 @@ class GroupNorm(nn.Module):
         return group_normalise(x_BxTxFxC, scale_C, bias_C, self.num_groups, self.epsilon).astype(self.dtype)
 
 
+def group_count(channels: int) -> int:
+    """32 groups, or the largest divisor of `channels` below 32 (the published sizes all have 32)."""
+    return max(count for count in range(1, min(32, channels) + 1) if channels % count == 0)
+
+
 def group_norm(channels: int, epsilon: float, dtype: Dtype, name: str) -> GroupNorm:
-    """GroupNorm of 32 groups, or of the largest divisor of `channels` below 32 (the published sizes all have 32)."""
-    groups = max(count for count in range(1, min(32, channels) + 1) if channels % count == 0)
-    return GroupNorm(groups, epsilon, dtype, name=name)
+    """GroupNorm of `group_count` groups."""
+    return GroupNorm(group_count(channels), epsilon, dtype, name=name)
 
 
 class Conv(nn.Module):

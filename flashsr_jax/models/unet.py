@@ -14,6 +14,7 @@ from flashsr_jax.models.presets import UNetConfig
 
 BLOCK_EPSILON = 1e-5
 TRANSFORMER_EPSILON = 1e-6
+LAYER_EPSILON = 1e-5
 TRANSFORMERS = 2  # one after the other, at each place that attends
 MAX_PERIOD = 10_000.0
 
@@ -67,7 +68,7 @@ class SpatialTransformer(nn.Module):
         return x_BxTxFxC + conv(channels, 1, self.dtype, "conv_out", zero=True)(h.reshape(x_BxTxFxC.shape))
 
     def layer_norm(self, name: str) -> nn.LayerNorm:
-        return nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, dtype=self.dtype, name=name)
+        return nn.LayerNorm(epsilon=LAYER_EPSILON, use_fast_variance=False, dtype=self.dtype, name=name)
 
 
 class Block(nn.Module):

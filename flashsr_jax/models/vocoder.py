@@ -22,6 +22,7 @@ LOG_MAGNITUDE_MAX = 5.0  # no frame of normalised audio is louder
 COVERED = 10.0
 NEIGHBOURS = (3, 5)  # frames and bins: single bins of a noise fall far under its mean
 POWER_FLOOR = 1e-12
+LEAK = 0.1  # slope of the leaky ReLU
 # Residual branches start small, so that the sum of nine of them a stage keeps its scale.
 RESIDUAL_INIT = nn.initializers.variance_scaling(0.04, "fan_in", "normal")
 
@@ -152,7 +153,7 @@ class LRBranch(nn.Module):
             channels *= 2
             around = ((rate - 1, rate - 1),)
             h = nn.Conv(channels, (2 * rate,), rate, around, dtype=self.dtype, name=f"downsample_{index}")(h)
-            h = nn.leaky_relu(h, 0.1)
+            h = nn.leaky_relu(h, LEAK)
             features.append(h)
         return features[::-1]
 

@@ -145,6 +145,8 @@ MISSING = (  # what upscaling does without
     "sklearn",
     "librosa",
     "huggingface_hub",
+    "onnx",
+    "onnxruntime",
 )
 WORDS = {  # what needs one of them, the line's beginning and the extra
     "train --config vae:tiny --workdir run": ("training needs ", "train"),
@@ -154,6 +156,7 @@ WORDS = {  # what needs one of them, the line's beginning and the extra
     "data encode --config vae:tiny --out latents --windows 1": ("encoding training windows needs ", "train"),
     "evaluate --data in -o report": ("evaluation needs ", "eval"),
     "upscale in/a.wav --spectrogram": ("--spectrogram needs matplotlib ", "pictures"),
+    "weights export small --to onnx -o graphs": ("exporting to ONNX needs onnx", "onnx"),
     "upscale in/a.wav --weights hf:me/it": ("hf:me/it needs huggingface_hub ", "hub"),
 }
 PROBE = """

@@ -20,13 +20,13 @@ MICRO = ModelConfig(
 )
 
 
-def micro_params(seed: int = 0) -> dict:
+def micro_params(seed: int = 0, config: ModelConfig = MICRO) -> dict:
     """Parameters of all three networks, numpy float32, and `scale_factor`; the caller's own."""
-    return copy.deepcopy(_params(seed))
+    return copy.deepcopy(_params(seed, config))
 
 
 @functools.cache
-def _params(seed: int) -> dict:
+def _params(seed: int, config: ModelConfig) -> dict:
     """Made once for all tests: that takes tracing all three networks."""
     rng = np.random.default_rng(seed)
 
@@ -39,7 +39,7 @@ def _params(seed: int) -> dict:
 
     params = {"scale_factor": np.float32(0.33419999)}
     for network in NETWORKS:
-        shapes = flatten_dict(parameter_shapes(MICRO, network), sep="/")
+        shapes = flatten_dict(parameter_shapes(config, network), sep="/")
         values = {name: value(name, leaf.shape).astype(np.float32) for name, leaf in shapes.items()}
         params[network] = unflatten_dict(values, sep="/")
     return params
