@@ -49,7 +49,7 @@ class Graphs:
         """Super-resolve channels (C, N) at 48 kHz to (C, N) float32, as `flashsr_jax.FlashSR` does without bands."""
         window, hop = self.about["window"], self.about["latent"]["hop"]
         samples = window["samples"] if window_frames is None else window_frames * self.about["hop"]
-        frames = Framing(samples, window["context"], window["crossfade"], hop)
+        frames = Framing(samples, window["context"], window["context"], window["crossfade"], hop)
 
         def process(x_GxCxN: np.ndarray, start_G: np.ndarray) -> np.ndarray:
             return np.stack([self.window(x, start // hop, seed) for x, start in zip(x_GxCxN, start_G, strict=True)])
