@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import flashsr_jax
-from flashsr_jax.devices.runtime import enable_compilation_cache
 from flashsr_jax.errors import UserError
 from flashsr_jax.exchange import graphs
 from flashsr_jax.extras import needing
@@ -57,6 +56,7 @@ def graphs_folder(weights: str | os.PathLike, cache: Path) -> Path:
     if not (folder / MODEL).is_file():  # which is written last
         print("flashsr: exporting the model to ONNX (once)", file=sys.stderr)
         with needing("onnx", "the page's model"):
+            from flashsr_jax.devices.runtime import enable_compilation_cache
             from flashsr_jax.exchange.graphs.onnx_files import export_onnx
         enable_compilation_cache()
         export_onnx(str(path), folder)

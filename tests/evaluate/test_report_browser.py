@@ -4,31 +4,14 @@ Runs wherever Chromium and its driver are installed (Debian: `apt-get install ch
 """
 
 import math
-import shutil
 import time
 
 import pytest
 
 from flashsr_jax.evaluate.report.page import write_report
 
+from helpers.browser import chromium, until
 from helpers.synthetic_results import TONES_HZ, synthetic_results
-
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-if not (CHROMIUM and DRIVER):
-    pytest.skip("needs chromium and chromedriver (Debian: chromium, chromium-driver)", allow_module_level=True)
-webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium (pip install -e .[test])")
-
-OPTIONS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--autoplay-policy=no-user-gesture-required",
-)
 
 # Listens at the output: windows of 43 ms, taken every 8 ms, so that they overlap and nothing is missed. The first is
 # taken once the analyser is full: it starts out empty.
@@ -87,12 +70,7 @@ return document.title + look.innerHTML;
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for option in (*OPTIONS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(option)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
+    driver = chromium(tmp_path_factory.mktemp("profile"))
     yield driver
     driver.quit()
 
@@ -109,13 +87,6 @@ def page(browser, address):
     until(lambda: browser.execute_script("return player.duration > 0 && !document.getElementById('play').disabled"))
     yield browser
     assert browser.get_log("browser") == []  # errors, refused loads, warnings
-
-
-def until(condition, seconds: float = 10) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
 
 
 def click(page, id_: str) -> None:

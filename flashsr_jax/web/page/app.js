@@ -56,9 +56,9 @@ async function decoded(bytes) {
 }
 
 function opened({ rate, band, fullBand, channels, picture }) {
-  busy(null);
   state.opened = { rate, band, fullBand, channels };
   state.picture = picture;
+  busy(null);
   const seconds = channels[0].length / RATE;
   const layout = { 1: "mono", 2: "stereo" }[channels.length] ?? `${channels.length} channels`;
   byId("facts").textContent = `${clock(seconds)}, ${layout}, ${khz(rate)} sampling`;
@@ -139,7 +139,7 @@ function busy(word) {
   state.began = 0;
   if (word) state.job += 1;
   byId("running").hidden = !word;
-  byId("settings").hidden = word === "open" || !(state.opened || word);
+  byId("settings").hidden = !state.opened;
   byId("cancel").disabled = false;
   for (const control of byId("settings").querySelectorAll("select, input, button")) control.disabled = Boolean(word);
   byId("progress").removeAttribute("value");
