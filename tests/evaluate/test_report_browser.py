@@ -10,39 +10,8 @@ import pytest
 
 from flashsr_jax.evaluate.report.page import write_report
 
-from helpers.browser import chromium, until
+from helpers.browser import LISTEN, MEASURE, chromium, until
 from helpers.synthetic_results import TONES_HZ, synthetic_results
-
-# Listens at the output: windows of 43 ms, taken every 8 ms, so that they overlap and nothing is missed. The first is
-# taken once the analyser is full: it starts out empty.
-LISTEN = """
-const analyser = new AnalyserNode(player.context, { fftSize: 2048 });
-player.output.connect(analyser);
-window.heard = [];
-const listen = () => {
-  const x = new Float32Array(analyser.fftSize);
-  analyser.getFloatTimeDomainData(x);
-  heard.push(x);
-  window.listening = setTimeout(listen, 8);
-};
-setTimeout(listen, 150);
-"""
-
-# Of what was heard: the quietest 4 ms, the greatest step from one value to the next, and the loudest value.
-MEASURE = """
-clearTimeout(listening);
-let quietest = Infinity, step = 0, peak = 0;
-for (const x of heard) {
-  for (let start = 0; start + 192 <= x.length; start += 96) {
-    let power = 0;
-    for (let i = start; i < start + 192; i++) power += x[i] ** 2 / 192;
-    quietest = Math.min(quietest, Math.sqrt(power));
-  }
-  for (let i = 1; i < x.length; i++) step = Math.max(step, Math.abs(x[i] - x[i - 1]));
-  for (const value of x) peak = Math.max(peak, Math.abs(value));
-}
-return { windows: heard.length, quietest, step, peak };
-"""
 
 # The pitch that is heard, by counting rising zero crossings between the first and the last.
 PITCH = """
