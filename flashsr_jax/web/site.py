@@ -54,10 +54,10 @@ def graphs_folder(weights: str | os.PathLike, cache: Path) -> Path:
         digest.update(source.read_bytes())
     folder = cache / f"graphs-{digest.hexdigest()[:32]}"
     if not (folder / MODEL).is_file():  # which is written last
-        print("flashsr: exporting the model to ONNX (once)", file=sys.stderr)
         with needing("onnx", "the page's model"):
             from flashsr_jax.devices.runtime import enable_compilation_cache
             from flashsr_jax.exchange.graphs.onnx_files import export_onnx
+        print("flashsr: exporting the model to ONNX (once)", file=sys.stderr)
         enable_compilation_cache()
         export_onnx(str(path), folder)
     return folder

@@ -19,8 +19,8 @@ OPTIONS = (
     "--autoplay-policy=no-user-gesture-required",
 )
 
-# Listens at the output of the page's `player`: windows of 43 ms, taken every 8 ms, so that they overlap and nothing is missed. The first is
-# taken once the analyser is full: it starts out empty.
+# Listens at the output of the page's `player`: windows of 43 ms, taken every 8 ms, so that they overlap and nothing is
+# missed. The first is taken once the analyser is full: it starts out empty.
 LISTEN = """
 const analyser = new AnalyserNode(player.context, { fftSize: 2048 });
 player.output.connect(analyser);

@@ -201,7 +201,8 @@ def test_switching_is_without_a_gap(page, files):
     choose(page, files["short"])
     page.execute_script("""
     window.player = flashsr.player;
-    const tone = (hz) => Float32Array.from({ length: 144000 }, (_, i) => 0.4 * Math.sin((2 * Math.PI * hz * i) / 48000));
+    const wave = (hz, i) => 0.4 * Math.sin((2 * Math.PI * hz * i) / 48000);
+    const tone = (hz) => Float32Array.from({ length: 144000 }, (_, i) => wave(hz, i));
     player.load({ before: [tone(500)], after: [tone(800)] }, "before");
     document.activeElement.blur();
     """)
@@ -289,7 +290,8 @@ def test_all_can_be_reached_by_keyboard_and_fits(page, files, width):
 def test_every_control_has_a_name(page, files):
     choose(page, files["short"])
     script = """
-    return [...document.querySelectorAll("button, input, select, progress, canvas")].filter((node) =>
-      !(node.labels?.length || node.getAttribute("aria-label") || node.textContent.trim())).map((node) => node.outerHTML);
+    const named = (node) => node.labels?.length || node.getAttribute("aria-label") || node.textContent.trim();
+    const nodes = document.querySelectorAll("button, input, select, progress, canvas");
+    return [...nodes].filter((node) => !named(node)).map((node) => node.outerHTML);
     """
     assert page.execute_script(script) == []
