@@ -23,7 +23,13 @@ def get_config(preset):
     config.vocoder_from = ""
     config.best_metric = "velocity_mse"
 
-    config.losses = {"high_band": {"tiny": 1.0, "small": 3.0, "base": 1.0}[preset]}  # weight of what is over the cutoff
+    config.losses = {
+        "weighting": "v",  # of timesteps; or "x0", "min_snr" (train/losses.py)
+        "snr_limit": 5.0,  # of "min_snr"
+        "loudness": 0.0,  # exponent of the latents' weight by amplitude
+        "high_band": {"tiny": 1.0, "small": 3.0, "base": 1.0}[preset],  # weight of what is over the cutoff
+    }
+    config.timestep_power = 1.0  # timesteps are drawn by t^(this - 1): over 1 more of those that see little but noise
     config.condition_drop = 0.1
     config.eval.steps = {"tiny": 8, "small": 8, "base": 50}[preset]
     config.eval.guidance = {"tiny": 1.0, "small": 1.0, "base": 3.5}[preset]

@@ -34,7 +34,7 @@ def reason(error: Exception) -> str:
     if libsndfile := said_by_libsndfile(error):
         return f"cannot be read as audio (libsndfile: {libsndfile})"
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     kind, text = type(error).__name__, str(error).strip().partition("\n")[0]
     return f"{kind}: {text} (--debug shows where)" if text else f"{kind} (--debug shows where)"
 

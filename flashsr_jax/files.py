@@ -1,13 +1,39 @@
 """Files that are complete or not there, the folder of what can be made again, and cells of tables as text."""
 
 import contextlib
+import errno
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # begin a cell that spreadsheets run (OWASP: CSV injection)
+DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+@contextlib.contextmanager
+def naming(folder: str | os.PathLike) -> Iterator[None]:
+    """Where the block may not make a file in `folder`, raise the OSError of that folder, with the way out, instead of
+    one of a file that the user never named."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DENIED:
+            raise
+        how = f"nothing can be written there ({error.strerror}): choose another folder, or change its permissions"
+        raise OSError(error.errno, how, os.fspath(folder)) from error
+
+
+def writable_folder(path: str | os.PathLike) -> Path:
+    """The folder `path`, made where it is missing, with those above it. Raises OSError where it cannot be made or
+    written to, so that long work need not find that out at its end."""
+    path = Path(path)
+    with naming(path):
+        path.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path).close()
+    return path
 
 
 @contextlib.contextmanager
@@ -16,7 +42,8 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 
     When the block raises, what was written is removed and `path` stays as it was. The file gets the permissions that
     the user's umask gives a new one, whatever the block's writer does (safetensors': 600). Raises FileNotFoundError
-    where the folder does not exist, IsADirectoryError where `path` is one.
+    where the folder does not exist, IsADirectoryError where `path` is one, PermissionError where the folder is
+    read-only.
     """
     path = Path(path)
     if not path.parent.is_dir():
@@ -25,7 +52,8 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         raise IsADirectoryError(f"cannot write {path}: it is a folder")
     partial = path.parent / f".{secrets.token_hex(6)}.part{path.suffix}"
     try:
-        partial.touch()
+        with naming(path.parent):
+            partial.touch()
         permissions = partial.stat().st_mode
         yield partial
         partial.chmod(permissions)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from flashsr_jax.errors import UserError
+from flashsr_jax.files import naming
 
 try:
     import fcntl
@@ -49,7 +50,8 @@ def locked(path: str | os.PathLike, folder: str | os.PathLike) -> Iterator[None]
 def _acquired(path: Path, folder: str | os.PathLike) -> IO[str] | None:
     """The lock file, held; None where there are no locks."""
     while fcntl:
-        file = path.open("a+")
+        with naming(path.parent):
+            file = path.open("a+")
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             with contextlib.suppress(FileNotFoundError):

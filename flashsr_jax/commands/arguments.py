@@ -2,7 +2,9 @@
 
 import argparse
 from collections.abc import Callable
+from typing import Any
 
+from flashsr_jax.data import CLASSES
 from flashsr_jax.errors import UserError
 
 
@@ -69,6 +71,22 @@ def named_folder(text: str) -> tuple[str, str]:
     if not name or not folder:
         raise argparse.ArgumentTypeError(f"{text!r}: write NAME=DIR")
     return name, folder
+
+
+def each(parse: Callable[[str], Any]) -> Callable[[str], list]:
+    """An argparse type: several of another type, different ones, separated by commas."""
+    return lambda text: list(dict.fromkeys(map(parse, text.split(","))))
+
+
+def guidance_scales(text: str) -> list[float] | list[dict[str, float]]:
+    """An argparse type: scales from 0 to 100, separated by commas; or one by class, CLASS=SCALE of each."""
+    scale = number(0, 100)
+    if "=" not in text:
+        return each(scale)(text)
+    by_class = {name: scale(value) for name, _, value in (part.partition("=") for part in text.split(","))}
+    if by_class.keys() != set(CLASSES):
+        raise argparse.ArgumentTypeError(f"{text!r}: give one for each of {', '.join(CLASSES)}: CLASS=SCALE,...")
+    return [by_class]
 
 
 def integer(low: int, high: int) -> Callable[[str], int]:

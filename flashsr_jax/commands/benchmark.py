@@ -28,6 +28,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     )
     train.add_argument("--data", metavar="DIR", help="a data set of `flashsr data build` (default: noise)")
     train.add_argument("--profile", metavar="DIR", help="trace the timed steps, for TensorBoard or Perfetto")
+    train.add_argument("--checkpoint", metavar="DIR", help="time a save and a restore in this folder, too")
     train.add_argument("--json", action="store_true", help="the figures as a line of JSON")
 
 
@@ -60,6 +61,6 @@ def run_train(args: argparse.Namespace) -> int:
 
     config = load_configuration(args.config, args.overrides)
     config.data.dir = args.data or ""
-    row = measure(config, args.config, args.repeats, args.profile)
+    row = measure(config, args.config, args.repeats, args.profile, args.checkpoint)
     print(json.dumps(row) if args.json else table(row))
     return 0

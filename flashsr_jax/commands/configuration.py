@@ -1,5 +1,6 @@
 """A training run's configuration, as --config names it and --config.FIELD changes it."""
 
+import inspect
 import runpy
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,8 @@ from ml_collections import ConfigDict, config_flags
 
 import flashsr_jax
 from flashsr_jax.errors import UserError
-from flashsr_jax.train import finished
+from flashsr_jax.train import fields, finished
+from flashsr_jax.train.stages import STAGES
 
 
 def load_configuration(name: str, overrides: Sequence[str] = ()) -> ConfigDict:
@@ -17,7 +19,7 @@ def load_configuration(name: str, overrides: Sequence[str] = ()) -> ConfigDict:
 
     `name` is STAGE:PRESET of the package's own configurations, FILE.py:ARGUMENT of one's own, whose
     `get_config(ARGUMENT)` makes a ConfigDict, or the config.json of a run. Raises UserError where there is none, where
-    it cannot be made, and for fields and values that do not suit it.
+    it cannot be made, for fields and values that do not suit it, and where it lacks some that its stage needs.
     """
     path, *argument = name.split(":", 1)
     if not path.endswith((".py", ".json")):
@@ -25,12 +27,16 @@ def load_configuration(name: str, overrides: Sequence[str] = ()) -> ConfigDict:
     if not Path(path).is_file():
         raise UserError(f"--config {name}: there is no file {path}")
     try:
-        config = finished.get_config(path) if path.endswith(".json") else runpy.run_path(path)["get_config"](*argument)
+        config = finished.get_config(path) if path.endswith(".json") else _made(Path(path), argument)
+        if not isinstance(config, ConfigDict):
+            raise TypeError(f"its configuration is {config!r}, not a ConfigDict")
     except UserError:
         raise
     except Exception as error:  # whatever a file of the user's own raises
         raise UserError(f"--config {name}: {type(error).__name__}: {' '.join(str(error).split())}") from error
-    return _overridden(config, list(overrides))
+    config = _overridden(config, list(overrides))
+    fields.check(config, _known(name, config), f"--config {name}")
+    return config
 
 
 def configurations() -> Path:
@@ -38,6 +44,27 @@ def configurations() -> Path:
     package = Path(flashsr_jax.__file__).parent
     installed = package / "configs"
     return installed if installed.is_dir() else package.parent / "configs"
+
+
+def _made(path: Path, argument: list[str]) -> ConfigDict:
+    """What a configuration's file makes of its argument."""
+    get_config = runpy.run_path(str(path)).get("get_config")
+    if get_config is None:
+        raise UserError(f"{path} is no configuration: it has no function get_config")
+    asks = [p for p in inspect.signature(get_config).parameters.values() if p.default is p.empty]
+    if asks and not argument:
+        if path.resolve().parent != configurations().resolve():
+            raise UserError(f"{path} asks for its {asks[0].name}: write {path}:{asks[0].name.upper()}")
+        argument = [""]  # which it answers with the choices
+    return get_config(*argument)
+
+
+def _known(name: str, config: ConfigDict) -> ConfigDict:
+    """The smallest of the package's own configurations of the same stage."""
+    stage = config.get("stage")
+    if stage not in STAGES:
+        raise UserError(f"--config {name}: there is no stage {stage!r}; those are {', '.join(STAGES)}")
+    return _made(configurations() / f"{stage}.py", ["tiny"])
 
 
 def _own(name: str) -> Path:

@@ -3,7 +3,16 @@
 import argparse
 import dataclasses
 
-from flashsr_jax.commands.arguments import command, cutoffs, integer, named_folder, number, renamed
+from flashsr_jax.commands.arguments import (
+    command,
+    cutoffs,
+    each,
+    guidance_scales,
+    integer,
+    named_folder,
+    number,
+    renamed,
+)
 from flashsr_jax.errors import UserError
 from flashsr_jax.extras import needing
 
@@ -49,14 +58,39 @@ def add(commands: argparse._SubParsersAction) -> None:
     )
     evaluate.add_argument("--teacher", metavar="RUN", help="a teacher's run folder or weights file to compare")
     evaluate.add_argument(
-        "--teacher-steps", type=integer(1, 1000), default=50, metavar="N", help="the teacher's steps (default 50)"
+        "--teacher-steps",
+        type=each(integer(1, 1000)),
+        default="50",
+        metavar="N,...",
+        help="the teacher's steps (default 50); of several, each is compared",
     )
     evaluate.add_argument(
-        "--teacher-guidance", type=number(0, 100), default=1.0, metavar="S", help="its guidance scale (default 1: none)"
+        "--teacher-guidance",
+        type=guidance_scales,
+        default="1",
+        metavar="S,...",
+        help="its guidance scale (default 1: none); of several, each is compared; speech=S,music=S,effects=S is one",
     )
     for old in ("--steps", "--guidance"):
         evaluate.add_argument(old, type=renamed(f"--teacher-{old[2:]}"), help=argparse.SUPPRESS)
     evaluate.add_argument("--regression", metavar="RUN", help="a regression U-Net's run or weights file to compare")
+    evaluate.add_argument(
+        "--model",
+        dest="models",
+        type=named_folder,
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help="another model to compare, a .safetensors file",
+    )
+    evaluate.add_argument(
+        "--keep-low-band",
+        type=named_folder,
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help="a model whose output gets the input's own band under the cutoff back",
+    )
     evaluate.add_argument(
         "--outputs",
         type=named_folder,

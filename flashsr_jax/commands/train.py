@@ -24,11 +24,12 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 @needing("train", "training")
 def run(args: argparse.Namespace) -> int:
-    """0: the run is complete; 75: it was told to stop (SIGTERM), or lost another of its processes, and goes on when
-    started again; what raises is a mistake, or a run that diverged."""
+    """0: the run is complete; 75: it was told to stop (SIGTERM), or lost another of its processes or one that reads the
+    data, and goes on when started again; what raises is a mistake, or a run that diverged."""
     import jax
 
     from flashsr_jax.commands.configuration import load_configuration
+    from flashsr_jax.data.batches import WorkerLost
     from flashsr_jax.devices import processes
     from flashsr_jax.devices.runtime import enable_compilation_cache
     from flashsr_jax.errors import UserError
@@ -44,6 +45,9 @@ def run(args: argparse.Namespace) -> int:
         train(config, args.workdir)
     except processes.Preempted as stopped:
         print(f"{args.prog}: {stopped}", file=sys.stderr)
+        return processes.RESUMABLE
+    except WorkerLost as lost:
+        print(f"{args.prog}: {lost}; the same command goes on from the last checkpoint", file=sys.stderr)
         return processes.RESUMABLE
     except FloatingPointError as error:
         raise UserError(str(error)) from error

@@ -5,6 +5,7 @@ import contextlib
 import signal
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 from flashsr_jax.commands.arguments import add_computation, add_weights, command, cutoff, decibels, integer, shard
 from flashsr_jax.extras import needing
@@ -29,6 +30,9 @@ def add(commands: argparse._SubParsersAction) -> None:
     existing.add_argument("--skip-existing", action="store_true", help="leave outputs that exist, do what is missing")
     upscale.add_argument(
         "--shard", type=shard, metavar="I/N", help="do the I-th of N parts of the inputs, on one of N machines, say"
+    )
+    upscale.add_argument(
+        "--summary", action="store_true", help="only say which outputs are there and which are missing, on one machine"
     )
     upscale.add_argument("--format", choices=("wav", "flac"), help="of the outputs (default: by -o, else wav)")
     upscale.add_argument(
@@ -77,6 +81,8 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Upscale all inputs; 1 where one of them could not be."""
+    if args.summary:
+        return _summary(args)
     if args.spectrogram:
         with needing("pictures", "--spectrogram"):  # before hours of upscaling
             import matplotlib  # noqa: F401
@@ -84,7 +90,6 @@ def run(args: argparse.Namespace) -> int:
     from flashsr_jax.devices.runtime import choose_device, enable_compilation_cache, limit_heap
     from flashsr_jax.upscale.files import Options, upscale_files
     from flashsr_jax.upscale.model import load_model
-    from flashsr_jax.upscale.sources import Shard
     from flashsr_jax.upscale.stream import Settings
 
     limit_heap()
@@ -108,11 +113,24 @@ def run(args: argparse.Namespace) -> int:
         skip_existing=args.skip_existing,
         json=args.json,
     )
-    shard = Shard(*args.shard) if args.shard else None
-    names = {"recursive": args.recursive, "suffix": args.format, "shard": shard}
     with _ends_when_told():
-        failures = upscale_files(args.inputs, args.output, model, settings, options, **names)
+        failures = upscale_files(args.inputs, args.output, model, settings, options, **_selection(args))
     return 1 if failures else 0
+
+
+def _summary(args: argparse.Namespace) -> int:
+    from flashsr_jax.upscale.files import Options, summarise_files
+
+    missing = summarise_files(args.inputs, args.output, Options(out_rate=args.out_rate), **_selection(args))
+    return 1 if missing else 0
+
+
+def _selection(args: argparse.Namespace) -> dict[str, Any]:
+    """Which inputs, and what their outputs are called."""
+    from flashsr_jax.upscale.sources import Shard
+
+    shard = Shard(*args.shard) if args.shard else None
+    return {"recursive": args.recursive, "suffix": args.format, "shard": shard}
 
 
 @contextlib.contextmanager

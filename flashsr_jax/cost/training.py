@@ -4,8 +4,10 @@ Weights are random, since they take as long as trained ones; so are the waveform
 dataset.
 """
 
+import contextlib
 import itertools
 import os
+import tempfile
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -21,9 +23,12 @@ from flashsr_jax.cost.machine import MatrixRate, peak_memory
 from flashsr_jax.cost.plan.chips import CHIPS
 from flashsr_jax.cost.plan.run import Run
 from flashsr_jax.devices import sharding
+from flashsr_jax.files import writable_folder
+from flashsr_jax.runs.checkpoint import Checkpoints
 from flashsr_jax.train.batch import seconds_per_window, waveform_batches
-from flashsr_jax.train.loop import make_programs, step_flops
+from flashsr_jax.train.loop import make_programs, resumed_from, step_flops
 from flashsr_jax.train.stages import STAGES
+from flashsr_jax.train.state import TrainState
 
 COLUMNS = {
     "configuration": "configuration",
@@ -39,16 +44,23 @@ COLUMNS = {
 }
 
 
-def measure(config: ConfigDict, name: str, steps: int, profile: str | os.PathLike | None = None) -> dict[str, Any]:
+def measure(
+    config: ConfigDict,
+    name: str,
+    steps: int,
+    profile: str | os.PathLike | None = None,
+    checkpoint: str | os.PathLike | None = None,
+) -> dict[str, Any]:
     """Figures of `steps` training steps of `config`, called `name`, after compiling anew and one step to warm up.
 
     Share of the peak: of the maker's figure where the device is in `plan.chips`, else of the rate of a matrix product
-    of the same type measured just before and after. With `profile`, a folder, the steps are traced into it. Raises
+    of the same type measured just before and after. With `profile`, a folder, the steps are traced into it; with
+    `checkpoint`, a folder, the state is saved there and restored, and removed again. Raises
     UserError for a configuration that cannot run on the devices that are here, and where there is no such dataset.
     """
     jax.config.update("jax_enable_compilation_cache", False)
     mesh = sharding.make_mesh(**config.mesh)
-    sharding.check_batch_size(config.batch_size, mesh)
+    sharding.check_batch_size(config.batch_size, mesh, config.accumulate)
     data, frozen = _batches(config), _random_frozen(config, mesh)
     programs = make_programs(config, STAGES[config.stage], mesh, frozen)
     key = jax.random.key(0)
@@ -67,7 +79,7 @@ def measure(config: ConfigDict, name: str, steps: int, profile: str | os.PathLik
 
     rates, trips, waited = [rate()], 0.0, 0.0
     if profile:
-        jax.profiler.start_trace(profile)
+        jax.profiler.start_trace(writable_folder(profile))
     start = time.perf_counter()
     for _ in range(steps):
         waiting = time.perf_counter()
@@ -80,6 +92,7 @@ def measure(config: ConfigDict, name: str, steps: int, profile: str | os.PathLik
     if profile:
         jax.profiler.stop_trace()
     rates.append(rate())
+    stored = _checkpoint_times(checkpoint, state, programs.abstract_state) if checkpoint else {}
     per_device = (fixed * steps + of_trip * float(trips)) / seconds / mesh.size
     kind = jax.devices()[0].device_kind
     peak = next((chip.peak for chip in CHIPS if chip.matches(kind)), None)
@@ -104,7 +117,22 @@ def measure(config: ConfigDict, name: str, steps: int, profile: str | os.PathLik
         "remat": config.remat,
         "steps": steps,
         "data": config.data.dir or "random",
+        **stored,
     }
+
+
+def _checkpoint_times(folder: str | os.PathLike, state: TrainState, abstract: TrainState) -> dict[str, float]:
+    """Seconds until a run's state is on disk with its checksums, and until it is back."""
+    with (
+        tempfile.TemporaryDirectory(dir=writable_folder(folder)) as workdir,
+        contextlib.closing(Checkpoints(workdir, 1, "")) as checkpoints,
+    ):
+        began = time.perf_counter()
+        checkpoints.save(0, state.weights, resumed_from(state), {})
+        checkpoints.wait()
+        saved = time.perf_counter()
+        jax.block_until_ready(checkpoints.restore(abstract.weights, resumed_from(abstract))[:2])
+        return {"save_seconds": saved - began, "restore_seconds": time.perf_counter() - saved}
 
 
 def table(row: dict[str, Any]) -> str:

@@ -26,7 +26,13 @@ from flashsr_jax.errors import UserError
 
 LOGGER = logging.getLogger(__name__)
 PREFETCHED_BATCHES = 2  # per worker process
+MOST_WINDOWS = 2**52  # of a class; lengths of mixtures are computed in floats
+LOST = "Worker process was terminated unexpectedly"  # Grain's words
 BY_BRIGHTNESS = "speech"  # the class whose high band comes in moments
+
+
+class WorkerLost(Exception):
+    """A process that prepares batches was ended from outside: by the system, out of memory, say."""
 
 
 class BatchIterator(Iterator[dict]):
@@ -34,7 +40,7 @@ class BatchIterator(Iterator[dict]):
     workers and, with the same total batch, of processes.
 
     Records that cannot be read are named once each, also over resumed runs, and counted; raises UserError at the one
-    after `max_corrupt`. Each process counts those that it has met.
+    after `max_corrupt`. Each process counts those that it has met. Raises WorkerLost where a worker process is gone.
     """
 
     def __init__(
@@ -58,12 +64,21 @@ class BatchIterator(Iterator[dict]):
         if self._iterator is None:
             self._iterator = iter(self._dataset())
             self._close = weakref.finalize(self, self._iterator.close)  # also when the program ends
-        batch = next(self._iterator)
+        batch = self._next()
         self._count(batch.pop("corrupt", np.zeros(0, np.int32)))
         self._taken += 1
         if self._workers:  # out of the workers' shared memory, which would last as long as the arrays
             batch = jax.tree.map(np.array, batch)
         return batch
+
+    def _next(self) -> dict:
+        try:
+            return next(self._iterator)
+        except RuntimeError as error:
+            if LOST not in str(error):
+                raise
+            code = str(error).partition("exit code ")[2].partition(".")[0]
+            raise WorkerLost(f"a process that reads the data was ended from outside (exit code {code})") from error
 
     def get_state(self) -> dict:
         """Position in the stream: the number of batches taken; and the records that could not be read so far."""
@@ -110,6 +125,11 @@ def _ignore_sigterm(worker: int, workers: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
+def _repeated(windows: grain.MapDataset) -> grain.MapDataset:
+    """As good as endless. `repeat()` alone makes it as long as a length can be, and a mixture of several longer."""
+    return windows.repeat(MOST_WINDOWS // len(windows))
+
+
 def make_iterator(
     data: ConfigDict,
     split: str,
@@ -146,7 +166,7 @@ def make_iterator(
     if data.bright and BY_BRIGHTNESS in windows:
         windows[BY_BRIGHTNESS] = more_of_the_bright(windows[BY_BRIGHTNESS], data.bright)
     streams = [
-        grain.MapDataset.source([(name, i) for i in range(len(of_class))]).seed(seed + n).shuffle().repeat()
+        _repeated(grain.MapDataset.source([(name, i) for i in range(len(of_class))]).seed(seed + n).shuffle())
         for n, (name, of_class) in enumerate(windows.items())
     ]
     mixed = grain.MapDataset.mix(streams, [data.class_weights[name] for name in windows])

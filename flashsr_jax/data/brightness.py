@@ -51,7 +51,7 @@ def brightness_of(windows: Windows) -> np.ndarray:
         with replacing(file) as partial:
             np.save(partial, values)
     except OSError as error:  # a dataset that others share need not be one's own to write to
-        LOGGER.warning("%s cannot be written (%s): the next run measures again", file, reason(error))
+        LOGGER.warning("%s cannot be kept, and the next run measures again: %s", file.name, reason(error))
     return values
 
 

@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +27,14 @@ import numpy as np
 import soundfile as sf
 
 from flashsr_jax.audio import SAMPLE_RATE
-from flashsr_jax.audio.formats import SUFFIXES
+from flashsr_jax.audio.formats import readable
 from flashsr_jax.data import CLASSES, INPUTS, LEFT_OUT, MANIFEST, SPLITS
-from flashsr_jax.data.recording import Decoded, Unusable, decode, segment_lengths
+from flashsr_jax.data.recording import HELD_OUT, Decoded, Unusable, decode, last_stretches, segment_lengths
 from flashsr_jax.errors import UserError
-from flashsr_jax.files import csv_cell
+from flashsr_jax.files import csv_cell, writable_folder
 from flashsr_jax.locks import locked
 
 FOLDER_NAMES = {"voice": "speech", "sfx": "effects", "fx": "effects"} | {name: name for name in CLASSES}
-HELD_OUT = 0.05  # share of the groups in each of validation and test
 SHARD_RECORDS = 256  # at most 500 MB
 FORMAT = 1
 HOW_TO_CLASSIFY = f"put it in a folder named {', '.join(CLASSES)}, or name its class in a CSV (--csv)"
@@ -50,6 +49,7 @@ class Recording:
     class_name: str | None
     group: str
     split: str
+    movable: bool = False  # to another split, where its class would have nothing there
 
 
 @dataclass
@@ -78,10 +78,23 @@ class BuildSummary:
         missing = [name for name in CLASSES if name in present and not self.hours(name, "validation")]
         if missing:
             lines.append(
-                f"no validation recordings of {', '.join(missing)}: groups (sub-folders) are drawn at {HELD_OUT:.0%}; "
-                "with few of them, give a CSV with a split column (--csv)"
+                f"no validation recordings of {', '.join(missing)}: too little to divide; add recordings, or give a "
+                "CSV with a split column (--csv)"
             )
+        lines += [
+            f"{name}: validation and test are of groups (folders, speakers) that are trained on, too: there are fewer "
+            "than three"
+            for name in CLASSES
+            if self._divides_groups(name)
+        ]
         return "\n".join(lines)
+
+    def _divides_groups(self, class_name: str) -> bool:
+        splits: dict[str, set[str]] = {}
+        for row in self.recordings:
+            if row["class"] == class_name:
+                splits.setdefault(row["group"], set()).add(row["split"])
+        return any(len(of_group) > 1 for of_group in splits.values())
 
 
 def build_dataset(
@@ -98,8 +111,10 @@ def build_dataset(
 
     The class comes from the CSV (columns path, class and optionally group, split; paths relative to the CSV, which may
     also name further recordings), else from the nearest folder named speech, music or effects. The group comes from
-    the CSV, else it is the folder; the split from the CSV, else from a hash of the group. `tfds` names catalogue
-    datasets as NAME=CLASS. Recordings that cannot be used are listed in left_out.csv and do not stop the build.
+    the CSV, else it is the folder; the split from the CSV, else from a hash of the group, but so that each class has
+    all three: of less than three groups the last recordings are validation and test, and of a single recording its
+    last stretches. `tfds` names catalogue datasets as NAME=CLASS. Recordings that cannot be used are listed in
+    left_out.csv and do not stop the build.
     `workers` processes decode (default: one a core; 0: this process). The dataset appears under its name once it is
     complete; the same call again finds it and returns. Raises UserError where nothing can be built, and
     where another process builds there.
@@ -109,11 +124,11 @@ def build_dataset(
     catalogue = [_catalogue_name(text) for text in tfds]
     if not recordings and not catalogue:
         where = ", ".join(map(str, sources)) or "the call"
-        raise UserError(f"no recordings in {where} (looked for {', '.join(SUFFIXES)})")
+        raise UserError(f"no recordings in {where} (looked for {', '.join(readable())})")
     inputs = _inputs(recordings, catalogue, min_bandwidth_hz)
     summary = _existing(out, inputs, overwrite)
     if summary is None:
-        out.parent.mkdir(parents=True, exist_ok=True)
+        writable_folder(out.parent)
         with locked(out.with_name(f".{out.name}.lock"), out):
             summary = _existing(out, inputs, overwrite)  # another build's, by now
             if summary is None:
@@ -158,6 +173,7 @@ def _build(
     """Everything but the inputs' description, in the folder `partial`."""
     summary = BuildSummary(out)
     fingerprints: dict[str, str] = {}
+    last_ones = _LastOnes()
     with tempfile.TemporaryDirectory(prefix="decoded-", dir=partial) as spool:
         writer = _writer(partial)
         results = _decode_all(recordings, catalogue, Path(spool), min_bandwidth_hz, workers)
@@ -166,14 +182,13 @@ def _build(
                 file = result.file
                 first = fingerprints.setdefault(result.fingerprint, recording.name)
                 if first == recording.name:
-                    writer.initialize_splits([recording.split], fail_if_exists=False)
-                    writer.add_examples({recording.split: _records(recording, result)})
-                    summary.recordings.append(_manifest_row(recording, result))
                     for remark in result.remarks:
                         print(f"flashsr: {recording.name}: {remark}", file=sys.stderr)
+                    for ready in last_ones.passed(recording, result):
+                        _write(writer, summary, *ready)
                 else:
                     result = Unusable("duplicate", f"same audio as {first}")
-                file.unlink()
+                    file.unlink()
             if isinstance(result, Unusable):
                 row = {"path": recording.name, "reason": result.reason, "detail": result.detail}
                 summary.left_out.append(row)
@@ -181,6 +196,8 @@ def _build(
                 print(f"\r{count} of {len(recordings) or 'the'} recordings", end="", file=sys.stderr, flush=True)
         if sys.stderr.isatty():
             print(file=sys.stderr)
+        for ready in last_ones.spread(summary.recordings):
+            _write(writer, summary, *ready)
         writer.close_all()
     if not summary.recordings:
         reasons = collections.Counter(row["reason"] for row in summary.left_out)
@@ -195,6 +212,44 @@ def _build(
     return summary
 
 
+def _write(writer: Any, summary: BuildSummary, recording: Recording, decoded: Decoded) -> None:
+    """Records and the manifest's row of a recording, whose samples are then removed."""
+    writer.initialize_splits([recording.split], fail_if_exists=False)
+    writer.add_examples({recording.split: _records(recording, decoded)})
+    summary.recordings.append(_manifest_row(recording, decoded))
+    decoded.file.unlink()
+
+
+class _LastOnes:
+    """The last two training recordings of each class, held back until it is known whether it has the other splits."""
+
+    def __init__(self) -> None:
+        self._held: dict[str | None, list[tuple[Recording, Decoded]]] = {}
+
+    def passed(self, recording: Recording, decoded: Decoded) -> list[tuple[Recording, Decoded]]:
+        """What can be written now, of this recording and those before it."""
+        if not recording.movable or recording.split != "train":
+            return [(recording, decoded)]
+        held = self._held.setdefault(recording.class_name, [])
+        held.append((recording, decoded))
+        return [held.pop(0)] if len(held) > len(SPLITS) - 1 else []
+
+    def spread(self, written: list[dict]) -> Iterator[tuple[Recording, Decoded]]:
+        """The rest, in the splits that their classes lack; the last recording in stretches where there are too few."""
+        for class_name, held in self._held.items():
+            there = collections.Counter(row["split"] for row in written if row["class"] == class_name)
+            lacking = [split for split in SPLITS[1:] if not there[split]]
+            if there["train"] + len(held) > len(lacking):
+                splits = ["train"] * (len(held) - len(lacking)) + lacking
+                yield from ((replace(r, split=split), d) for (r, d), split in zip(held, splits, strict=True))
+                continue
+            yield from held[:-1]
+            recording, decoded = held[-1]
+            for start, split, stretch in last_stretches(decoded, lacking):
+                name = f"{recording.name}, from {start / SAMPLE_RATE:.2f} s" if start else recording.name
+                yield replace(recording, name=name, split=split), stretch
+
+
 def _find(sources: Sequence[str | Path], csv: str | Path | None) -> list[Recording]:
     """All recordings of the sources and of the CSV, in the order of their names."""
     listed = _read_csv(Path(csv)) if csv else {}
@@ -206,7 +261,7 @@ def _find(sources: Sequence[str | Path], csv: str | Path | None) -> list[Recordi
         roots.append(source.absolute() if source.is_dir() else source.absolute().parent)
         found = sorted(source.rglob("*")) if source.is_dir() else [source]
         seen = [path for path in found if path == source or (path.is_file() and not path.name.startswith("."))]
-        taken = [path for path in seen if path == source or path.suffix.lower() in SUFFIXES]
+        taken = [path for path in seen if path == source or path.suffix.lower() in readable()]
         files |= {path.absolute(): None for path in taken}
         known = {*files, Path(csv).absolute()} if csv else files
         _say_passed_over(source, [path for path in seen if path.absolute() not in known], found)
@@ -228,7 +283,27 @@ def _find(sources: Sequence[str | Path], csv: str | Path | None) -> list[Recordi
                 split=row.get("split") or hashed_split(group),
             )
         )
-    return sorted(recordings, key=lambda recording: recording.name)
+    fixed = {r.class_name for r in recordings if listed.get(r.path, {}).get("split")}
+    recordings = [r if r.class_name in fixed else replace(r, movable=True) for r in recordings]
+    return sorted(_in_all_splits(recordings), key=lambda recording: recording.name)
+
+
+def _in_all_splits(recordings: list[Recording]) -> list[Recording]:
+    """With whole groups moved where a class of three or more would lack a split; all in training where it has less."""
+    groups: dict[str | None, set[str]] = {}
+    for r in recordings:
+        if r.movable:
+            groups.setdefault(r.class_name, set()).add(r.group)
+    splits = {}
+    for class_name, names in groups.items():
+        ordered = sorted(names, key=_share)
+        drawn = collections.Counter(map(hashed_split, names))
+        validation = min(max(drawn["validation"], 1), len(names) - 2)
+        test = min(max(drawn["test"], 1), len(names) - 1 - validation)
+        for rank, name in enumerate(ordered):
+            split = "validation" if rank < validation else "test" if rank < validation + test else "train"
+            splits[class_name, name] = split if len(names) > 2 else "train"
+    return [replace(r, split=splits[r.class_name, r.group]) if r.movable else r for r in recordings]
 
 
 def _say_passed_over(source: Path, files: Sequence[Path], found: Sequence[Path]) -> None:
@@ -249,8 +324,12 @@ def folder_class(path: Path) -> str | None:
 
 def hashed_split(group: str) -> str:
     """Split of a group: a function of its name alone, 5 % each in validation and test."""
-    share = int.from_bytes(hashlib.blake2b(group.encode(), digest_size=8).digest()) / 2**64
+    share = _share(group)
     return "validation" if share < HELD_OUT else "test" if share < 2 * HELD_OUT else "train"
+
+
+def _share(group: str) -> float:
+    return int.from_bytes(hashlib.blake2b(group.encode(), digest_size=8).digest()) / 2**64
 
 
 def _read_csv(path: Path) -> dict[Path, dict]:
@@ -505,4 +584,4 @@ def _catalogue_recordings(builder: Any, name: str, class_name: str, spool: Path)
                 audio_N = audio_N.astype(np.int16)
             sf.write(path, audio_N, sample_rate, subtype="PCM_16" if audio_N.dtype == np.int16 else "FLOAT")
             group = f"{name}/{example['speaker']}" if "speaker" in example else name
-            yield Recording(path, f"{name}/{split}/{number}", class_name, group, hashed_split(group))
+            yield Recording(path, f"{name}/{split}/{number}", class_name, group, hashed_split(group), movable=True)

@@ -5,9 +5,10 @@ Letters: N samples, C channels.
 
 import errno
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import soxr
@@ -24,6 +25,8 @@ SILENCE = 10 ** (-80 / 20)  # peak of a silent recording, and of a dead channel 
 HIGH_BAND_HZ = 10_000.0
 SEGMENT_SAMPLES = 983_040  # 20.48 s: a record is small enough to be read for one random crop of it
 BLOCK_SECONDS = 10
+HELD_OUT = 0.05  # share of the groups in each of validation and test, and of a recording that gives stretches to them
+CLIP_SECONDS, LEAST_STRETCH_SECONDS = 5.12, 2.56  # that such a stretch has, where the recording is long enough
 
 
 class Unusable(Exception):
@@ -75,7 +78,8 @@ def decode(path: Path, file: Path, min_bandwidth_hz: float) -> Decoded:
             if bandwidth_hz < min_bandwidth_hz:
                 raise Unusable("bandwidth too low", f"{bandwidth_hz:.0f} Hz, under {min_bandwidth_hz:.0f} Hz")
             samples = unscaled.stat().st_size // 4
-            gains = _write_segments(unscaled, file, samples)
+            with unscaled.open("rb") as source:
+                gains = _write_segments(source, file, samples)
         finally:
             unscaled.unlink(missing_ok=True)
     except Unusable:
@@ -87,6 +91,33 @@ def decode(path: Path, file: Path, min_bandwidth_hz: float) -> Decoded:
             raise
         raise Unusable("unreadable", reason(error)) from error
     return Decoded(file, sample_rate, channels, channel, bandwidth_hz, fingerprint, samples, gains, remarks)
+
+
+def last_stretches(decoded: Decoded, splits: Sequence[str]) -> Iterator[tuple[int, str, Decoded]]:
+    """(start in samples, split, stretch) of a recording: its beginning for training, and at its end one for each of
+    `splits`, of 5 % or, where that is less than 5.12 s, of up to a quarter. One that is too short stays whole."""
+    held = max(HELD_OUT * decoded.samples, min(CLIP_SECONDS * SAMPLE_RATE, decoded.samples / 4))
+    if held < LEAST_STRETCH_SECONDS * SAMPLE_RATE:
+        yield 0, "train", decoded
+        return
+    unscaled = decoded.file.with_suffix(".f32")
+    with decoded.file.open("rb") as source, unscaled.open("wb") as out:
+        for length, gain in zip(segment_lengths(decoded.samples), decoded.gains, strict=True):
+            x_N = np.frombuffer(source.read(2 * length), np.int16)
+            out.write((x_N * np.float32(gain)).tobytes())
+    decoded.file.unlink()
+    with unscaled.open("rb") as whole:
+        start = 0
+        for number, split in enumerate(("train", *splits)):
+            samples = int(held) if number else decoded.samples - len(splits) * int(held)
+            file = decoded.file.with_suffix(f".{split}.i16")
+            yield (
+                start,
+                split,
+                replace(decoded, file=file, samples=samples, gains=_write_segments(whole, file, samples)),
+            )
+            start += samples
+    unscaled.unlink()
 
 
 def _survey(path: Path) -> tuple[int, int, int, str, tuple[str, ...]]:
@@ -143,9 +174,10 @@ def _resampled(path: Path, sample_rate: int, channel: int, meter: BandwidthMeter
         yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
 
 
-def _write_segments(unscaled: Path, file: Path, samples: int) -> tuple[float, ...]:
+def _write_segments(source: IO[bytes], file: Path, samples: int) -> tuple[float, ...]:
+    """The next `samples` of float32 as the segments of a recording; their gains."""
     gains = []
-    with unscaled.open("rb") as source, file.open("wb") as out:
+    with file.open("wb") as out:
         for length in segment_lengths(samples):
             x_N = np.frombuffer(source.read(4 * length), np.float32)
             gain = max(float(np.abs(x_N).max()), 1e-9) / 32_767

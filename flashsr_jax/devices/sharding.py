@@ -43,13 +43,17 @@ def mesh_shape(data: int, fsdp: int, count: int) -> tuple[int, int]:
     return data, fsdp
 
 
-def check_batch_size(batch_size: int, mesh: Mesh | AbstractMesh) -> None:
-    """Raises UserError unless the global batch divides over all devices of the mesh."""
-    if batch_size < 1 or batch_size % mesh.size:
-        below = max(mesh.size, batch_size // mesh.size * mesh.size)
+def check_batch_size(batch_size: int, mesh: Mesh | AbstractMesh, accumulate: int = 1) -> None:
+    """Raises UserError unless each of `accumulate` parts of the global batch divides over all devices of the mesh."""
+    if accumulate < 1:
+        raise UserError(f"config.accumulate={accumulate}: give the number of a batch's parts, 1 or more")
+    multiple = mesh.size * accumulate
+    if batch_size < 1 or batch_size % multiple:
+        below = max(multiple, batch_size // multiple * multiple)
+        parts = f", in config.accumulate={accumulate} parts each" if accumulate > 1 else ""
         raise UserError(
             f"config.batch_size={batch_size} does not divide over the mesh's {mesh.size} devices "
-            f"({dict(mesh.shape)}): use a multiple of {mesh.size}, such as {below}"
+            f"({dict(mesh.shape)}){parts}: use a multiple of {multiple}, such as {below}"
         )
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -21,7 +21,7 @@ from flashsr_jax.evaluate.report.tables import loud_table, markdown_table, markd
 from flashsr_jax.evaluate.results import Results, wall_free
 from flashsr_jax.evaluate.signals import checked
 from flashsr_jax.evaluate.systems import System
-from flashsr_jax.files import replacing
+from flashsr_jax.files import replacing, writable_folder
 from flashsr_jax.runs.networks import load_network
 from flashsr_jax.upscale.model import Model, load_model
 
@@ -34,10 +34,11 @@ class Options:
 
     split, clips, seconds: as in `load_references`. cutoffs_hz: where the inputs end. seeds: runs of whatever draws
     noise. weights: the model, as `load_model` takes it. latency_ms: the model once more, as it upscales live. teacher,
-    regression: other U-Nets to put in it, as `load_network` takes them; teacher_steps, teacher_guidance: its solver.
-    outputs: (name, folder) of other systems' files. noise_profiles: a file for the noise baseline. perceptual: measure
-    Zimtohrli and ViSQOL too. samples_per_class: clips to listen to. save_audio: keep every input and output. workers:
-    processes that measure (None: one a core).
+    regression: other U-Nets to put in it, as `load_network` takes them; teacher_steps, teacher_guidance: its solvers,
+    each step count with each scale, which may be by class. models: (name, file) of other models; keep_low_band: of
+    those whose output gets the input's own band under the cutoff back. outputs: (name, folder) of other systems' files.
+    noise_profiles: a file for the noise baseline. perceptual: measure Zimtohrli and ViSQOL too. samples_per_class:
+    clips to listen to. save_audio: keep every input and output. workers: processes that measure (None: one a core).
     """
 
     split: str = "test"
@@ -48,9 +49,11 @@ class Options:
     weights: str | None = None
     latency_ms: float | None = None
     teacher: str | None = None
-    teacher_steps: int = 50
-    teacher_guidance: float = 1.0
+    teacher_steps: Sequence[int] = (50,)
+    teacher_guidance: Sequence[float | Mapping[str, float]] = (1.0,)
     regression: str | None = None
+    models: Sequence[tuple[str, str]] = ()
+    keep_low_band: Sequence[tuple[str, str]] = ()
     outputs: Sequence[tuple[str, str]] = ()
     noise_profiles: str | None = None
     perceptual: bool = True
@@ -69,6 +72,7 @@ def evaluate(data: str, out: str, options: Options) -> str:
         check_installed()
     compared, model, settings = _systems(options)
     references, problems = load_references(data, split=options.split, count=options.clips, seconds=options.seconds)
+    writable_folder(out)
     if options.save_audio:
         compared = {name: _saving(name, system, Path(out) / "audio") for name, system in compared.items()}
         _save_originals(references, Path(out) / "audio" / "original")
@@ -131,10 +135,9 @@ def _systems(options: Options) -> tuple[dict[str, System], str | None, dict[str,
             settings["live"] = f"{options.latency_ms:g} ms"
         if options.teacher:
             other = _with_unet(loaded, options.teacher, "teacher")
-            found[_free_name(other, found)] = systems.model(
-                other, steps=options.teacher_steps, guidance=options.teacher_guidance
-            )
-            how = f"{options.teacher_steps} steps, guidance {options.teacher_guidance:g}"
+            found |= _solved(other, _free_name(other, found), options)
+            scales = " or ".join(map(_scale_text, options.teacher_guidance))
+            how = f"{', '.join(map(str, options.teacher_steps))} steps, guidance {scales}"
             settings["teacher"] = f"{options.teacher} ({other.origins['unet']}), {how}"
         if options.regression:
             other = _with_unet(loaded, options.regression, "regression")
@@ -143,14 +146,44 @@ def _systems(options: Options) -> tuple[dict[str, System], str | None, dict[str,
         found["ceiling"] = systems.ceiling(loaded)
     elif options.teacher or options.regression:
         raise UserError("a teacher or regression needs weights, for the VAE and the vocoder around it")
+    for argument, models in (("model", options.models), ("keep_low_band", options.keep_low_band)):
+        for name, path in models:
+            _check_free(name, path, found, argument)
+            other = load_model(path)
+            found[name] = systems.model(other, keep_low_band=argument == "keep_low_band")
+            settings[name] = f"{path} ({', '.join(f'{n}: {o}' for n, o in other.origins.items())})"
     for name, folder in options.outputs:
-        if name in found or name in RESERVED:
-            raise UserError(f"{name}={folder}: a system of that name is there already: choose another", "outputs")
+        _check_free(name, folder, found, "outputs")
         found[name] = systems.outputs(name, folder)
     hertz = ", ".join(f"{hz:g}" for hz in options.cutoffs_hz)
     settings["input"] = f"Chebyshev I, order {protocol.ORDER}, zero-phase, at {hertz} Hz"
     settings["seeds"] = f"0 to {options.seeds - 1}" if options.seeds > 1 else "0"
     return found, model, settings
+
+
+def _solved(teacher: Model, name: str, options: Options) -> dict[str, System]:
+    """The teacher by each of its solvers; where there are several, its name says which."""
+    found = {}
+    for steps, guidance in itertools.product(options.teacher_steps, options.teacher_guidance):
+        parts = [name]
+        if len(options.teacher_steps) > 1:
+            parts.append(f"{steps} steps")
+        if len(options.teacher_guidance) > 1:
+            parts.append(f"guidance {_scale_text(guidance)}")
+        found[", ".join(parts)] = systems.model(teacher, steps=steps, guidance=guidance)
+    return found
+
+
+def _scale_text(guidance: float | Mapping[str, float]) -> str:
+    if isinstance(guidance, Mapping):
+        return " ".join(f"{name}={scale:g}" for name, scale in guidance.items())
+    return f"{guidance:g}"
+
+
+def _check_free(name: str, path: str, taken: Container[str], argument: str) -> None:
+    """Raises UserError where another system has the name."""
+    if name in taken or name in RESERVED:
+        raise UserError(f"{name}={path}: a system of that name is there already: choose another", argument)
 
 
 def _free_name(model: Model, taken: Container[str]) -> str:

@@ -33,8 +33,10 @@ EDGE_FADE = 480  # samples, 10 ms: a high band that is cut off sharply at an edg
 SILENT_LOW_BAND = 1e-12  # mean square under which a low band holds nothing: -120 dB of full scale
 MAX_SI_SDR_DB = 150.0  # of equal signals, whose ratio would be infinite
 
+FULL_SCALE = (LSD_STFT.n_fft / 4) ** 2  # power of a sine at its peak bin: half the window's sum, squared
 LOUDEST = 0.2  # of the frames, by the original's power over the cutoff
 LOUD_BANDS_HZ = tuple((low, low + 2000.0) for low in np.arange(0.0, NYQUIST, 2000.0).tolist())
+CUTOFF_EDGE = 0.1  # of the cutoff, on either side of it: what `cutoff_step_db` compares
 SILENT_BAND = 1e-11  # power of a bin, relative to a full-scale sine's: 12 dB over that of 16-bit dither
 LEAST_BAND = 1e-15  # of an estimate's, whose gain would be minus infinity in silence
 
@@ -53,6 +55,7 @@ BETTER: dict[str, Literal["lower", "higher", "zero"]] = {
     "lsd_universr_lf": "lower",
     "low_band_si_sdr": "higher",
     "low_band_gain_db": "zero",
+    "cutoff_step_db": "zero",
     "loud_band_gain_db": "zero",
     "time_offset": "zero",
     "zimtohrli": "lower",
@@ -130,7 +133,8 @@ def all_metrics(
             "low_band_gain_db": _gain_db(bands),
             "time_offset": _time_offset(bands),
         }
-    return metrics
+    step = _cutoff_step_db(spectra, estimate, cutoff_hz)
+    return metrics if step is None else metrics | {"cutoff_step_db": step}
 
 
 def lsd(reference: np.ndarray, estimate: np.ndarray) -> float:
@@ -217,6 +221,37 @@ def time_offset(reference: np.ndarray, estimate: np.ndarray, cutoff_hz: float) -
     return _time_offset(_sounding_low_bands(reference, estimate, cutoff_hz))
 
 
+def cutoff_step_db(reference: np.ndarray, estimate: np.ndarray, cutoff_hz: float) -> float:
+    """How far the estimate's level jumps at the cutoff: power of the tenth over it by that of the tenth under it, in dB
+    against the same of the reference.
+
+    Of two mono signals (N,), STFT 2048 / hop 512. Under 0 where the added band begins too softly, as behind a gap, over
+    0 where too loudly. Raises as `lsd` does, ValueError for a cutoff outside (0, 24000] Hz, and Unmeasurable where the
+    tenth over it is over 24 kHz or the reference has under -110 dB of full scale a bin there.
+    """
+    step = _cutoff_step_db(*_pair(reference, estimate), cutoff_hz)
+    if step is None:
+        raise Unmeasurable(f"not defined: the original has nothing on one side of {cutoff_hz:g} Hz")
+    return step
+
+
+def _cutoff_step_db(spectra: ReferenceSpectra, estimate: np.ndarray, cutoff_hz: float) -> float | None:
+    """None where it is not defined."""
+    bin_ = _cutoff_bin(cutoff_hz, LSD_STFT)
+    width = max(1, round(CUTOFF_EDGE * cutoff_hz * LSD_STFT.n_fft / SAMPLE_RATE))
+    end_hz = WALL_PASS * spectra.wall_hz if spectra.wall_hz else NYQUIST
+    if bin_ < width or (1 + CUTOFF_EDGE) * cutoff_hz > end_hz:
+        return None
+    steps_db = []
+    for power_TxK in (_power(estimate, LSD_STFT), spectra._lsd_power):
+        power_K = power_TxK.mean(axis=0) / FULL_SCALE
+        under, over = power_K[bin_ - width : bin_].mean(), power_K[bin_ : bin_ + width].mean()
+        if power_TxK is spectra._lsd_power and min(under, over) < SILENT_BAND:
+            return None
+        steps_db.append(10 * np.log10(max(over, LEAST_BAND) / max(under, LEAST_BAND)).item())
+    return steps_db[0] - steps_db[1]
+
+
 def loud_band_gains_db(
     reference: np.ndarray | ReferenceSpectra, estimate: np.ndarray, cutoff_hz: float
 ) -> dict[float, float]:
@@ -236,13 +271,12 @@ def loud_band_gains_db(
     loud_T = np.argsort(over_T, kind="stable")[-max(1, round(LOUDEST * len(over_T))) :]
     estimate_TxK = _power(estimate, LSD_STFT)
     hz_K = np.fft.rfftfreq(LSD_STFT.n_fft, 1 / SAMPLE_RATE)
-    full_scale = (LSD_STFT.n_fft / 4) ** 2  # a sine's at its peak bin: half the window's sum, squared
     gains = {}
     for low_hz, high_hz in LOUD_BANDS_HZ:
         if low_hz < cutoff_hz or high_hz > end_hz:
             continue
         band_K = (hz_K >= low_hz) & (hz_K < high_hz)
-        ours, theirs = (float(power[loud_T][:, band_K].mean()) / full_scale for power in (estimate_TxK, original_TxK))
+        ours, theirs = (float(power[loud_T][:, band_K].mean()) / FULL_SCALE for power in (estimate_TxK, original_TxK))
         if theirs > SILENT_BAND:
             gains[low_hz] = 10 * np.log10(max(ours, LEAST_BAND) / theirs).item()
     return gains

@@ -5,7 +5,7 @@ result is (N,). It raises Unmeasurable where it has nothing for the clip. Letter
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from flashsr_jax.audio import SAMPLE_RATE
 from flashsr_jax.audio import files as audio_files
+from flashsr_jax.audio.bands import Bands
 from flashsr_jax.audio.formats import SUFFIXES
 from flashsr_jax.audio.front_end import denormalise, log_mel, normalisation, normalise
 from flashsr_jax.audio.resampling import check_finite
@@ -58,12 +59,20 @@ def noise(profiles: dict[str, baselines.NoiseProfile]) -> System:
     return System(process, seeded=True)
 
 
-def model(loaded: Model, **options: Any) -> System:
-    """A model the way a listener runs it, windows, crossfades and all; `options` as `upscale` takes them."""
+def model(
+    loaded: Model, *, guidance: float | Mapping[str, float] = 1.0, keep_low_band: bool = False, **options: Any
+) -> System:
+    """A model the way a listener runs it: windows, crossfades and all; `keep_low_band`: with the input's own band under
+    the cutoff in the place of its own. `guidance` may be by class; a clip of another class is Unmeasurable. `options`
+    are as `upscale` takes them."""
 
     def process(reference: Reference, low_N: np.ndarray, cutoff_hz: float, seed: int) -> np.ndarray:
+        scale = guidance if isinstance(guidance, float | int) else guidance.get(reference.class_name)
+        if scale is None:
+            raise Unmeasurable(f"no guidance for {reference.class_name or 'a clip without a class'}")
+        bands = Bands(cutoff_hz, keep_low_band=True) if keep_low_band else None
         try:
-            return upscale(loaded, low_N, SAMPLE_RATE, seed=seed, **options)
+            return upscale(loaded, low_N, SAMPLE_RATE, seed=seed, guidance=scale, bands=bands, **options)
         except NotFiniteError as error:
             raise Unmeasurable(str(error)) from error
 

@@ -20,7 +20,7 @@ from flashsr_jax.evaluate.metrics import lsd
 from flashsr_jax.exchange.names import checkpoint_names, to_params, to_torch, untrained
 from flashsr_jax.exchange.source import read
 from flashsr_jax.exchange.torch_files import load_torch, save_torch
-from flashsr_jax.files import replacing
+from flashsr_jax.files import replacing, writable_folder
 from flashsr_jax.models.diffusion import PUBLISHED_SCALE_FACTOR
 from flashsr_jax.models.presets import PRESETS, ModelConfig
 from flashsr_jax.runs.checkpoint import save_tree
@@ -85,8 +85,7 @@ def export_torch(
     `suffix` is "pth" or "safetensors". What no network uses comes from `others` ({network/name: tensor}), or follows
     from its definition, or is 0 where it is of no consequence.
     """
-    folder, written = Path(folder), []
-    folder.mkdir(parents=True, exist_ok=True)
+    folder, written = writable_folder(folder), []
     for network, names in checkpoint_names(weights.config).items():
         if network not in weights.params:
             continue
@@ -106,6 +105,7 @@ def export_orbax(weights: Weights, folder: str | os.PathLike) -> list[Path]:
     folder = Path(folder)
     if folder.exists():
         raise UserError(f"{folder} exists: choose another", "output")
+    writable_folder(folder.parent)
     save_tree(folder, weights.params)
     return [folder]
 

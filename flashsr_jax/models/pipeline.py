@@ -48,12 +48,13 @@ def sample_latent(
     z_lr: jax.Array,
     initial_noise: jax.Array,
     steps: int = 1,
-    guidance: float = 1.0,
+    guidance: jax.Array | float = 1.0,
     dtype: Any = jnp.float32,
 ) -> jax.Array:
     """Clean high-resolution latents from noise at t = 999, `steps` evaluations of the U-Net (1: the student's way).
 
-    `guidance` is the scale of classifier-free guidance, for a teacher; 1 is none, at half the cost.
+    `guidance` is the scale of classifier-free guidance, for a teacher: one, of which 1 is none at half the cost, or
+    one for each example, (B, 1, 1, 1).
     """
     unet = UNet(config.unet, dtype)
 
@@ -61,7 +62,8 @@ def sample_latent(
         return unet.apply({"params": params}, z, cond, t_B)
 
     def predict_v(z: jax.Array, t_B: jax.Array) -> jax.Array:
-        return apply(z, z_lr, t_B) if guidance == 1 else guided_v(apply, z, z_lr, t_B, guidance)
+        unguided = not isinstance(guidance, jax.Array) and guidance == 1
+        return apply(z, z_lr, t_B) if unguided else guided_v(apply, z, z_lr, t_B, guidance)
 
     return solve(predict_v, initial_noise, solver_grid(steps))
 

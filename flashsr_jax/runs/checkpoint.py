@@ -27,6 +27,7 @@ LOGGER = logging.getLogger(__name__)
 FOLDER = "checkpoints"
 DAMAGED = "damaged_checkpoints"
 PARTS = ("weights", "state")  # folders of a checkpoint, and METRICS
+MOST_SAID = 300  # characters of what a library says
 METRICS = "metrics"  # the score that the best one is chosen by; Orbax's name
 
 
@@ -90,6 +91,11 @@ class Checkpoints:
             with self._writing():
                 self._wait()
 
+    def wait(self) -> None:
+        """Until the last save is complete. Raises UserError, as `save` does, where it has failed."""
+        with self._writing():
+            self._wait()
+
     def _wait(self) -> None:
         """Until the last save is complete, with its checksums. Raises what has kept it from that."""
         self._checkpointer.wait()
@@ -147,7 +153,7 @@ class Checkpoints:
                 position = ocp.checkpointables_metadata(folder).custom_metadata["data_position"]
                 loaded = trees["weights"], trees["state"], position
         except Exception as error:  # noqa: BLE001 whatever a damaged file makes of Orbax, TensorStore and JSON
-            reason = _first_line(error)
+            reason = _cause(error)
         failed = multihost_utils.process_allgather(np.asarray(reason is not None)).reshape(-1)
         if not failed.any():
             return loaded, None
@@ -190,7 +196,7 @@ class Checkpoints:
             complete = [checkpoint.step for checkpoint in self._checkpointer.checkpoints]
             complete = [step for step in complete if step != self._saving]
             raise UserError(
-                f"the checkpoint of step {self._saving} could not be written ({_first_line(error)}); "
+                f"the checkpoint of step {self._saving} could not be written ({_cause(error)}); "
                 + (f"step {max(complete)} is the last complete one" if complete else "no other is complete")
                 + f". The same command goes on from there once {self._workdir} can be written"
             ) from error
@@ -233,17 +239,22 @@ def _load_part(workdir: str | os.PathLike, name: str | None, part: str) -> tuple
     except Exception as error:  # whatever a damaged file makes of Orbax, TensorStore and JSON
         damaged = folder / str(chosen.step) if chosen else folder
         raise UserError(
-            f"{workdir}: {damaged} cannot be read ({_first_line(error)}); move it away to use another checkpoint", name
+            f"{workdir}: {damaged} cannot be read ({_cause(error)}); move it away to use another checkpoint", name
         ) from error
 
 
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+def _cause(error: BaseException) -> str:
+    """What is at the bottom of an error, in a line: Orbax's own text is its registry of handlers, and the end of
+    TensorStore's says how the store was opened."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = f"{type(error).__name__}: {error}".partition(" [tensorstore_spec=")[0].splitlines()[0]
+    return text if len(text) <= MOST_SAID else f"{text[:MOST_SAID]}..."
 
 
 def save_tree(folder: str | os.PathLike, tree: dict) -> None:
     """Write a tree of arrays as a checkpoint by itself, complete or not there."""
-    ocp.save_pytree(Path(folder).absolute(), tree)
+    ocp.save_pytree(Path(folder).absolute(), jax.tree.map(np.asarray, tree))  # Orbax takes no scalars of NumPy
 
 
 def load_tree(folder: str | os.PathLike) -> dict:

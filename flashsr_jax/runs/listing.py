@@ -1,6 +1,7 @@
 """`flashsr runs`: the training runs below a folder, how well each does, and in what their configurations differ."""
 
 import json
+import logging
 import os
 import re
 from collections import Counter
@@ -8,15 +9,26 @@ from pathlib import Path
 from typing import NamedTuple
 
 from flashsr_jax.errors import UserError
-from flashsr_jax.runs.folder import CONFIG_FILE, SOURCES, flattened, read_config, read_metrics, read_provenance
+from flashsr_jax.runs.folder import (
+    CONFIG_FILE,
+    METRICS_FILE,
+    SOURCES,
+    flattened,
+    gate_text,
+    read_config,
+    read_gate,
+    read_metrics,
+    read_provenance,
+)
 
+LOGGER = logging.getLogger(__name__)
 COLUMNS = ("mel_l1", "lsd", "lsd_hf", "zimtohrli", "visqol")  # scores shown beside the best metric
 
 
 class Run(NamedTuple):
     """One run: its folder below the one that was searched, its stage, steps done and planned; the metric that its best
-    checkpoint is chosen by, the evaluation where that was lowest (with its `step`; {} before the first one), and what
-    its results depend on, {dotted name: value}."""
+    checkpoint is chosen by, the evaluation where that was lowest (with its `step`; {} before the first one), what its
+    results depend on, {dotted name: value}, and what `train.gate` measured before it ({} where nothing)."""
 
     name: str
     stage: str
@@ -25,6 +37,7 @@ class Run(NamedTuple):
     metric: str
     best: dict[str, float]
     settings: dict[str, object]
+    gate: dict[str, object]
 
 
 def find_runs(folder: str | os.PathLike) -> list[Run]:
@@ -84,6 +97,7 @@ def _table(stage: str, runs: list[Run]) -> str:
     for row in rows:
         middle = [text.rjust(width) for text, width in zip(row[1:-1], widths[1:-1], strict=True)]
         lines.append("  ".join([row[0].ljust(widths[0]), *middle, row[-1]]).rstrip())
+    lines += [f"before {run.name}: {gate_text(run.gate)}" for run in runs if run.gate]
     return "\n".join(lines)
 
 
@@ -100,11 +114,14 @@ def _short(value: object) -> str:
 
 
 def _read(path: Path, root: Path) -> Run | None:
-    """The run in a folder; None where its configuration is that of something else."""
+    """The run in a folder; None where its configuration is that of something else, or damaged, which is said."""
     try:
         config = read_config(path / CONFIG_FILE)
         stage, steps, metric = config["stage"], config["steps"], config["best_metric"]
-    except (UserError, KeyError):
+    except (UserError, KeyError) as error:
+        if (path / METRICS_FILE).exists():
+            why = error if isinstance(error, UserError) else f"{path / CONFIG_FILE} has no {error}"
+            LOGGER.warning("%s; that run is not listed", why)
         return None
     lines = read_metrics(path)
     scored = [line for line in lines if line.get("kind") == "eval" and metric in line]
@@ -120,4 +137,5 @@ def _read(path: Path, root: Path) -> Run | None:
         metric,
         {name: value for name, value in best.items() if name != "kind"},
         settings,
+        read_gate(path),
     )

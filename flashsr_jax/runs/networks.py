@@ -55,8 +55,8 @@ def load_network(path: str, network: str, option: str) -> Network:
 def load_run(run: str, ema: bool = True) -> Weights:
     """What a run trains, from its best checkpoint (see `load_network`); without `ema` its parameters as they were."""
     folder = Path(run)
-    stage = _config(folder, None)["stage"]
-    networks = {network: _from_run(folder, network, None, ema) for network in NETWORKS_OF_STAGE[stage]}
+    trained = NETWORKS_OF_STAGE[_config(folder, None)["stage"]]
+    networks = {network: _from_run(folder, network, None, ema) for network in trained}
     config = next(iter(networks.values())).config
     params: dict = {name: network.params for name, network in networks.items()}
     if "vae" in networks:
@@ -65,9 +65,18 @@ def load_run(run: str, ema: bool = True) -> Weights:
 
 
 def _config(run: Path, option: str | None) -> dict:
+    """The configuration of a run, with its model as a ModelConfig."""
     if not (run / CONFIG_FILE).is_file():
         raise UserError(f"{run} is not the folder of a training run (it has no {CONFIG_FILE})", option)
-    return read_config(run / CONFIG_FILE)
+    config = read_config(run / CONFIG_FILE)
+    if config["stage"] not in NETWORKS_OF_STAGE:
+        known = ", ".join(NETWORKS_OF_STAGE)
+        raise UserError(f"{run / CONFIG_FILE}: there is no stage {config['stage']!r}; those are {known}", option)
+    try:
+        config["model"] = model_config(config["model"])
+    except UserError as error:
+        raise UserError(f"{run / CONFIG_FILE}: {error}", option) from error
+    return config
 
 
 def _from_run(run: Path, network: str, option: str | None, ema: bool = True) -> Network:
@@ -87,4 +96,4 @@ def _from_run(run: Path, network: str, option: str | None, ema: bool = True) -> 
         params = params[network]
         if network == "vae":
             params, scale_factor = {**params, **weights["encoder"]}, weights["scale_factor"]
-    return Network(params, model_config(config["model"]), scale_factor, origin(stage, f"step {step}"))
+    return Network(params, config["model"], scale_factor, origin(stage, f"step {step}"))

@@ -20,8 +20,8 @@ SILENCE_PEAK = 1e-4  # -80 dBFS: below it normalisation would amplify noise
 
 def seconds_per_window(config: ConfigDict) -> float:
     """Of audio that a step learns from: `vocoder` trains on crops of the windows that it reads, `tune` on stretches."""
-    frames = (config[name] for name in ("decoder_frames", "crop_frames") if name in config)
-    return next(frames, config.data.window_frames) * HOP / SAMPLE_RATE
+    field = {"vocoder": "crop_frames", "tune": "decoder_frames"}.get(config.stage)
+    return (config[field] if field else config.data.window_frames) * HOP / SAMPLE_RATE
 
 
 def waveform_batches(

@@ -20,8 +20,16 @@ SMALL_UNET_DATA = {
     "log_cutoff": True,
     "floor_probability": 0.5,
 }
-# Fields of `common` that earlier versions did not have, with the values that mean what they did.
-ADDED = {"data": {"bright": (), "floor_probability": 0.0}}
+# Fields that earlier versions did not have, with the values that mean what they did: of every stage, and of some.
+ADDED = {"accumulate": 1, "data": {"bright": (), "floor_probability": 0.0}}
+ADDED_TO_STAGE = {
+    "teacher": {"losses": {"weighting": "v", "snr_limit": 5.0, "loudness": 0.0}, "timestep_power": 1.0},
+    "student": {
+        "teacher_gate": False,
+        "teacher_gate_steps": 50,
+        "losses": dict.fromkeys(("distill_mel", "waveform", "features"), (0.0,) * 4),
+    },
+}
 
 
 def common(stage: str, preset: str) -> ConfigDict:
@@ -36,6 +44,7 @@ def common(stage: str, preset: str) -> ConfigDict:
             "stage": stage,
             "seed": 0,
             "dtype": "bfloat16" if preset == "base" else "float32",  # of the computation; parameters are float32
+            "accumulate": 1,  # parts of a batch whose gradients are computed one after the other, where memory is short
             "remat": "none",  # or "products", "blocks": what the backward pass computes again (models/layers.py)
             "model": dataclasses.asdict(PRESETS[preset]),
             "data": {

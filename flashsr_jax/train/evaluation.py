@@ -3,7 +3,7 @@
 Letters: B batch, N samples, T mel frames, F mel bins.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from flashsr_jax.audio import HOP
 from flashsr_jax.audio.front_end import denormalise, log_mel
 from flashsr_jax.audio.pictures import mel_image, spectrogram_image
+from flashsr_jax.data import CLASSES
 from flashsr_jax.data.clips import Clip, fixed_clips
 from flashsr_jax.devices import sharding
 from flashsr_jax.evaluate.metrics import MAIN_METRICS
@@ -49,6 +50,7 @@ class ClipSet(NamedTuple):
             "hr": np.stack([clip.hr for clip in filled]),
             "lr": np.stack([clip.lr for clip in filled]),
             "cutoff_hz": np.full(len(filled), config.eval.cutoff_hz, np.float32),
+            "class_id": np.array([CLASSES.index(clip.class_name) for clip in filled], np.int32),
         }
         # Every process has all clips: placed by their index, they keep their order on any mesh.
         split = NamedSharding(mesh, sharding.BATCH_SPEC)
@@ -87,7 +89,7 @@ def unet_outputs(
     batch: dict[str, Any],
     key: jax.Array,
     steps: int = 1,
-    guidance: float = 1.0,
+    guidance: jax.Array | float = 1.0,
 ) -> tuple[dict[str, Any], Sampled]:
     """What `eval_step` of a stage that trains a U-Net returns: clips super-resolved as `models.pipeline` does it.
 
@@ -120,13 +122,10 @@ def evaluate(
     Audio is measured as `flashsr evaluate` does, with its perceptual metrics where `eval.perceptual` asks for them. The
     noise is the same at every evaluation.
     """
-    outputs = program(weights, frozen, clips.batch, jax.random.fold_in(key, 0))
-    if not all(x.is_fully_addressable for x in jax.tree.leaves(outputs)):
-        outputs = multihost_utils.process_allgather(outputs, tiled=True)
-    outputs = jax.tree.map(lambda x: np.asarray(x)[: len(clips.clips)], outputs)
+    outputs = outputs_of(program, weights, frozen, clips, key)
     scores = {name: float(np.mean(values)) for name, values in outputs["metrics"].items()}
     if "audio" in outputs:
-        scores |= _audio_scores(config, clips, outputs["audio"])
+        scores |= audio_scores(config, clips, outputs["audio"])
     for index, clip in enumerate(clips.clips):
         audio = outputs["audio"][index] if "audio" in outputs else None
         logs.clip(step, clip.name, _picture(clip, outputs["mels"][index], audio), audio)
@@ -134,7 +133,19 @@ def evaluate(
     return scores
 
 
-def _audio_scores(config: ConfigDict, clips: ClipSet, audio_BxN: np.ndarray) -> dict[str, float]:
+def outputs_of(
+    program: Callable[..., dict], weights: dict, frozen: dict[str, Any], clips: ClipSet, key: jax.Array
+) -> dict[str, Any]:
+    """What a stage's `eval_step` makes of the clips, as numpy arrays, in every process. The noise is that of `key`."""
+    outputs = program(weights, frozen, clips.batch, jax.random.fold_in(key, 0))
+    if not all(x.is_fully_addressable for x in jax.tree.leaves(outputs)):
+        outputs = multihost_utils.process_allgather(outputs, tiled=True)
+    return jax.tree.map(lambda x: np.asarray(x)[: len(clips.clips)], outputs)
+
+
+def audio_scores(config: ConfigDict, clips: ClipSet, audio_BxN: Sequence[np.ndarray]) -> dict[str, float]:
+    """Mean of each of `MAIN_METRICS` over the clips, measured as `flashsr evaluate` does. Raises FloatingPointError
+    where one cannot be."""
     measured = []
     for clip, audio in zip(clips.clips, audio_BxN, strict=True):
         output = Output("", config.eval.cutoff_hz, 0, audio)

@@ -4,21 +4,24 @@ import os
 
 from ml_collections import ConfigDict
 
+from flashsr_jax.data import CLASSES
 from flashsr_jax.errors import UserError
-from flashsr_jax.runs.folder import PROVENANCE_FILE, flattened, read_config
-from flashsr_jax.train.defaults import ADDED, common
+from flashsr_jax.runs.folder import PROVENANCE_FILE, NoConfiguration, flattened, read_config
+from flashsr_jax.train.defaults import ADDED, ADDED_TO_STAGE, common
 
 
 def get_config(path: str | os.PathLike) -> ConfigDict:
     """The ConfigDict that was written to `path`. Fields can be overridden as in any other configuration.
 
-    A field of `defaults.ADDED` that the run did not have gets the value that means what was done without it. Raises
+    A field of `defaults.ADDED` that the run did not have gets the value that means what was done without it, and one
+    guidance for all classes is that of each. Raises
     UserError where there is no configuration, or another version of this package wrote it, without a field that this
     one needs.
     """
     fields = read_config(path)
-    for section, added in ADDED.items():
-        fields[section] = added | fields.get(section, {})
+    fields = _filled(path, fields, _filled(path, ADDED, ADDED_TO_STAGE.get(fields["stage"], {})))
+    if isinstance(fields.get("guidance"), list):
+        fields["guidance"] = dict.fromkeys(CLASSES, fields["guidance"])
     needed = flattened(common(fields["stage"], "tiny").to_dict())
     if missing := sorted(needed.keys() - flattened(fields).keys()):
         raise UserError(
@@ -26,6 +29,18 @@ def get_config(path: str | os.PathLike) -> ConfigDict:
             f"{PROVENANCE_FILE} beside it names, or start from the stage's file in configs/"
         )
     return ConfigDict(_as_written(fields))
+
+
+def _filled(path: str | os.PathLike, fields: dict, added: dict) -> dict:
+    """The fields, and those that are added where they are missing. Raises NoConfiguration where a section is none."""
+    filled = added | fields
+    for name, part in added.items():
+        if isinstance(part, dict):
+            section = fields.get(name, part)
+            if not isinstance(section, dict):
+                raise NoConfiguration(f"{path} is not the configuration of a run: it has no {name}")
+            filled[name] = _filled(path, section, part)
+    return filled
 
 
 def _as_written(value: object) -> object:

@@ -25,6 +25,7 @@ from flashsr_jax.data import CLASSES, MANIFEST
 from flashsr_jax.data.batches import BatchIterator
 from flashsr_jax.data.latents import ABOUT, CACHED, LatentCache
 from flashsr_jax.errors import UserError
+from flashsr_jax.files import writable_folder
 from flashsr_jax.locks import locked
 from flashsr_jax.models.pipeline import decode
 from flashsr_jax.train import losses
@@ -58,8 +59,12 @@ def decoded_mel_l1(
     config: ConfigDict, frozen: dict[str, Any], z: jax.Array, mel_BxTxF: jax.Array, weight: jax.Array
 ) -> jax.Array:
     """A loss (B,): L1 of the log-mel that the frozen VAE decodes from scaled latents, weighted as `losses.l1`."""
-    decoded = decode(frozen["vae"], model_of(config), z, frozen["scale_factor"], dtype_of(config), config.remat)
-    return losses.l1(decoded, mel_BxTxF, weight)
+    return losses.l1(decoded_mel(config, frozen, z), mel_BxTxF, weight)
+
+
+def decoded_mel(config: ConfigDict, frozen: dict[str, Any], z: jax.Array) -> jax.Array:
+    """The log-mel (B, T, F) that the frozen VAE decodes from scaled latents."""
+    return decode(frozen["vae"], model_of(config), z, frozen["scale_factor"], dtype_of(config), config.remat)
 
 
 def cached_batches(
@@ -99,7 +104,7 @@ def write_cache(config: ConfigDict, folder: str | Path, windows: int) -> None:
     Raises UserError where something lies there already, or another process writes it.
     """
     folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    writable_folder(folder.parent)
     with locked(folder.with_name(f".{folder.name}.lock"), folder):
         if folder.exists():
             raise UserError(f"{folder} exists: choose another folder, or remove it")

@@ -96,6 +96,11 @@ class Logs:
         LOGGER.info("step %d  held-out clips: %s", step, "  ".join(f"{k} {v:.4g}" for k, v in scores.items()))
         self._time_of_last_line = time.perf_counter()
 
+    def gate(self, scores: dict[str, dict[str, float]]) -> None:
+        """What was measured before the first step: scores by system."""
+        self._record(0, "gate", {f"{system}/{name}": x for system, of in scores.items() for name, x in of.items()})
+        self._time_of_last_line = time.perf_counter()
+
     def clip(self, step: int, name: str, picture: np.ndarray, audio: np.ndarray | None) -> None:
         """A picture (height, width, 3) uint8 and, where there is any, audio (N,) of one held-out clip."""
         if self._active:

@@ -25,17 +25,18 @@ from flashsr_jax.data.batches import BatchIterator
 from flashsr_jax.devices import sharding
 from flashsr_jax.devices.processes import Preempted, Preemption
 from flashsr_jax.errors import UserError
-from flashsr_jax.files import replacing
+from flashsr_jax.files import replacing, writable_folder
 from flashsr_jax.locks import locked
 from flashsr_jax.models import flops
 from flashsr_jax.models.presets import model_config
 from flashsr_jax.runs import provenance
 from flashsr_jax.runs.checkpoint import Checkpoints
 from flashsr_jax.runs.folder import CONFIG_FILE, LOCK_FILE, NoConfiguration, read_config
+from flashsr_jax.train import gate
 from flashsr_jax.train.batch import seconds_per_window, waveform_batches
 from flashsr_jax.train.divergence import Divergence, if_finite
 from flashsr_jax.train.evaluation import ClipSet, evaluate
-from flashsr_jax.train.frozen import fingerprint, load
+from flashsr_jax.train.frozen import fingerprint, load, model_of
 from flashsr_jax.train.latents import cached_batches
 from flashsr_jax.train.logs import Logs
 from flashsr_jax.train.stages import STAGES
@@ -77,7 +78,7 @@ def _train(config: ConfigDict, workdir: Path, held: contextlib.ExitStack) -> dic
     """As `train`, which lets go of what is `held` after it."""
     stage = STAGES[config.stage]
     mesh = sharding.make_mesh(**config.mesh)
-    sharding.check_batch_size(config.batch_size, mesh)
+    sharding.check_batch_size(config.batch_size, mesh, config.accumulate)
     frozen = load(config, stage.needs(config))
     networks = {role: fingerprint(params) for role, params in frozen.items()}
     frozen = sharding.place(frozen, sharding.tree_shardings(frozen, mesh, *_rules(config), name="frozen"))
@@ -99,6 +100,8 @@ def _train(config: ConfigDict, workdir: Path, held: contextlib.ExitStack) -> dic
         contextlib.closing(data),
         contextlib.closing(checkpoints),
     ):
+        if start == 0 and gate.applies(config):
+            gate.check(config, programs.evaluate, frozen, networks, clips, key, logs, workdir)
 
         def finish(step: int, metrics: dict[str, jax.Array], waited: float) -> None:
             """Wait for a step and log it; raises before a state that has diverged could be saved."""
@@ -114,6 +117,7 @@ def _train(config: ConfigDict, workdir: Path, held: contextlib.ExitStack) -> dic
             if step == start + 1:
                 work = step_flops(programs.step, state, frozen, batch, key)
                 logs.start(config.batch_size, config.batch_size * seconds_per_window(config), *work)
+                waited = 0.0  # the workers' start, before the clock of the steps
             state, metrics = programs.step(state, frozen, batch, key)
             if pending:  # fetched while the device works on the next
                 finish(*pending)
@@ -131,7 +135,7 @@ def _train(config: ConfigDict, workdir: Path, held: contextlib.ExitStack) -> dic
                 scores = evaluate(config, programs.evaluate, state.weights, frozen, clips, key, logs, step)
             if saves:
                 position = data.get_state() | {"skipped_steps": divergence.skipped}
-                checkpoints.save(step, state.weights, _rest(state), position, scores if evaluates else None)
+                checkpoints.save(step, state.weights, resumed_from(state), position, scores if evaluates else None)
             if stops and step < config.steps:
                 raise Preempted(f"told to stop; step {step} is saved, and the same command goes on from there")
         return scores
@@ -144,7 +148,7 @@ def _only_run(workdir: Path) -> Iterator[None]:
         refused: Exception | None = None
         if jax.process_index() == 0:
             try:
-                workdir.mkdir(parents=True, exist_ok=True)
+                writable_folder(workdir)
                 held.enter_context(locked(workdir / LOCK_FILE, workdir))
             except (UserError, OSError) as error:
                 refused = error
@@ -219,14 +223,14 @@ def _initial_state(
     if checkpoints.latest_step is None:
         return programs.init(frozen, key), Divergence(config.max_skipped_steps)
     abstract = programs.abstract_state
-    weights, rest, position = checkpoints.restore(abstract.weights, _rest(abstract))
+    weights, rest, position = checkpoints.restore(abstract.weights, resumed_from(abstract))
     data.set_state(position)
     LOGGER.info("resuming from step %d", checkpoints.latest_step)
     skipped = position.get("skipped_steps", 0)
     return TrainState(weights=weights, **rest), Divergence(config.max_skipped_steps, skipped)
 
 
-def _rest(state: TrainState) -> dict[str, Any]:
+def resumed_from(state: TrainState) -> dict[str, Any]:
     """What a run continues from beside its weights."""
     return {"step": state.step, "params": state.params, "opt_state": state.opt_state}
 
@@ -236,14 +240,15 @@ def _check_same_model(config: ConfigDict, workdir: Path) -> None:
     if not (workdir / CONFIG_FILE).exists():
         return
     try:
-        before, current = read_config(workdir / CONFIG_FILE), json.loads(config.to_json())
+        before = read_config(workdir / CONFIG_FILE)
     except NoConfiguration as error:
         LOGGER.warning("%s; it is written anew", error)
         return
-    same = {
-        "stage": before["stage"] == current["stage"],
-        "model": model_config(before["model"]) == model_config(current["model"]),
-    }
+    try:
+        same_model = model_config(before["model"]) == model_of(config)
+    except UserError as error:
+        raise UserError(f"{workdir / CONFIG_FILE}: {error}") from error
+    same = {"stage": before["stage"] == config.stage, "model": same_model}
     for field, agrees in same.items():
         if not agrees:
             raise UserError(f"{workdir} holds a run with another config.{field}: choose another folder for this one")

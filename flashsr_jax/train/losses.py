@@ -17,6 +17,8 @@ from jax import lax
 
 from flashsr_jax.audio import SAMPLE_RATE, front_end
 from flashsr_jax.audio.mel import MEL_FMAX, MEL_FMIN
+from flashsr_jax.errors import UserError
+from flashsr_jax.models.diffusion import amplitudes
 
 
 def weighted_mean(loss_B: jax.Array, weight_B: jax.Array) -> jax.Array:
@@ -57,7 +59,7 @@ def band_weights(bins: int, cutoff_B: jax.Array, bandwidth_B: jax.Array, high_ba
     return jnp.where(centres_F < bandwidth_B[:, None], weight_BxF, 0.0)[:, None]
 
 
-def loudness_weights(mel_BxTxF: jax.Array, grid: tuple[int, int], exponent: float) -> jax.Array:
+def loudness_weights(mel_BxTxF: jax.Array, grid: tuple[int, ...], exponent: float) -> jax.Array:
     """Weight (B, *grid, 1) of each latent position: the original's mean amplitude under it to the power of `exponent`,
     over the mean of that band. 1 everywhere where the exponent is 0.
 
@@ -68,6 +70,23 @@ def loudness_weights(mel_BxTxF: jax.Array, grid: tuple[int, int], exponent: floa
     patches = jnp.exp(exponent * mel_BxTxF).reshape(-1, time, frames // time, frequency, bins // frequency)
     loudness_BxTxF = patches.mean(axis=(2, 4))
     return (loudness_BxTxF / jnp.mean(loudness_BxTxF, axis=1, keepdims=True))[..., None]
+
+
+def level_weights(kind: str, t_B: jax.Array, snr_limit: float) -> jax.Array:
+    """Weight (B,) of the v-prediction's squared error at timesteps t, whose signal-to-noise ratio is SNR.
+
+    `v`: 1. `x0`: 1 / (SNR + 1), which makes it the squared error of the clean latents (Flow2GAN trains by that,
+    arXiv:2512.23278). `min_snr`: min(SNR, `snr_limit`) / (SNR + 1), which counts these by their SNR, up to the limit
+    (Hang et al. 2023, arXiv:2303.09556, section 3.4). Raises UserError for another kind.
+    """
+    alpha, sigma = (x[:, 0, 0, 0] for x in amplitudes(t_B))
+    if kind == "v":
+        return jnp.ones_like(sigma)
+    if kind == "x0":
+        return jnp.square(sigma)
+    if kind == "min_snr":
+        return jnp.minimum(jnp.square(alpha), snr_limit * jnp.square(sigma))
+    raise UserError(f"config.losses.weighting={kind!r} is not one of v, x0, min_snr")
 
 
 @functools.cache

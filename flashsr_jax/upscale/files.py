@@ -27,7 +27,7 @@ from flashsr_jax.audio.resampling import of_length, resample_stream
 from flashsr_jax.audio.stretches import Stretch
 from flashsr_jax.audio.tags import Tags
 from flashsr_jax.errors import UserError, reason
-from flashsr_jax.files import replacing
+from flashsr_jax.files import replacing, writable_folder
 from flashsr_jax.progress import Progress
 from flashsr_jax.upscale.model import Model
 from flashsr_jax.upscale.sources import FILM, PICTURE, Naming, Shard, Source, find
@@ -131,6 +131,51 @@ def upscale_files(
     return failures
 
 
+def summarise_files(
+    inputs: Sequence[str],
+    output: str | None,
+    options: Options,
+    *,
+    recursive: bool = False,
+    suffix: str | None = None,
+    shard: Shard | None = None,
+) -> int:
+    """Say how much of what `upscale_files` would do with the same arguments is done; returns how many outputs are not
+    there, or cannot be read, each with a line on stderr: why, where its input cannot be opened.
+
+    Nothing is computed and nothing written. Raises UserError as `upscale_files` does.
+    """
+    sources, passed_over = find(inputs, recursive, output)
+    naming = Naming(sources, output, suffix, options.out_rate)
+    if naming.standard:
+        raise UserError("standard output leaves nothing to be counted: give the -o that the outputs have")
+    for line in passed_over:
+        print(f"flashsr: {line}", file=sys.stderr)
+    if shard:
+        sources = shard.of(sources)
+    missing = 0
+    for source in sources:
+        try:
+            _check_done(source, naming)
+        except Exception as error:  # noqa: BLE001 one odd file ends no summary
+            missing += 1
+            print(f"flashsr: {source.name}: {reason(error)}", file=sys.stderr)
+    print(f"{len(sources) - missing} of {len(sources)} outputs are there, {missing} are not")
+    return missing
+
+
+def _check_done(source: Source, naming: Naming) -> None:
+    """Raise UserError where an output is not there or none, with the reason, if its input gives one."""
+    if source.problem:
+        raise UserError(source.problem)
+    target = naming.target(source)
+    if target.exists():
+        with audio_files.opened(target):
+            return
+    with _on_disk(source) as path, audio_files.opened(path):
+        raise UserError(f"not done yet: {target} is not there")
+
+
 def _target(source: Source, naming: Naming, options: Options) -> Path | None:
     """The output's file (None: standard output). Raises UserError where it, or its picture, would replace what it
     should not."""
@@ -219,7 +264,7 @@ def _upscale_file(
         if target is None:
             peak = _to_standard_output(outputs, output, progress)
         else:
-            target.parent.mkdir(parents=True, exist_ok=True)
+            writable_folder(target.parent)
             with replacing(target) as partial:
                 if suffix == FILM:
                     peak = _write_film(path, partial, outputs, output, found.film_start, progress, target)

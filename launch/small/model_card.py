@@ -360,8 +360,8 @@ def training_table(runs: Path, corpus: Path) -> str:
         config = json.loads((runs / run / CONFIG_FILE).read_text())
         logged = [json.loads(line) for line in (runs / run / METRICS_FILE).read_text().splitlines()]
         steps = [line for line in logged if line["kind"] == "train"]
-        frames = (config[name] for name in ("decoder_frames", "crop_frames") if name in config)
-        seconds = next(frames, config["data"]["window_frames"]) / 100
+        field = {"vocoder": "crop_frames", "tune": "decoder_frames"}.get(config["stage"])
+        seconds = (config[field] if field else config["data"]["window_frames"]) / 100
         heard = steps[-1]["step"] * config["batch_size"] * seconds / 3600
         took = sum(
             (line["step"] - before) * config["batch_size"] * seconds / line["audio_seconds_per_second"] / 3600

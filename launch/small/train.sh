@@ -3,7 +3,8 @@
 # Stages in their order: vocoder and vae, latents, regression, teacher, student, vocoder_tuned, tune. Run again, each goes on
 # where it stopped, or to more STEPS. `latents` encodes windows once for the next three, which otherwise encode fresh ones
 # in every step; SEED=1 and so on encodes others, which they read as well. `tune` begins with the regression's U-Net, or
-# with that of UNET, the student's say. configs/STAGE.py:small are the settings of a CPU; a stage on a GPU:
+# with that of UNET, the student's say. The student begins only if the teacher beats the regression, or with GATE=False.
+# configs/STAGE.py:small are the settings of a CPU; a stage on a GPU:
 # DTYPE=bfloat16 WORKERS=8 BATCH=64, and more STEPS, whose rate falls slower: DECAY.
 source "$(dirname "$0")/../setup.sh"
 corpus=${CORPUS:-corpus/dataset} # made by launch/data.sh
@@ -37,7 +38,7 @@ for stage in "$@"; do
       phases=()
       if [ -n "${STEPS:-}" ]; then phases=(--config.phases="$((STEPS / 4)),$((STEPS / 2)),$((3 * STEPS / 4))"); fi
       train student student "${unet[@]}" --config.teacher_from="$runs/teacher" \
-        --config.init_from="${from:-$runs/regression}" "${phases[@]}" ;;
+        --config.init_from="${from:-$runs/regression}" ${GATE:+--config.teacher_gate="$GATE"} "${phases[@]}" ;;
     vocoder_tuned) train vocoder vocoder_tuned "$vae" --config.init_from="${from:-$runs/vocoder}" ;;
     tune)
       train tune tune "$vae" --config.vocoder_from="${from:-$runs/vocoder_tuned}" \

@@ -1,10 +1,11 @@
 """How a mistake that lower rooms state as a fact is said on the command line."""
 
+import argparse
 import pickle
 
 import pytest
 
-from flashsr_jax.commands.arguments import said
+from flashsr_jax.commands.arguments import guidance_scales, said
 from flashsr_jax.errors import UserError
 
 
@@ -20,6 +21,15 @@ from flashsr_jax.errors import UserError
 def test_the_door_adds_the_option(argument, fact, line):
     error = pickle.loads(pickle.dumps(UserError("x is no folder", argument)))  # as it comes from another process
     assert (str(error), said(error)) == (fact, line)
+
+
+def test_guidance_is_one_scale_several_or_one_of_each_class():
+    assert guidance_scales("1.5") == [1.5]
+    assert guidance_scales("1,2,1,3") == [1, 2, 3]
+    assert guidance_scales("speech=1,music=2.5,effects=3") == [{"speech": 1, "music": 2.5, "effects": 3}]
+    for text in ("speech=1", "speech=1,music=2,effects=3,song=4", "1,speech=2", "-1", "speech=x,music=1,effects=1"):
+        with pytest.raises(argparse.ArgumentTypeError):
+            guidance_scales(text)
 
 
 def test_other_errors_are_as_they_are():

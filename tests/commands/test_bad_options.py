@@ -29,6 +29,27 @@ MISTAKES = {
     "plan --config vae:tiny --devices 1 --config.model.unet.blocks=1000000": "U-Net: blocks=1000000: integers from",
     "train --config vae:tiny --workdir w --num_processes x": "num_processes=x is not a number",
     "train --config vocoder:tiny --workdir w --config.data.dir=none": "data.dir=none: no dataset there",
+    "train --config vae --workdir w": "configs/vae.py:(nothing): choose a preset: tiny, small, base",
+    "train --config notes.py --workdir w": "notes.py asks for its size: write notes.py:SIZE",
+    "train --config empty.py --workdir w": "empty.py is no configuration: it has no function get_config",
+    "train --config none.py:none --workdir w": "--config none.py:none: TypeError: its configuration is 'none', not a",
+    "train --config short.py --workdir w": "--config short.py has no batch_size, best_metric, checkpoint.every",
+    "train --config short.py --workdir w --config.stage=x": "--config short.py: there is no stage 'x'; those are vae, ",
+    "train --config vae:tiny --workdir w --config.log_every=0": "config.log_every=0: give a whole number of 1 or more",
+    "plan --config vae:tiny --config.checkpoint.every=0": "config.checkpoint.every=0: give a whole number of 1 or more",
+    "plan --config vae:tiny --config.checkpoint.keep_last=-1": "config.checkpoint.keep_last=-1: give a whole number of",
+    "plan --config vae:tiny --config.eval.every=-5": "config.eval.every=-5: give a whole number of 1 or more",
+    "plan --config vae:tiny --config.eval.clips_per_class=0": "config.eval.clips_per_class=0: give a whole number of 1",
+    "plan --config vae:tiny --config.batch_size=-8": "config.batch_size=-8: give a whole number of 1 or more",
+    "plan --config vae:tiny --config.steps=0": "config.steps=0: give a whole number of 1 or more",
+    "plan --config vae:tiny --config.seed=-1": "config.seed=-1: give a whole number from 0 to 4294967295",
+    "plan --config vae:tiny --config.data.workers=-1": "config.data.workers=-1: give a whole number from 0 to 1024",
+    "plan --config vae:tiny --config.data.window_frames=0": "config.data.window_frames=0: give a whole number of 1 or",
+    "plan --config vae:tiny --config.ema_decay=2": "config.ema_decay=2.0: give a number from 0.0 to 1.0",
+    "plan --config vae:tiny --config.optimizer.vae.decay_steps=0": "config.optimizer.vae.decay_steps=0: give a whole",
+    "plan --config vae:tiny --config.optimizer.vae.lr=nan": "config.optimizer.vae.lr=nan: give a number of 0.0 or more",
+    "plan --config student:tiny --config.phases=1,-2,3": "config.phases=(1, -2, 3): give a whole number of 0 or more",
+    "plan --config vae:tiny --config.data.class_weights.music=-1": "config.data.class_weights.music=-1.0: give",
     "data encode --config regression:tiny --out empty --windows 3": "empty exists: choose another folder",
     "data encode --config regression:tiny --out l --windows 3": "config.vae_from is not set",
     "data build empty --out d": "no recordings in empty",
@@ -40,13 +61,23 @@ MISTAKES = {
 }
 
 
+CONFIGURATIONS = {
+    "empty.py": "",
+    "none.py": "def get_config(name):\n    return name\n",
+    "notes.py": "def get_config(size):\n    return size\n",
+    "short.py": "from ml_collections import ConfigDict\n\ndef get_config():\n    return ConfigDict({'stage': 'vae'})\n",
+}
+
+
 @pytest.mark.parametrize("command", MISTAKES)
 def test_options_that_cannot_be_are_one_line(command, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("empty").mkdir()
     Path("notes.txt").write_text("not what was asked for")
+    for name, text in CONFIGURATIONS.items():
+        Path(name).write_text(text)
     sf.write("a.wav", np.random.default_rng(0).uniform(-0.1, 0.1, 60_000), 48_000)
     assert main(command.split()) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"flashsr: {MISTAKES[command]}"), line
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.wav", "empty", "notes.txt"]
+    assert {path.name for path in tmp_path.rglob("*")} == {"a.wav", "empty", "notes.txt", *CONFIGURATIONS}

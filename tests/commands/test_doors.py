@@ -99,11 +99,12 @@ def test_configurations_of_an_installed_package_are_found(tmp_path, monkeypatch)
     """In the package itself, where there is no checkout around it; a user's file may be anywhere."""
     assert configuration.configurations() == ROOT / "configs"
     (tmp_path / "configs").mkdir()
-    (tmp_path / "configs" / "mine.py").write_text((ROOT / "configs" / "vae.py").read_text())
+    for name in ("mine.py", "vae.py"):
+        (tmp_path / "configs" / name).write_text((ROOT / "configs" / "vae.py").read_text())
     monkeypatch.setattr(configuration.flashsr_jax, "__file__", str(tmp_path / "__init__.py"))
     assert load_configuration("mine:tiny").to_dict() == configs.get_config("vae", "tiny").to_dict()
-    with pytest.raises(UserError, match="STAGE one of mine;"):
-        load_configuration("vae:tiny")
+    with pytest.raises(UserError, match="STAGE one of mine, vae;"):
+        load_configuration("tune:tiny")
     helper = f"{micro.__file__}:finetune:vae"  # which takes an argument with a colon
     assert load_configuration(helper).init_from == "official.safetensors"
 

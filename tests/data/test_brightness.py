@@ -16,6 +16,7 @@ from flashsr_jax.data.brightness import brightness_db
 from flashsr_jax.data.build import build_dataset
 
 from helpers import micro
+from helpers.read_only import read_only
 
 RATE = 48_000
 # A tone tells the recording; noise of 8-16 kHz so many dB under it makes it bright.
@@ -76,13 +77,10 @@ def test_a_dataset_is_measured_once(speech, monkeypatch, caplog):
         patched.setattr(brightness, "brightness_db", lambda x: pytest.fail("measured again"))
         assert drawn(speech, (-30.0,), batches=3) == first
     file.unlink()
-
-    def refused(path):
-        raise PermissionError(13, "Permission denied", str(path))
-
-    monkeypatch.setattr(brightness, "replacing", refused)
-    assert drawn(speech, (-30.0,), batches=3) == first
-    assert "cannot be written" in caplog.text and not file.exists()
+    with read_only(speech):
+        assert drawn(speech, (-30.0,), batches=3) == first
+    said = f"{file.name} cannot be kept, and the next run measures again: {speech}: nothing can be written there"
+    assert said in caplog.text and not file.exists()
 
 
 def test_brightness_is_the_loudest_tenth_of_either_band():

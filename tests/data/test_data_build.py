@@ -1,5 +1,6 @@
 """`flashsr data build`: folders of recordings on disk in, a TFDS dataset and its lists out."""
 
+import collections
 import csv
 import multiprocessing
 import os
@@ -15,12 +16,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import soundfile as sf
+import soxr
 import tensorflow_datasets as tfds
 
+from flashsr_jax.audio.formats import SUFFIXES
 from flashsr_jax.audio.lowpass import LowpassFilter, simulate_low_resolution
 from flashsr_jax.cli import main
 from flashsr_jax.data import build
 from flashsr_jax.data.build import build_dataset, hashed_split
+from flashsr_jax.data.dataset import Recordings
 from flashsr_jax.data.recording import SEGMENT_SAMPLES, Unusable, decode, segment_lengths
 from flashsr_jax.errors import UserError
 
@@ -97,6 +101,11 @@ def test_audio_comes_through(tmp_path):
         ("a.ogg", {"format": "OGG", "subtype": "VORBIS"}),
         ("a.opus", {"format": "OGG", "subtype": "OPUS"}),
         ("a.mp3", {"format": "MP3"}),
+        ("a.aiff", {}),
+        ("a.AIF", {"format": "AIFF", "subtype": "PCM_24"}),
+        ("a.caf", {}),
+        ("a.au", {}),
+        ("a.w64", {}),
     ],
 )
 def test_formats(tmp_path, name, options):
@@ -147,14 +156,15 @@ def test_every_unusable_recording_is_listed_with_its_reason(tmp_path, capsys):
     assert [Path(row["path"]).name for row in rows(out, "manifest.csv")] == ["good.wav", "copy.flac", "other.wav"]
     printed = capsys.readouterr().out
     assert "1 no class: put it in a folder named speech, music, effects, or name its class in a CSV" in printed
-    assert "1 bandwidth too low" in printed and "no validation recordings of speech" in printed
+    assert "1 bandwidth too low" in printed and "speech: validation and test are of groups" in printed
     details = {row["reason"]: row["detail"] for row in rows(out, "left_out.csv")}
     assert "under 16000 Hz" in details["bandwidth too low"]
     assert details["cut short"].startswith("is a flac without a whole header")
     assert details["unreadable"] == "cannot be read as audio (libsndfile: Format not recognised)"
 
 
-def test_what_a_folder_is_not_searched_for_is_said(tmp_path, capsys):
+def test_what_a_folder_is_not_searched_for_is_said(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(build, "readable", lambda: SUFFIXES)  # as without PyAV
     folder = tmp_path / "music"
     write(folder / "a.wav", noise(2))
     write(folder / "b.flac", noise(2, seed=1)).rename(folder / "b.m4a")
@@ -196,7 +206,8 @@ def test_long_recordings_are_cut_into_equal_segments(tmp_path):
     x = noise(50, 44_100)
     x[: 44_100 * 20] *= 1e-3
     write(tmp_path / "effects" / "long.wav", x, 44_100, subtype="FLOAT")
-    (row,) = build_dataset([tmp_path], tmp_path / "out", workers=0).recordings
+    (tmp_path / "list.csv").write_text("path,class,split\neffects/long.wav,effects,test\n")
+    (row,) = build_dataset([], tmp_path / "out", csv=tmp_path / "list.csv", workers=0).recordings
     found = records(tmp_path / "out", row["split"])
     lengths = [len(record["audio"]) for record in found]
     assert lengths == segment_lengths(row["samples"]) and len(lengths) == 3
@@ -236,7 +247,7 @@ def test_csv_names_class_group_and_split(tmp_path):
     built = {row["path"]: (row["class"], row["group"], row["split"]) for row in rows(tmp_path / "out", "manifest.csv")}
     assert built == {
         "0.wav": ("speech", "anna", "test"),
-        "1.wav": ("music", ".", hashed_split(".")),
+        "1.wav": ("music", ".", "train"),
         "2.wav": ("effects", "kit", "validation"),
     }
     assert reasons(tmp_path / "out") == {"3.wav": "no class", "gone.wav": "unreadable"}
@@ -269,6 +280,65 @@ def test_groups_are_folders_and_are_never_divided(tmp_path):
         assert row["group"] == Path(row["path"]).parent.as_posix()
         assert splits.setdefault(row["group"], row["split"]) == row["split"]
     assert {"train", "test"} <= set(splits.values())  # 40 groups; a function of their names
+
+
+@pytest.fixture
+def first_hour(tmp_path):
+    """What a first dataset is made of: three folders, one a class."""
+    for number in range(4):
+        write(tmp_path / "data" / "speech" / f"{number}.wav", noise(1, seed=number))
+    for number in range(2):
+        write(tmp_path / "data" / "music" / f"{number}.aiff", noise(30, seed=10 + number))
+    write(tmp_path / "data" / "effects" / "rain.wav", noise(60, 44_100, seed=20), 44_100, subtype="FLOAT")
+    return tmp_path / "data"
+
+
+def test_each_class_of_the_first_dataset_gives_to_validation_and_test(first_hour, tmp_path, capsys):
+    assert main(["data", "build", str(first_hour), "--out", str(tmp_path / "out"), "--workers", "1"]) == 0
+    found = [(row["path"], row["split"], float(row["seconds"])) for row in rows(tmp_path / "out", "manifest.csv")]
+    assert sorted(found) == [
+        ("effects/rain.wav", "train", 49.76),
+        ("effects/rain.wav, from 49.76 s", "validation", 5.12),
+        ("effects/rain.wav, from 54.88 s", "test", 5.12),
+        ("music/0.aiff", "train", 30.0),
+        ("music/1.aiff", "train", 19.76),
+        ("music/1.aiff, from 19.76 s", "validation", 5.12),
+        ("music/1.aiff, from 24.88 s", "test", 5.12),
+        ("speech/0.wav", "train", 1.0),
+        ("speech/1.wav", "train", 1.0),
+        ("speech/2.wav", "validation", 1.0),
+        ("speech/3.wav", "test", 1.0),
+    ]
+    said = capsys.readouterr().out
+    for name in ("speech", "music", "effects"):
+        assert f"{name}: validation and test are of groups (folders, speakers) that are trained on, too" in said
+    original = soxr.resample(noise(60, 44_100, seed=20), 44_100, 48_000, quality="VHQ")
+    stretches = [
+        r["audio"] * np.float64(r["gain"])
+        for split in build.SPLITS
+        for r in records(tmp_path / "out", split)
+        if r["class"] == build.CLASSES.index("effects")
+    ]
+    whole = np.concatenate(stretches)
+    assert len(whole) == 60 * 48_000
+    np.testing.assert_allclose(whole, original, atol=3e-5)  # rounded twice
+    for split in build.SPLITS:
+        recordings = Recordings(tmp_path / "out", split)
+        assert all(np.abs(recordings.read(index)).max() > 0 for index in range(len(recordings.length)))
+
+
+def test_whole_groups_are_moved_where_a_class_has_three(tmp_path):
+    for group in "abcdef":
+        for number in range(2):
+            write(tmp_path / "music" / group / f"{number}.wav", noise(0.2, seed=ord(group) + number))
+    assert {hashed_split(f"music/{group}") for group in "abcdef"} == {"train"}
+    build_dataset([tmp_path], tmp_path / "out", workers=0)
+    splits = {(row["group"], row["split"]) for row in rows(tmp_path / "out", "manifest.csv")}
+    assert sorted(collections.Counter(split for _, split in splits).items()) == [
+        ("test", 1),
+        ("train", 4),
+        ("validation", 1),
+    ]
 
 
 def test_split_shares():

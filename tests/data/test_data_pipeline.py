@@ -169,6 +169,14 @@ def test_same_seed_same_batches_for_any_number_of_workers(tones, lr_simulation):
     assert not any(np.array_equal(a["hr"], b["hr"]) for a, b in zip(alone, other, strict=True))
 
 
+def test_a_batch_of_one_window_is_one_of_the_stream(tones):
+    config = settings(tones[0])
+    one, four = (make_iterator(config, "train", batch_size=n, window_samples=WINDOW, seed=3) for n in (1, 4))
+    hr = next(four)["hr"]
+    for index in range(4):
+        np.testing.assert_array_equal(next(one)["hr"], hr[index : index + 1])
+
+
 def test_resumes_exactly_where_it_stopped(tones):
     folder, _ = tones
     changes = {"mix_probability": 0.5, "floor_probability": 0.1}

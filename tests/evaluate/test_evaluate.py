@@ -14,7 +14,7 @@ import soundfile as sf
 from flashsr_jax.audio.lowpass import LowpassFilter, simulate_low_resolution
 from flashsr_jax.cli import main
 from flashsr_jax.errors import UserError
-from flashsr_jax.evaluate import protocol
+from flashsr_jax.evaluate import protocol, systems
 from flashsr_jax.evaluate.measuring import Output, measure
 from flashsr_jax.evaluate.metrics import lsd, lsd_hf
 from flashsr_jax.evaluate.profiles import load_profiles, measure_dataset
@@ -188,6 +188,11 @@ def test_a_built_dataset_can_be_evaluated(dataset, tmp_path):
             "--teacher x does not exist: give the",
         ),
         (["--data", "DATA", "--outputs", "noise=."], "a system of that name is there already"),
+        (
+            ["--data", "DATA", "--weights", "WEIGHTS", "--model", "mirror=WEIGHTS"],
+            "--model mirror=WEIGHTS: a system of",
+        ),
+        (["--data", "DATA", "--weights", "WEIGHTS", "--keep-low-band", "a=no.safetensors"], "no.safetensors"),
         (["--data", "DATA", "--outputs", "mine=nowhere"], "--outputs mine=nowhere: no such folder"),
         (["--data", "DATA", "--noise-profiles", "EMPTY"], "is not a file of noise profiles"),
         (["--data", "DATA", "--weights", "nowhere.safetensors"], "nowhere.safetensors"),
@@ -200,6 +205,37 @@ def test_mistakes_are_one_line(arguments, message, originals, weights, tmp_path,
     assert main(["evaluate", *arguments, "-o", str(tmp_path / "report"), "--no-perceptual"]) == 1
     stderr = capsys.readouterr().err
     assert message in stderr and len(stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.training
+def test_a_teachers_solvers_and_further_models_are_compared_in_one_go(originals, weights, tmp_path, capsys):
+    """A table of steps and guidance with the time of each; and a model whose output has the input's own low band."""
+    arguments = ["--data", str(originals), "--weights", weights, "-o", str(tmp_path), "--cutoffs", "4000"]
+    arguments += ["--seconds", "1", "--no-perceptual", "--workers", "1", "--samples", "0"]
+    arguments += ["--teacher", weights, "--teacher-steps", "3,2", "--teacher-guidance", "1,2"]
+    arguments += ["--model", f"again={weights}", "--keep-low-band", f"spliced={weights}"]
+    assert main(["evaluate", *arguments]) == 0
+    out, results = capsys.readouterr().out, read_scores(tmp_path / "scores.json")
+    solvers = [f"regression, step 7, {n} steps, guidance {s}" for n in (3, 2) for s in (1, 2)]
+    assert [speed.system for speed in results.speeds] == ["regression", *solvers, "again", "spliced"]
+    assert all(f"| {name} | " in out for name in solvers)
+    assert results.settings["teacher"].endswith(" (regression, step 7), 3, 2 steps, guidance 1 or 2")
+    assert "unet: regression, step 7" in results.settings["spliced"]
+    of_system = {score.system: score.metrics for score in results.scores if score.class_name == "music"}
+    assert of_system["again"] == of_system["regression"] != of_system[solvers[0]]
+    assert of_system["spliced"]["low_band_si_sdr"] > of_system["again"]["low_band_si_sdr"] + 20
+    assert of_system["spliced"]["lsd_lf"] < of_system["again"]["lsd_lf"]
+
+
+def test_guidance_may_be_of_each_class(monkeypatch):
+    asked = []
+    monkeypatch.setattr(systems, "upscale", lambda *args, guidance, **_: asked.append(guidance))
+    system = systems.model(None, guidance={"speech": 1.0, "music": 2.0, "effects": 3.0})
+    for name in ("music", "speech"):
+        system.process(Reference("a", name, "", 0.0, np.zeros(1)), np.zeros(1), 4000.0, 0)
+    assert asked == [2.0, 1.0]
+    with pytest.raises(Unmeasurable, match="no guidance for a clip without a class"):
+        system.process(Reference("a", "", "", 0.0, np.zeros(1)), np.zeros(1), 4000.0, 0)
 
 
 def test_where_every_clip_fails_the_reasons_are_written(originals, tmp_path, capsys):

@@ -10,6 +10,7 @@ from flashsr_jax.evaluate.metrics import (
     BETTER,
     ReferenceSpectra,
     all_metrics,
+    cutoff_step_db,
     low_band_gain_db,
     low_band_si_sdr,
     lowpass_at_wall,
@@ -24,6 +25,7 @@ from flashsr_jax.evaluate.metrics import (
     lsd_universr_lf,
     time_offset,
 )
+from flashsr_jax.evaluate.signals import Unmeasurable
 
 RATE = 48_000
 VARIANTS = [lsd, lsd_ssr_eval, lsd_universr]
@@ -177,6 +179,22 @@ def test_low_band_measures_neither_see_what_is_added_nor_the_slope_of_the_simula
     assert time_offset(x, with_highs, 4000) == 0
 
 
+def test_a_step_at_the_cutoff_is_that_of_the_level_over_it():
+    """Against the original's own: of a band that is turned up, of a gap over the cutoff, and of neither."""
+    x = noise(2, seed=5)
+    spectrum_K = np.fft.rfft(x)
+    low = np.fft.irfft(spectrum_K * (np.fft.rfftfreq(len(x), 1 / RATE) < 4000), len(x))
+    step = cutoff_step_db(x, low + 2 * (x - low), 4000)
+    assert step == pytest.approx(20 * np.log10(2), abs=0.5)  # but for the window's leakage
+    assert cutoff_step_db(x, low + 0.5 * (x - low), 4000) == pytest.approx(-20 * np.log10(2), abs=0.7)
+    assert abs(cutoff_step_db(x, -3 * x, 4000)) < 1e-9
+    assert cutoff_step_db(low + 2 * (x - low), x, 4000) == pytest.approx(-step, abs=1e-9)
+    assert abs(cutoff_step_db(x, noise(2, seed=6), 4000)) < 0.5, "another noise of one spectrum"
+    assert "cutoff_step_db" not in all_metrics(x, x, 7000, wall_hz=7500)
+    with pytest.raises(Unmeasurable, match="the original has nothing on one side of 4000 Hz"):
+        cutoff_step_db(np.zeros(RATE), noise(), 4000)
+
+
 @pytest.mark.parametrize("late", [0, 1, 37, 12_000, -1, -480, -20_000])
 def test_time_offset_is_the_delay_of_the_estimate(late):
     x = noise(2, seed=6)
@@ -190,7 +208,8 @@ def test_all_metrics_are_the_single_ones():
     cutoff = 6000.0
     expected = {f"{d.__name__}": d(x, y) for d in VARIANTS}
     banded = [lsd_hf, lsd_lf, lsd_ssr_eval_hf, lsd_ssr_eval_lf, lsd_universr_hf, lsd_universr_lf]
-    expected |= {d.__name__: d(x, y, cutoff) for d in [*banded, low_band_si_sdr, low_band_gain_db, time_offset]}
+    of_cutoff = [low_band_si_sdr, low_band_gain_db, time_offset, cutoff_step_db]
+    expected |= {d.__name__: d(x, y, cutoff) for d in [*banded, *of_cutoff]}
     assert all_metrics(x, y, cutoff) == pytest.approx(expected)
     assert set(expected) == set(BETTER) - {"zimtohrli", "visqol", "loud_band_gain_db"}
     spectra = ReferenceSpectra(x)
@@ -204,7 +223,8 @@ def test_what_is_not_defined_is_absent_and_the_rest_is_finite():
     low_band = {"low_band_si_sdr", "low_band_gain_db", "time_offset"}
     for x, y in [(silent, noise()), (noise(), silent), (silent, silent), (high, noise()), (noise(), high)]:
         measured = all_metrics(x, y, 4000)
-        assert set(measured) == set(BETTER) - {"zimtohrli", "visqol", "loud_band_gain_db"} - low_band
+        measured.pop("cutoff_step_db", None)
+        assert set(measured) == set(BETTER) - {"zimtohrli", "visqol", "loud_band_gain_db", "cutoff_step_db"} - low_band
         assert np.isfinite(list(measured.values())).all()
         for measure in (low_band_si_sdr, low_band_gain_db, time_offset):
             with pytest.raises(ValueError, match="silent under 4000 Hz"):
@@ -267,6 +287,7 @@ def test_bad_cutoffs_are_refused(cutoff):
         low_band_si_sdr,
         low_band_gain_db,
         time_offset,
+        cutoff_step_db,
     ):
         with pytest.raises(ValueError, match="cutoff"):
             measure(noise(), noise(), cutoff)
@@ -285,4 +306,4 @@ def test_reference_is_transformed_once(monkeypatch):
     spectra = ReferenceSpectra(noise())
     for seed in range(3):
         all_metrics(spectra, noise(seed=seed), 4000)
-    assert len(calls) == 3 + 3 * 3
+    assert len(calls) == 3 + 3 * 4

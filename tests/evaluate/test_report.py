@@ -308,6 +308,21 @@ def test_names_in_markdown_are_text(results):
         assert {line.count(" | ") for line in markdown_table(of_name, ["lsd"]).splitlines()} == {3}
 
 
+def test_a_metric_that_no_clip_of_a_group_has_is_a_dash():
+    """As a high band is above 16 kHz of recordings that end there."""
+    scores = [
+        Score(
+            system, hz, name, "speech", name, 16_000, 0, {"lsd": 1.0} if hz == 16_000 else {"lsd": 1.0, "lsd_hf": 2.0}
+        )
+        for system in ("unprocessed", "mirror")
+        for hz in (8000.0, 16_000.0)
+        for name in ("a", "b")
+    ]
+    results = Results(settings={}, scores=scores, problems=[], samples=[], spectra=[], speeds=[])
+    rows = markdown_table(results, ["lsd", "lsd_hf"]).splitlines()
+    assert [row.endswith(" – |") for row in rows[2:]] == [False, False, True, True]
+
+
 def test_markdown_orders_classes_and_cutoffs(results):
     shuffled = dataclasses.replace(results, scores=results.scores[::-1])
     lines = [line.split(" | ") for line in markdown_table(shuffled, ["lsd"]).splitlines()[2:]]

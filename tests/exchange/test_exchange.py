@@ -132,6 +132,22 @@ def test_a_run_gives_its_average_or_its_last_parameters(capsys):
         np.testing.assert_array_equal(load_tree(out)["vocoder"]["kernel"], expected)
 
 
+def test_a_run_of_the_vae_gives_its_latents_scale(capsys):
+    kernel = np.arange(3, dtype=np.float32)
+    Path("run").mkdir()
+    Path("run/config.json").write_text(json.dumps({"stage": "vae", "model": dataclasses.asdict(SMALL)}))
+    checkpoints = Checkpoints("run", 1, "mel_l1")
+    moments = {"latent_mean": np.array(0.5, np.float32), "latent_square": np.array(4.25, np.float32)}
+    checkpoints.save(7, {"vae": {"kernel": kernel}, **moments}, {"params": {"vae": {"kernel": kernel}}}, {"batches": 7})
+    checkpoints.close()
+    for options in ((), ("--last",), ("--dtype", "bfloat16")):
+        out = "tree" + "".join(options)
+        assert main(["weights", "export", "run", "--to", "orbax", "-o", out, *options]) == 0, capsys.readouterr().err
+        tree = load_tree(out)
+        assert tree.keys() == {"vae", "scale_factor"} and tree["scale_factor"] == np.float32(0.5)
+        np.testing.assert_array_equal(np.asarray(tree["vae"]["kernel"], np.float32), kernel)
+
+
 def test_a_run_of_tune_gives_all_three_networks(capsys):
     one = np.ones(3, np.float32)
     Path("run").mkdir()

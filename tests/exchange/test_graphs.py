@@ -109,7 +109,7 @@ def described(folder: Path) -> dict:
     return json.loads((folder / "model.json").read_text())
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", ["spectral", pytest.param("of the mel", marks=pytest.mark.training)])
 def test_each_graph_computes_what_jax_does_for_any_batch_and_length(name, capsys):
     """Two windows of 0.32 s here, and in the command's own comparison one of 1.28 s."""
     config = CONFIGS[name]
@@ -203,6 +203,7 @@ assert not [name for name in sys.modules if name.startswith(("flashsr_jax", "fla
 """
 
 
+@pytest.mark.training
 def test_stablehlo_runs_in_a_process_without_the_package():
     programs = exported(saved(), to="stablehlo")
     about = described(programs)
@@ -266,12 +267,30 @@ def test_mistakes_are_one_line_and_leave_nothing(arguments, capsys):
     assert not Path("out").exists()
 
 
-def test_a_folder_of_something_else_is_named():
-    for text, message in ((None, "has no model.json"), ("{}", "is not of graphs of ONNX of this version")):
-        if text:
-            Path("model.json").write_text(text)
+def test_what_is_no_graph_or_does_not_suit_one_is_named():
+    good = exported(saved())
+    graphs = Graphs(good)
+    for shape, frames, message in (
+        ((4800,), None, r"expected audio of shape \(channels, samples\), got \(4800,\)"),
+        ((1, 0), None, r"expected audio .* got \(1, 0\)"),
+        ((1, 4800), 100, "a window of 100 frames does not suit this model: take a multiple of 16, 112 or more"),
+        ((1, 4800), 96, "a window of 96 frames"),
+    ):
         with pytest.raises(UserError, match=message):
+            graphs.upscale(np.zeros(shape, np.float32), window_frames=frames)
+    (good / "decoder.onnx").write_bytes((good / "decoder.onnx").read_bytes()[:-100])
+    with pytest.raises(UserError, match="decoder.onnx cannot be read, export it again"):
+        Graphs(good)
+    (good / "encoder.onnx").unlink()
+    with pytest.raises(UserError, match="encoder.onnx cannot be read, export it again"):
+        Graphs(good)
+    for text in ("{}", "[]", "{", '{"format": "flashsr_jax/graphs/1"}'):
+        Path("model.json").write_text(text)
+        with pytest.raises(UserError, match="model.json does not describe graphs of ONNX as this version does"):
             Graphs(".")
+    Path("model.json").unlink()
+    with pytest.raises(UserError, match="has no model.json"):
+        Graphs(".")
 
 
 @pytest.mark.full

@@ -36,12 +36,15 @@ def get_config(name):
         config.losses.mel = (0.0, 0.5, 0.5, 0.5)
         config.head.channels = 8
         config.fake_score_updates = 2
+        config.teacher_gate_steps = 2
     if stage == "vocoder":
         config.crop_frames = 16
         config.discriminator.update(
             periods=(2, 3), resolutions=((512, 120),), channels=2, max_channels=8, spectrogram_channels=2
         )
     if stage == "tune":
-        config.update(discriminator_steps=3, decoder_frames=16, crop_frames=8)
+        config.discriminator_steps = 3
+    if stage in ("tune", "student"):
+        config.update(decoder_frames=16, crop_frames=8)
         config.discriminator.update(resolutions=((256, 64),), channels=4, periods=(2,), period_channels=2)
     return config

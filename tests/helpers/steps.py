@@ -53,9 +53,10 @@ def frozen_of(variant):
     return frozen | {"teacher": random_params("teacher", frozen, rng)}
 
 
-def programs_of(variant, dataset, data, fsdp):
+def programs_of(variant, dataset, data, fsdp, **changes):
     """(programs, frozen networks in place, mesh)."""
     config, mesh = config_of(variant, dataset), mesh_of(data, fsdp)
+    config.update(changes)
     frozen = frozen_of(variant)
     frozen = sharding.place(frozen, sharding.tree_shardings(frozen, mesh, (), 64))
     return make_programs(config, STAGES[variant.split("-")[0]], mesh, frozen), frozen, mesh

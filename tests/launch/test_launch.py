@@ -12,6 +12,9 @@ import jsonschema
 import pytest
 import yaml
 
+from flashsr_jax.commands.configuration import load_configuration
+from flashsr_jax.runs.folder import flattened
+
 from helpers import ROOT
 
 LAUNCH = ROOT / "launch"
@@ -107,6 +110,42 @@ def test_the_shipped_model_is_trained_by_its_configurations_alone(cluster, tmp_p
     assert all(options[f"--config.{name}"] == value for name, value in overrides.items())
     code, output, _ = cluster(LAUNCH / "small" / "train.sh", "painter", FLASHSR_SITE=str(tmp_path))
     assert code == 1 and "no stage painter: vocoder vae latents" in output
+
+
+def test_the_ablation_trains_each_row_once_and_reads_finished_ones(cluster, tmp_path):
+    """Every option that a training is given is a field of its configuration."""
+    variables = {
+        "FLASHSR_SITE": str(tmp_path),
+        "DATA": "data",
+        "CLIPS": "clips",
+        "RUNS": "runs",
+        "TEACHER": "runs/best",
+    }
+    code, output, asked = cluster(LAUNCH / "ablation.sh", "--config.seed=1", **variables)
+    assert code == 0, output
+    trained = [line.split() for line in asked if "flashsr_jax.main" in line]
+    names = [Path(line[line.index("--workdir") + 1]).name for line in trained]
+    rows = ["distill", "adversarial", "dmd_self", "dmd_separate"]
+    assert names == ["regression", *rows, "tune", "vocoder_lr", "vocoder_mel"]
+    for name, line in zip(names, trained, strict=True):
+        config = load_configuration(line[line.index("--config") + 1], [])
+        options = dict(option[9:].split("=", 1) for option in line if option.startswith("--config."))
+        assert set(options) <= flattened(config.to_dict()).keys() and options["seed"] == "1"
+        if name in rows:
+            assert options["teacher_from"] == "runs/best" and options["init_from"] == "runs/regression"
+        if name == "tune":
+            assert options["init_from"] == "runs/dmd_separate"
+    *packed, evaluate, page = [line for line in asked if "flashsr_jax.main" not in line]
+    assert len(packed) == 8 and "flashsr weights pack --vae small --unet runs/distill --vocoder small -o" in packed[1]
+    assert evaluate.startswith(
+        "flashsr evaluate --data clips --weights runs/regression.safetensors --teacher runs/best "
+    )
+    assert "--teacher-steps 50" in evaluate and "--seeds 3" in evaluate and "--model tune=runs/tune.safet" in evaluate
+    assert "--keep-low-band vocoder_mel_kept=runs/vocoder_mel.safetensors" in evaluate
+    assert page == "python3 launch/ablation.py runs/report/scores.json docs/ablation.md"
+    code, output, asked = cluster(LAUNCH / "ablation.sh", GATE="False", START="teacher", DISTILL="runs/d", **variables)
+    students = [line for line in asked if "student.py" in line]
+    assert len(students) == 3 and all("teacher_gate=False" in s and "init_from" not in s for s in students)
 
 
 def test_the_corpus_is_built_where_the_user_is_with_the_users_options(cluster, tmp_path):

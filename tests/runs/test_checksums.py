@@ -84,3 +84,23 @@ def test_a_run_resumes_from_the_checkpoint_before_and_ends_the_same(dataset, tmp
     assert (tmp_path / "resumed" / "damaged_checkpoints" / "9").is_dir()
     assert checkpoint(tmp_path / "resumed", 12)[1]["data_position"]["batches"] == 12
     assert_same_checkpoint(tmp_path / "whole", tmp_path / "resumed", 12, least=5)
+
+
+@pytest.mark.parametrize(
+    ("name", "cause"),
+    {
+        "weights/_METADATA": "JSONDecodeError: Expecting value: line 1 column 1 (char 0)",
+        "weights/manifest.ocdbt": "ValueError: DATA_LOSS: Error opening",
+    }.items(),
+)
+def test_of_an_earlier_version_without_checksums_a_damaged_file_is_said_by_its_cause(
+    name, cause, regression, tmp_path, capfd
+):
+    """Orbax's own words are its registry of handlers, a thousand characters that say nothing about the file."""
+    step = regression / "checkpoints" / "7"
+    (step / "checksums.json").unlink()
+    (step / name).write_bytes(bytes((step / name).stat().st_size))
+    assert main(["weights", "pack", "--unet", str(regression), "-o", str(tmp_path / "o.safetensors")]) == 1
+    line = capfd.readouterr().err.splitlines()[-1]
+    assert line.startswith(f"flashsr: --unet {regression}: {step} cannot be read ({cause}"), line
+    assert line.endswith("); move it away to use another checkpoint") and len(line) < 700 and "registry" not in line

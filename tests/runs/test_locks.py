@@ -53,6 +53,20 @@ def test_a_second_build_of_a_dataset_is_refused_until_the_first_is_gone(tmp_path
     assert (tmp_path / "out" / "manifest.csv").is_file() and not (tmp_path / ".out.lock").exists()
 
 
+def test_a_second_encoding_of_windows_is_refused_until_the_first_is_gone(tmp_path, hold, monkeypatch, capsys, caplog):
+    monkeypatch.setattr("flashsr_jax.train.latents._write_cache", lambda config, folder, windows: folder.mkdir())
+    encode = ["data", "encode", "--config", "regression:tiny", "--out", str(tmp_path / "out"), "--windows", "3"]
+    other = hold(tmp_path / ".out.lock")
+    assert main(encode) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{tmp_path / 'out'} is in use by process {other.pid} on " in line and not (tmp_path / "out").exists()
+    other.kill()
+    other.wait()
+    assert main(encode) == 0
+    assert f"was left behind by process {other.pid} on " in capsys.readouterr().err
+    assert (tmp_path / "out").is_dir() and not (tmp_path / ".out.lock").exists()
+
+
 @pytest.mark.training
 def test_a_second_start_in_a_runs_folder_is_refused_until_the_first_is_gone(dataset, tmp_path, hold, monkeypatch):
     monkeypatch.setitem(loop.STAGES, "vae", toy_stage())

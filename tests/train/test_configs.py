@@ -14,8 +14,10 @@ import pytest
 from flashsr_jax.audio import HOP
 from flashsr_jax.audio.lowpass import LowpassFilter, filter_arrays
 from flashsr_jax.errors import UserError
+from flashsr_jax.models.networks import parameter_shapes
 from flashsr_jax.runs.folder import flattened
 from flashsr_jax.runs.networks import NETWORKS_OF_STAGE
+from flashsr_jax.train.frozen import model_of
 from flashsr_jax.train.stages import STAGES
 
 from helpers import ROOT
@@ -32,6 +34,9 @@ def test_all_stages_trace(preset):
         config = get_config(stage, preset)
         if stage == "student":
             config.fake_score = "separate"
+            config.losses.update(dict.fromkeys(("distill_mel", "waveform", "features"), (1.0,) * 4))
+            config.accumulate = 2
+            frozen["vocoder"] = parameter_shapes(model_of(config), "vocoder")
         if stage == "vocoder":
             config.mel_source = "student"
         if stage == "tune":
@@ -41,6 +46,7 @@ def test_all_stages_trace(preset):
             "filter": filter_arrays(LowpassFilter("bessel", 10, 4000.0)),
             "cutoff_hz": np.float32(4000),
             "bandwidth_hz": np.float32(24000),
+            "class_id": np.int32(0),
         }
         batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((2, *np.shape(x)), jnp.asarray(x).dtype), one)
         batch["hr"] = jax.ShapeDtypeStruct((2, samples), jnp.float32)

@@ -57,7 +57,7 @@ def finetuned(official, dataset, tmp_path_factory) -> Path:
         options = [f"--config.{name}={official}" for name in given]
         options += [f"--config.optimizer.{stage}.warmup_steps=0", "--config.steps=2"]
         if stage == "student":
-            options.append(f"--config.teacher_from={folder / 'teacher'}")
+            options += [f"--config.teacher_from={folder / 'teacher'}", "--config.teacher_gate=False"]
         code, stderr = run(f"finetune:{stage}", folder / stage, dataset, *options)
         assert code == 0, stderr
     return folder
@@ -192,9 +192,16 @@ def test_a_configuration_of_another_version_or_of_something_else_is_one_line(tmp
     path = tmp_path / "config.json"
     path.write_text(json.dumps(fields))
     assert finished.get_config(path) == micro.get_config("vae")
-    del fields["data"]["floor_probability"], fields["data"]["bright"]  # which a version before them did without
+    del fields["data"]["floor_probability"], fields["data"]["bright"], fields["accumulate"]  # of later versions
     path.write_text(json.dumps(fields))
     assert finished.get_config(path) == micro.get_config("vae")
+    student = json.loads(micro.get_config("student").to_json())
+    for name in ("distill_mel", "waveform", "features"):
+        del student["losses"][name]
+    del student["teacher_gate"], student["teacher_gate_steps"]
+    path.write_text(json.dumps(student | {"guidance": [1.0, 1.5]}))
+    read = finished.get_config(path)
+    assert not read.teacher_gate and read.losses.waveform == (0.0,) * 4 and read.guidance.music == (1.0, 1.5)
     del fields["max_skipped_steps"], fields["data"]["order"]
     path.write_text(json.dumps(fields))
     with pytest.raises(UserError, match="has no data.order, max_skipped_steps: another version wrote it; check out"):

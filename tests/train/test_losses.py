@@ -6,6 +6,8 @@ import librosa
 import numpy as np
 import pytest
 
+from flashsr_jax.errors import UserError
+from flashsr_jax.models import diffusion
 from flashsr_jax.train import losses
 
 RNG = np.random.default_rng(0)
@@ -192,6 +194,25 @@ def test_weights_of_loudness():
     np.testing.assert_allclose(weight[0, :, 1, 0], 1.0, rtol=1e-6)
     np.testing.assert_allclose(losses.loudness_weights(mel + 3.0, (4, 2), 0.5), weight, rtol=1e-5)
     np.testing.assert_array_equal(losses.loudness_weights(mel, (4, 2), 0.0), 1.0)
+
+
+def test_weights_of_timesteps():
+    """Of the v-prediction's squared error: `x0` makes it the clean latents', `min_snr` these times their ratio."""
+    t = np.array([0, 10, 300, 500, 999])
+    table = diffusion.schedule()
+    ratio = table.alpha_bar[t] / (1 - table.alpha_bar[t])
+    weights = {kind: losses.level_weights(kind, jnp.asarray(t), 5.0) for kind in ("v", "x0", "min_snr")}
+    np.testing.assert_array_equal(weights["v"], 1.0)
+    np.testing.assert_allclose(weights["x0"], 1 / (ratio + 1), rtol=1e-4)
+    np.testing.assert_allclose(weights["min_snr"], np.minimum(ratio, 5) / (ratio + 1), rtol=1e-3)
+    z, eps, wrong = A[:, :1], B[:, :1], C[:, :1]
+    t_B = jnp.array([10, 500, 999])
+    z_t = diffusion.q_sample(z, t_B, eps)
+    v_error = losses.l2(wrong, diffusion.velocity(z, t_B, eps))
+    z_error = losses.l2(diffusion.z0_from_v(z_t, t_B, wrong), z)
+    np.testing.assert_allclose(losses.level_weights("x0", t_B, 5.0) * v_error, z_error, rtol=1e-3)
+    with pytest.raises(UserError, match="config.losses.weighting='snr' is not one of v, x0, min_snr"):
+        losses.level_weights("snr", t_B, 5.0)
 
 
 def test_multi_resolution_stft_l1():

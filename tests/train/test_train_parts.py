@@ -1,5 +1,7 @@
 """Pieces of the training step, each against its definition: normalisation of batches, phases, EMA, starts, crops."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,9 +9,11 @@ import pytest
 
 from flashsr_jax.audio.front_end import denormalise
 from flashsr_jax.errors import UserError
+from flashsr_jax.models.diffusion import schedule, velocity
+from flashsr_jax.train import losses
 from flashsr_jax.train.batch import band_weights, prepare
 from flashsr_jax.train.optimisers import by_phase, learning_rate, make_optimizer, update_ema
-from flashsr_jax.train.stages import student
+from flashsr_jax.train.stages import student, teacher
 from flashsr_jax.train.stages.vocoder import random_crops
 
 from helpers import micro
@@ -126,6 +130,57 @@ def test_starts_are_drawn_from_the_phase_of_the_step():
     early, late = np.asarray(draw(keys, 0)), np.asarray(draw(keys, 300))
     assert early.min() >= 13 and abs((early >= 20).mean() - 0.5) < 0.08
     assert late.max() <= 3 and abs((late == 0).mean() - 1 / (1 + np.exp(-2) + np.exp(-8))) < 0.06
+
+
+def test_timesteps_are_drawn_by_a_power():
+    """A density that rises as t^(power - 1): a share of (T / 1000)^power lies under T."""
+    for power in (1.0, 3.0):
+        t = np.asarray(teacher.draw_timesteps(jax.random.key(0), (20_000,), power))
+        assert t.dtype == np.int32 and t.min() >= 0 and t.max() == 999
+        for under in (250, 500, 750):
+            assert (t < under).mean() == pytest.approx((under / 1000) ** power, abs=0.015)
+
+
+def test_the_teachers_loss_is_weighted_as_its_configuration_says(monkeypatch):
+    """Of a network that predicts nothing, the loss is the velocity's own square."""
+    silent = SimpleNamespace(apply=lambda variables, z, cond, t_B: variables["params"]["gain"] * z)
+    monkeypatch.setattr(teacher, "UNet", lambda *_: silent)
+    config = micro.get_config("teacher")
+    config.update(timestep_power=2.0, losses={"weighting": "x0", "loudness": 0.4, "high_band": 2.0})
+    z_hr, z_lr = (RNG.standard_normal((4, 16, 16, 2)).astype(np.float32) for _ in range(2))
+    batch = {"z_hr": z_hr, "z_lr": z_lr, "mel": RNG.standard_normal((4, 32, 32)), "weight": jnp.array([1.0, 1, 0, 1])}
+    batch |= {"cutoff_hz": jnp.full(4, 4000.0), "bandwidth_hz": jnp.full(4, 24_000.0)}
+    state = SimpleNamespace(params={"teacher": {"gain": jnp.zeros(())}})
+    key = jax.random.key(5)
+    found = teacher.gradients(config, state, {}, batch, key)
+
+    _, key_t, key_eps, _ = jax.random.split(key, 4)
+    t_B = teacher.draw_timesteps(key_t, (4,), 2.0)
+    v = velocity(z_hr, t_B, jax.random.normal(key_eps, z_hr.shape))
+    position = band_weights(config, batch, 16)[1] * losses.loudness_weights(batch["mel"], (16, 16), 0.4)
+    weight = np.broadcast_to(position, v.shape)
+    of_example = (weight * v**2).sum((1, 2, 3)) / weight.sum((1, 2, 3)) * (1 - schedule().alpha_bar[t_B])
+    assert (
+        found.metrics["loss"] == pytest.approx(np.mean(np.asarray(of_example)[[0, 1, 3]]), rel=1e-4)
+        and found.count == 3
+    )
+
+
+def test_guidance_is_of_each_class():
+    config = micro.get_config("student")
+    config.guidance.update(speech=(1.0, 1.5), music=(2.0, 3.0), effects=(1.0, 1.0))
+    low, high = student.guidance(config, jnp.array([1, 0, 2]))
+    assert low.shape == (3, 1, 1, 1)
+    np.testing.assert_allclose([low[:, 0, 0, 0], high[:, 0, 0, 0]], [[2, 1, 1], [3, 1.5, 1]])
+
+
+def test_a_student_cannot_hear_windows_that_were_encoded_before():
+    config = micro.get_config("student")
+    config.losses.waveform = (0.0, 0.1, 0.1, 0.1)
+    assert student.needs(config)["vocoder"] == "vocoder"
+    config.data.latents = "runs/latents"
+    with pytest.raises(UserError, match="config.data.latents=runs/latents has none: leave that empty, or the weights"):
+        student.needs(config)
 
 
 def test_crops_of_mel_and_waveforms_are_the_same_stretch():

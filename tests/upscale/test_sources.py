@@ -330,6 +330,27 @@ def test_names_are_the_same_in_every_shard(upscale):
     assert said == ["flashsr: two/y.wav: out2/y.wav is the output of one/y.wav: give the two different folders"]
 
 
+def test_the_summary_says_what_all_shards_have_done(upscale):
+    record("rec/a.wav", "rec/b.wav", "rec/deep/c.wav", "rec/d.wav")
+    Path("rec/broken.wav").write_bytes(b"RIFF")
+    several = ["-r", "rec", "-o", "out"]
+    code, out, err = upscale(*several, "--summary")
+    assert (code, out) == (1, ["0 of 5 outputs are there, 5 are not"])
+    assert "flashsr: rec/deep/c.wav: not done yet: out/deep/c.wav is not there" in err and files("out") == []
+    for index in (1, 2, 3):
+        upscale(*several, "--shard", f"{index}/3")
+    Path("out/b.wav").write_bytes(b"RIFF")
+    Path("out/d.wav").unlink()
+    code, out, err = upscale(*several, "--summary")
+    assert (code, out) == (1, ["2 of 5 outputs are there, 3 are not"])
+    assert [line.split(": ")[1] for line in err] == ["rec/b.wav", "rec/broken.wav", "rec/d.wav"]
+    upscale(*several, "--overwrite", "--shard", "1/1")
+    Path("rec/broken.wav").unlink()
+    assert upscale(*several, "--summary") == (0, ["4 of 4 outputs are there, 0 are not"], [])
+    code, _, err = upscale("rec/a.wav", "-o", "-", "--summary")
+    assert code == 1 and "give the -o that the outputs have" in err[0]
+
+
 def test_a_single_file_is_in_one_shard_and_a_mistake_in_all(upscale):
     record("a.wav")
     codes = [upscale("a.wav", "-o", "b.wav", "--shard", f"{index}/3")[0] for index in (1, 2, 3)]

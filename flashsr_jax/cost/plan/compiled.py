@@ -38,7 +38,7 @@ def compiled_report(config: ConfigDict, platform: str) -> Iterator[str]:
     devices = jax.devices() if platform == "here" else _topology(platform)
     shape = sharding.mesh_shape(config.mesh.data, config.mesh.fsdp, len(devices))
     mesh = jax.make_mesh(shape, sharding.AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
-    sharding.check_batch_size(config.batch_size, mesh)
+    sharding.check_batch_size(config.batch_size, mesh, config.accumulate)
     yield f"\ncompiled for {len(devices)} x {devices[0].device_kind}, XLA's own figures"
     compiled, seconds = compile_step(config, mesh)
     memory = compiled.memory_analysis()

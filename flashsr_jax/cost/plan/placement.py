@@ -82,7 +82,8 @@ def memory(run: Run, mesh: AbstractMesh, per_device: float) -> Memory:
 
 
 def collectives(run: Run, mesh: AbstractMesh) -> list[Collective]:
-    """Of a step: gradients summed over the batch's parts; where parameters are split over `fsdp`, gathered for use.
+    """Of a step: gradients summed over the devices' parts of the batch; where parameters are split over `fsdp`, these
+    gathered for use. With config.accumulate, all of it for each part in turn.
 
     Exchanges of scalars (losses, norms) are left out.
     """
@@ -92,7 +93,7 @@ def collectives(run: Run, mesh: AbstractMesh) -> list[Collective]:
 
     def add(kind: str, what: str, size: float, devices: int, times: float) -> None:
         if devices > 1 and size:
-            found.append(Collective(kind, what, size, devices, times))
+            found.append(Collective(kind, what, size, devices, times * run.config.accumulate))
 
     for role, params in run.state.params.items():
         times = run.config.fake_score_updates if role == "fake_score" else 1

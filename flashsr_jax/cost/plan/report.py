@@ -29,7 +29,7 @@ def report(config: ConfigDict, devices: int) -> Iterator[str]:
     """Lines about a run of `config` on `devices` devices, then about pods. Raises UserError for a mesh or a batch that
     do not divide."""
     mesh = placement.abstract_mesh(config, devices)
-    check_batch_size(config.batch_size, mesh)
+    check_batch_size(config.batch_size, mesh, config.accumulate)
     run = Run.of(config)
     yield from _shardings(run, mesh)
     per_device = config.batch_size // mesh.size

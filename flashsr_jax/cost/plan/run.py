@@ -45,7 +45,8 @@ class Run:
     def program(self) -> Scaled:
         """One step at any batch, traced twice at the first use."""
         step = functools.partial(STAGES[self.config.stage].train_step, self.config)
-        return Scaled.read(step, lambda size: (self.state, self.frozen, batch_shapes(self.config, size), KEY))
+        sizes = 2 * self.config.accumulate, 4 * self.config.accumulate
+        return Scaled.read(step, lambda size: (self.state, self.frozen, batch_shapes(self.config, size), KEY), sizes)
 
     @property
     def solver_steps(self) -> np.ndarray:

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import itertools
 import json
+import math
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -149,7 +150,9 @@ def _markdown_cell(row: Summary | None, best: float) -> str:
 
 
 def _best(metric: str, column: Iterable[Summary | None]) -> float:
-    return (max if BETTER[metric] == "higher" else min)(row.figures()[0] for row in column if row)
+    """NaN where no system was measured: no clip of a group has a high band above its cutoff, say."""
+    means = (row.figures()[0] for row in column if row)
+    return (max if BETTER[metric] == "higher" else min)(means, default=math.nan)
 
 
 def _rank(name: str, value: Any) -> tuple:

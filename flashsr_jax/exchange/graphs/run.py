@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as runtime
 from scipy import fft, signal, special
 
 from flashsr_jax.audio.mel import mel_filterbank
@@ -20,25 +21,37 @@ from flashsr_jax.upscale.windows import Framing, process_windows
 
 ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))  # of Threefry-2x32
 PARITY = 0x1BD11BDA  # its key schedule's constant
+UNREADABLE = tuple(getattr(runtime, name) for name in ("Fail", "InvalidGraph", "InvalidProtobuf", "NoSuchFile"))
 
 
 class Graphs:
-    """The graphs of a folder that `flashsr weights export --to onnx` wrote. Raises UserError where it is none."""
+    """The graphs of a folder that `flashsr weights export --to onnx` wrote, run by so many `threads` (0: one a core).
+
+    Raises UserError where the folder has none, or a file of them is missing or damaged.
+    """
 
     def __init__(self, folder: str | os.PathLike, threads: int = 0):
         file = Path(folder) / FILE
         if not file.is_file():
             raise UserError(f"{folder} has no {FILE}: give a folder that `flashsr weights export --to onnx` wrote")
-        self.about: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        if self.about.get("format") != FORMAT or "opset" not in self.about:
-            raise UserError(f"{file} is not of graphs of ONNX of this version ({FORMAT}): export them again")
+        try:
+            self.about: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+            known = self.about["format"] == FORMAT and "opset" in self.about
+        except (ValueError, TypeError, KeyError):
+            known = False
+        if not known:
+            raise UserError(
+                f"{file} does not describe graphs of ONNX as this version does ({FORMAT}): export them again"
+            )
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        providers = ["CPUExecutionProvider"]
-        self._sessions = {
-            name: onnxruntime.InferenceSession(Path(folder) / graph["file"], options, providers=providers)
-            for name, graph in self.about["graphs"].items()
-        }
+        self._sessions = {}
+        for name, graph in self.about["graphs"].items():
+            path = Path(folder) / graph["file"]
+            try:
+                self._sessions[name] = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            except UNREADABLE as error:
+                raise UserError(f"{path} cannot be read, export it again: {str(error).splitlines()[0]}") from error
 
     def run(self, graph: str, **inputs: np.ndarray) -> np.ndarray:
         """The output of `encoder`, `decoder` or `vocoder` on its inputs by name."""
@@ -46,9 +59,21 @@ class Graphs:
         return self._sessions[graph].run(None, given)[0]
 
     def upscale(self, x_CxN: np.ndarray, seed: int = 0, window_frames: int | None = None) -> np.ndarray:
-        """Super-resolve channels (C, N) at 48 kHz to (C, N) float32, as `flashsr_jax.FlashSR` does without bands."""
+        """Super-resolve channels (C, N) at 48 kHz to (C, N) float32, as `flashsr_jax.FlashSR` does with cutoff_hz=None.
+
+        Raises UserError for other shapes and for windows that do not suit the model.
+        """
+        if x_CxN.ndim != 2 or not x_CxN.size:
+            raise UserError(f"expected audio of shape (channels, samples), got {x_CxN.shape}")
         window, hop = self.about["window"], self.about["latent"]["hop"]
-        samples = window["samples"] if window_frames is None else window_frames * self.about["hop"]
+        window_frames = window["frames"] if window_frames is None else window_frames
+        multiple, shortest = window["frames_multiple_of"], window["shortest_frames"]
+        if window_frames % multiple or window_frames < shortest:
+            raise UserError(
+                f"a window of {window_frames} frames does not suit this model: "
+                f"take a multiple of {multiple}, {shortest} or more"
+            )
+        samples = window_frames * self.about["hop"]
         frames = Framing(samples, window["context"], window["context"], window["crossfade"], hop)
 
         def process(x_GxCxN: np.ndarray, start_G: np.ndarray) -> np.ndarray:

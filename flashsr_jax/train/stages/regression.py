@@ -8,6 +8,7 @@ best guess is the mean, and its gradient grows with the error. `losses.loudness`
 Letters: B batch, N samples, F mel bins; latents are (B, T, F, C).
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -21,7 +22,7 @@ from flashsr_jax.train.batch import band_weights
 from flashsr_jax.train.evaluation import unet_outputs
 from flashsr_jax.train.frozen import dtype_of, initial, model_of, named
 from flashsr_jax.train.latents import decoded_mel_l1, latents
-from flashsr_jax.train.state import TrainState, create, descend, finish_step
+from flashsr_jax.train.state import Gradients, TrainState, create, descend, finish_step, gradient
 
 
 def needs(config: ConfigDict) -> dict[str, str]:
@@ -38,6 +39,15 @@ def train_step(
     config: ConfigDict, state: TrainState, frozen: dict[str, Any], batch: dict[str, Any], key: jax.Array
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One update of the U-Net."""
+    of_part = functools.partial(gradients, config, state, frozen)
+    state, metrics, _ = descend(config, state, of_part, batch, key)
+    return finish_step(config, state, "regression"), metrics
+
+
+def gradients(
+    config: ConfigDict, state: TrainState, frozen: dict[str, Any], batch: dict[str, Any], key: jax.Array
+) -> Gradients:
+    """Of the U-Net, for a batch or a part of it."""
     key_encode, key_noise = jax.random.split(key)
     unet = UNet(model_of(config).unet, dtype_of(config), config.remat)
     windows, metrics = latents(config, frozen, batch, key_encode)
@@ -54,8 +64,8 @@ def train_step(
         total, terms = losses.weighted_sum(of_example, config.losses, windows.weight)
         return total, terms, None
 
-    state, terms, _ = descend(config, state, "regression", loss, "loss")
-    return finish_step(config, state, "regression"), metrics | terms
+    of_unet, terms, _ = gradient(state, "regression", loss, "loss")
+    return Gradients({"regression": of_unet}, metrics | terms, jnp.sum(windows.weight))
 
 
 def eval_step(

@@ -9,9 +9,10 @@ A regression's best guess is a mean: too soft and too smooth wherever the high b
 waveforms rewards what could have been recorded.
 Least squares and features: HiFi-GAN (Kong et al. 2020, arXiv:2010.05646), section 2.4; a low band that conditions the
 judges: AP-BWE (Lu et al. 2024, arXiv:2401.06387).
-Letters: B batch, N samples of a window, T its mel frames, F mel bins.
+Letters: B batch, N samples of a window, T its mel frames, F mel bins, S samples of a crop.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -33,7 +34,7 @@ from flashsr_jax.train.evaluation import unet_outputs
 from flashsr_jax.train.frozen import dtype_of, encode_waveforms, model_of
 from flashsr_jax.train.stages.vae import ENCODER
 from flashsr_jax.train.stages.vocoder import Crops, random_crops
-from flashsr_jax.train.state import TrainState, create, descend, finish_step
+from flashsr_jax.train.state import Gradients, TrainState, create, descend, finish_step, gradient
 
 
 def needs(config: ConfigDict) -> dict[str, str]:
@@ -46,9 +47,7 @@ def init(config: ConfigDict, frozen: dict[str, Any], key: jax.Array) -> TrainSta
     encoder = {name: frozen["vae"][name] for name in ENCODER}
     decoder = {name: part for name, part in frozen["vae"].items() if name not in ENCODER}
     networks = {"vae": decoder, "unet": frozen["init"], "vocoder": frozen["vocoder"]}
-    waveform, hz = jnp.zeros((1, config.crop_frames * HOP)), jnp.zeros(1)
-    judge = _discriminator(config).init(key, waveform, waveform, Band(hz, hz))["params"]
-    params = {"tune": networks, "discriminator": judge}
+    params = {"tune": networks, "discriminator": initial_discriminator(config, key)}
     constants = {"encoder": encoder, "scale_factor": jnp.asarray(frozen["scale_factor"])}
     params, constants = jax.tree.map(jnp.copy, (params, constants))
     return create(config, params, "tune", constants)
@@ -59,6 +58,16 @@ def train_step(
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One update of the networks against the discriminators before it, after these have had theirs alone, and one of
     the discriminators."""
+    of_part = functools.partial(gradients, config, state, frozen)
+    learning = {"tune": state.step >= config.discriminator_steps}
+    state, metrics, _ = descend(config, state, of_part, batch, key, learning)
+    return finish_step(config, state, "tune"), metrics
+
+
+def gradients(
+    config: ConfigDict, state: TrainState, frozen: dict[str, Any], batch: dict[str, Any], key: jax.Array
+) -> Gradients:
+    """Of the networks and of the discriminators, for a batch or a part of it."""
     key_encode, key_noise, key_stretch, key_crop = jax.random.split(key, 4)
     windows, metrics = prepare(batch)
     z_lr = encode_waveforms(config, frozen, windows.lr, key_encode)
@@ -69,33 +78,24 @@ def train_step(
 
     def loss(params: dict) -> tuple[jax.Array, dict, tuple[jax.Array, Crops]]:
         z_hat = clean_latents(config, params["unet"], z_lr, noise)
-        mel = decoded(config, params["vae"], frozen["scale_factor"], z_hat, first_B)
-        crops = random_crops(mel, stretch, config.crop_frames, key_crop)
-        vocoder = SRVocoder(model_of(config).vocoder, dtype_of(config), config.remat)
-        estimate = vocoder.apply({"params": params["vocoder"]}, crops.mel, crops.lr)
+        mel, crops, estimate = rendered(config, params, frozen["scale_factor"], z_hat, stretch, first_B, key_crop)
         # What a codec has taken away is not to be learned.
         recorded = crops.hr + only_band(estimate - crops.hr, jnp.zeros_like(band.high_B), band.high_B)
         of_example = {
             "mel": losses.mel_l1(recorded, crops.hr, crops.mel.shape[-1]),
             "power": losses.band_power_l1(recorded, crops.hr),
             "decoded": losses.l1(mel, log_mel(stretch.hr, mel.shape[-1]), mel_weight),
-        } | _judged(config, judge, estimate, crops, band)
+        } | judged(config, judge, estimate, crops, band)
         total, terms = losses.weighted_sum(of_example, config.losses, windows.weight)
         return total, terms, lax.stop_gradient((estimate, crops))
 
     # Discriminators that know nothing yet would only lead astray.
     learning = state.step >= config.discriminator_steps
-    after, terms, (estimate, crops) = descend(config, state, "tune", loss, "loss", learning)
-    metrics |= terms
-
-    def judge_loss(params: dict) -> tuple[jax.Array, dict, None]:
-        real, _, weights = _discriminator(config).apply({"params": params}, crops.hr, crops.lr, band)
-        fake, _, _ = _discriminator(config).apply({"params": params}, estimate, crops.lr, band)
-        loss_B = losses.adversarial_discriminator(real, fake, "lsgan", weights)
-        return losses.weighted_mean(loss_B, windows.weight), {}, None
-
-    after, terms, _ = descend(config, after, "discriminator", judge_loss, "discriminator")
-    return finish_step(config, after, "tune"), metrics | terms
+    of_networks, terms, (estimate, crops) = gradient(state, "tune", loss, "loss", learning)
+    judge_loss = functools.partial(discriminator_loss, config, estimate, crops, band, windows.weight)
+    of_judge, judge_terms, _ = gradient(state, "discriminator", judge_loss, "discriminator")
+    of_role = {"tune": of_networks, "discriminator": of_judge}
+    return Gradients(of_role, metrics | terms | judge_terms, jnp.sum(windows.weight))
 
 
 def eval_step(
@@ -144,17 +144,51 @@ def decoded(config: ConfigDict, decoder: dict, scale_factor: jax.Array, z: jax.A
     return decode(decoder, model, cut(z, first_B), scale_factor, dtype_of(config), config.remat)
 
 
-def _judged(config: ConfigDict, judge: dict, estimate: jax.Array, crops: Crops, band: Band) -> dict[str, jax.Array]:
+def rendered(
+    config: ConfigDict,
+    networks: dict,
+    scale_factor: jax.Array,
+    z_hat: jax.Array,
+    stretch: Windows,
+    first_B: jax.Array,
+    key: jax.Array,
+) -> tuple[jax.Array, Crops, jax.Array]:
+    """What decoder and vocoder, `vae` and `vocoder` of `networks`, make of latents: the log-mel of each `stretch`, a
+    random crop of it with the waveforms there, and the crop's waveform (B, S)."""
+    mel = decoded(config, networks["vae"], scale_factor, z_hat, first_B)
+    crops = random_crops(mel, stretch, config.crop_frames, key)
+    vocoder = SRVocoder(model_of(config).vocoder, dtype_of(config), config.remat)
+    return mel, crops, vocoder.apply({"params": networks["vocoder"]}, crops.mel, crops.lr)
+
+
+def judged(config: ConfigDict, judge: dict, estimate: jax.Array, crops: Crops, band: Band) -> dict[str, jax.Array]:
     """What the discriminators of parameters `judge` say of the generated waveforms (B,)."""
-    _, real_features, weights = _discriminator(config).apply({"params": judge}, crops.hr, crops.lr, band)
-    logits, features, _ = _discriminator(config).apply({"params": judge}, estimate, crops.lr, band)
+    _, real_features, weights = discriminator(config).apply({"params": judge}, crops.hr, crops.lr, band)
+    logits, features, _ = discriminator(config).apply({"params": judge}, estimate, crops.lr, band)
     return {
         "adversarial": losses.adversarial_generator(logits, "lsgan", weights),
         "features": losses.feature_matching(real_features, features),
     }
 
 
-def _discriminator(config: ConfigDict) -> HighBandDiscriminator:
+def discriminator_loss(
+    config: ConfigDict, estimate: jax.Array, crops: Crops, band: Band, weight_B: jax.Array, params: dict
+) -> tuple[jax.Array, dict, None]:
+    """Of the discriminators of `params`: least squares on recordings and generated waveforms."""
+    real, _, weights = discriminator(config).apply({"params": params}, crops.hr, crops.lr, band)
+    fake, _, _ = discriminator(config).apply({"params": params}, estimate, crops.lr, band)
+    loss_B = losses.adversarial_discriminator(real, fake, "lsgan", weights)
+    return losses.weighted_mean(loss_B, weight_B), {}, None
+
+
+def initial_discriminator(config: ConfigDict, key: jax.Array) -> dict:
+    """Fresh parameters."""
+    waveform, hz = jnp.zeros((1, config.crop_frames * HOP)), jnp.zeros(1)
+    return discriminator(config).init(key, waveform, waveform, Band(hz, hz))["params"]
+
+
+def discriminator(config: ConfigDict) -> HighBandDiscriminator:
+    """Of the sizes of config.discriminator."""
     sizes = config.discriminator
     return HighBandDiscriminator(
         tuple(tuple(resolution) for resolution in sizes.resolutions),

@@ -5,6 +5,7 @@ LDM (Rombach et al. 2022, arXiv:2112.10752), section 3.1 and appendix G; AudioSR
 Letters: B batch, N samples, T mel frames, F mel bins.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -22,7 +23,7 @@ from flashsr_jax.train.batch import Windows, prepare
 from flashsr_jax.train.evaluation import mel_outputs
 from flashsr_jax.train.frozen import dtype_of, initial, model_of, named
 from flashsr_jax.train.optimisers import update_ema
-from flashsr_jax.train.state import TrainState, create, descend, finish_step
+from flashsr_jax.train.state import Gradients, TrainState, create, descend, finish_step, gradient
 
 ENCODER = ("encoder", "quant_conv")  # parts of the VAE that make latents
 
@@ -50,6 +51,20 @@ def train_step(
     config: ConfigDict, state: TrainState, frozen: dict[str, Any], batch: dict[str, Any], key: jax.Array
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One update of the autoencoder and of the discriminator, which counts from `losses.adversarial_from` on."""
+    after, metrics, moments = descend(config, state, functools.partial(gradients, config, state), batch, key)
+    if config.train_encoder:
+        moments = jax.tree.map(jnp.mean, moments)
+        averaged = update_ema({name: state.weights[name] for name in moments}, moments, state.step, config.ema_decay)
+        after = after.replace(weights={**after.weights, **averaged})
+    else:  # without gradients, its weights would still decay
+        kept = {name: state.params["vae"][name] for name in ENCODER}
+        after = after.replace(params={**after.params, "vae": {**after.params["vae"], **kept}})
+    return finish_step(config, after, "vae"), metrics
+
+
+def gradients(config: ConfigDict, state: TrainState, batch: dict[str, Any], key: jax.Array) -> Gradients:
+    """Of the autoencoder and, where there is one, the discriminator, for a batch or a part of it; with the moments (B,)
+    of the latents."""
     key_low, key_eps = jax.random.split(key)
     windows, metrics = prepare(batch)
     mel = _shown(config, windows, key_low)
@@ -69,11 +84,8 @@ def train_step(
         total, terms = losses.weighted_sum(of_example, weights, windows.weight)
         return total, terms, (z, lax.stop_gradient(decoded))
 
-    after, terms, (z, decoded) = descend(config, state, "vae", autoencoder_loss, "loss")
-    metrics |= terms
-    if not config.train_encoder:  # without gradients, its weights would still decay
-        kept = {name: state.params["vae"][name] for name in ENCODER}
-        after = after.replace(params={**after.params, "vae": {**after.params["vae"], **kept}})
+    of_vae, terms, (z, decoded) = gradient(state, "vae", autoencoder_loss, "loss")
+    of_role, metrics = {"vae": of_vae}, metrics | terms
 
     def discriminator_loss(params: dict) -> tuple[jax.Array, dict, None]:
         real, fake = (_discriminator(config).apply({"params": params}, x) for x in (mel, decoded))
@@ -81,13 +93,11 @@ def train_step(
         return losses.weighted_mean(loss_B, windows.weight), {}, None
 
     if has_discriminator:
-        after, terms, _ = descend(config, after, "discriminator", discriminator_loss, "discriminator")
+        of_role["discriminator"], terms, _ = gradient(state, "discriminator", discriminator_loss, "discriminator")
         metrics |= terms
-    if config.train_encoder:
-        moments = {"latent_mean": jnp.mean(z), "latent_square": jnp.mean(jnp.square(z))}
-        averaged = update_ema({name: state.weights[name] for name in moments}, moments, state.step, config.ema_decay)
-        after = after.replace(weights={**after.weights, **averaged})
-    return finish_step(config, after, "vae"), metrics
+    moments = {"latent_mean": z, "latent_square": jnp.square(z)}
+    of_example = {name: jnp.mean(x, axis=(1, 2, 3)) for name, x in moments.items()}
+    return Gradients(of_role, metrics, jnp.sum(windows.weight), of_example)
 
 
 def eval_step(

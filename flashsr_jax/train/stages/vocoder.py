@@ -6,6 +6,7 @@ HiFi-GAN (Kong et al. 2020, arXiv:2010.05646), section 2.4; BigVGAN (Lee et al. 
 Letters: B batch, N samples of a window, T its mel frames, F mel bins, S frames of a crop, H hop.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -23,7 +24,7 @@ from flashsr_jax.train import losses
 from flashsr_jax.train.batch import Windows, prepare
 from flashsr_jax.train.evaluation import mel_outputs
 from flashsr_jax.train.frozen import dtype_of, encode_pair, encode_waveforms, initial, model_of, named
-from flashsr_jax.train.state import TrainState, create, descend, finish_step
+from flashsr_jax.train.state import Gradients, TrainState, create, descend, finish_step, gradient
 
 SOURCES = {"true": {}, "vae": {"vae": "vae"}, "student": {"vae": "vae", "student": "unet"}}  # what makes the mel
 
@@ -50,6 +51,15 @@ def train_step(
     config: ConfigDict, state: TrainState, frozen: dict[str, Any], batch: dict[str, Any], key: jax.Array
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One update of the generator against the discriminators before it, and one of the discriminators."""
+    of_part = functools.partial(gradients, config, state, frozen)
+    state, metrics, _ = descend(config, state, of_part, batch, key)
+    return finish_step(config, state, "vocoder"), metrics
+
+
+def gradients(
+    config: ConfigDict, state: TrainState, frozen: dict[str, Any], batch: dict[str, Any], key: jax.Array
+) -> Gradients:
+    """Of the generator and, where there are any, the discriminators, for a batch or a part of it."""
     key_mel, key_crop = jax.random.split(key)
     vocoder = SRVocoder(model_of(config).vocoder, dtype_of(config), config.remat)
     windows, metrics = prepare(batch)
@@ -64,8 +74,8 @@ def train_step(
         total, terms = losses.weighted_sum(of_example, config.losses, windows.weight)
         return total, terms, lax.stop_gradient(estimate)
 
-    after, terms, estimate = descend(config, state, "vocoder", generator_loss, "loss")
-    metrics |= terms
+    of_vocoder, terms, estimate = gradient(state, "vocoder", generator_loss, "loss")
+    of_role, metrics = {"vocoder": of_vocoder}, metrics | terms
 
     def discriminator_loss(params: dict) -> tuple[jax.Array, dict, None]:
         real_logits, _ = _discriminator(config).apply({"params": params}, crops.hr)
@@ -74,9 +84,9 @@ def train_step(
         return losses.weighted_mean(loss_B, windows.weight), {}, None
 
     if judge is not None:
-        after, terms, _ = descend(config, after, "discriminator", discriminator_loss, "discriminator")
+        of_role["discriminator"], terms, _ = gradient(state, "discriminator", discriminator_loss, "discriminator")
         metrics |= terms
-    return finish_step(config, after, "vocoder"), metrics
+    return Gradients(of_role, metrics, jnp.sum(windows.weight))
 
 
 def eval_step(
