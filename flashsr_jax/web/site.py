@@ -45,6 +45,7 @@ def write(files: dict[str, Path], folder: str | os.PathLike) -> None:
 def graphs_folder(weights: str | os.PathLike, cache: Path) -> Path:
     """The folder of a model's graphs, `weights` itself or one in the cache, exported where it is not there yet."""
     if (Path(weights) / MODEL).is_file():
+        _check(Path(weights))
         return Path(weights)
     path = weights_path(weights)
     if not path.is_file():
@@ -63,10 +64,22 @@ def graphs_folder(weights: str | os.PathLike, cache: Path) -> Path:
     return folder
 
 
+def _check(folder: Path) -> None:
+    """Raise UserError where a folder does not hold graphs that the page runs."""
+    from flashsr_jax.exchange.graphs.contract import FORMAT
+
+    try:
+        about = json.loads((folder / MODEL).read_text(encoding="utf-8"))
+        known = about["format"] == FORMAT and "opset" in about
+        files = [folder / graph["file"] for graph in about["graphs"].values()]
+    except (ValueError, TypeError, KeyError, AttributeError):
+        known, files = False, []
+    if not known:
+        raise UserError(f"{folder}: {MODEL} does not describe graphs of ONNX ({FORMAT}): export them again", "weights")
+    if missing := [path.name for path in files if not path.is_file()]:
+        raise UserError(f"{folder}: {MODEL} names {missing[0]}, which is not there: export again", "weights")
+
+
 def _graphs(folder: Path) -> list[Path]:
     about = json.loads((folder / MODEL).read_text(encoding="utf-8"))
-    files = [folder / MODEL, *(folder / Path(graph["file"]).name for graph in about["graphs"].values())]
-    if "opset" not in about or (missing := [path for path in files if not path.is_file()]):
-        what = "is not of ONNX" if "opset" not in about else f"names {missing[0].name}, which is not there"
-        raise UserError(f"{folder}: {MODEL} {what}: export the graphs again", "weights")
-    return files
+    return [folder / MODEL, *(folder / graph["file"] for graph in about["graphs"].values())]

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from flashsr_jax.cli import main
+from flashsr_jax.exchange.graphs.contract import FORMAT
 from flashsr_jax.web import runtime
 from flashsr_jax.web.site import PAGE
 
@@ -27,7 +28,7 @@ def graphs(folder: Path, **about: object) -> Path:
     """A folder as `weights export --to onnx` writes it, but for what the graphs are."""
     folder.mkdir(parents=True, exist_ok=True)
     described = {name: {"file": f"{name}.onnx"} for name in GRAPHS}
-    (folder / "model.json").write_text(json.dumps({"opset": 20, "graphs": described} | about))
+    (folder / "model.json").write_text(json.dumps({"format": FORMAT, "opset": 20, "graphs": described} | about))
     for name in GRAPHS:
         (folder / f"{name}.onnx").write_bytes(name.encode())
     return folder
@@ -239,7 +240,9 @@ def test_weights_are_exported_once_and_again_when_they_change(monkeypatch):
 
 MISTAKES = {
     ("--weights", "nowhere"): "--weights nowhere: no weights file and no folder of graphs",
-    ("--weights", "stablehlo"): "--weights stablehlo: model.json is not of ONNX: export the graphs again",
+    ("--weights", "stablehlo"): "--weights stablehlo: model.json does not describe graphs of ONNX (flashsr_jax/graphs/",
+    ("--weights", "older"): "--weights older: model.json does not describe graphs of ONNX (flashsr_jax/graphs/",
+    ("--weights", "damaged"): "--weights damaged: model.json does not describe graphs of ONNX (flashsr_jax/graphs/",
     ("--weights", "partial"): "--weights partial: model.json names vocoder.onnx, which is not there",
     ("--runtime", "graphs"): "--runtime graphs: has no ort.wasm.min.mjs: give the folder dist of onnxruntime-web",
     ("--port", "80"): "--output is for a page that others serve: leave out --port and --no-open",
@@ -252,8 +255,10 @@ def test_mistakes_are_one_line_and_leave_nothing(arguments, capsys):
     graphs(Path("graphs"))
     graphs(Path("partial"))
     Path("partial/vocoder.onnx").unlink()
-    Path("stablehlo").mkdir()
-    Path("stablehlo/model.json").write_text(json.dumps({"graphs": {}}))
+    for name, text in {"stablehlo": f'{{"format": "{FORMAT}", "graphs": {{}}}}', "damaged": '{"format":'}.items():
+        Path(name).mkdir()
+        Path(name, "model.json").write_text(text)
+    graphs(Path("older"), format="flashsr_jax/graphs/0")
     options = [] if "--weights" in arguments else ["--weights", "graphs"]
     assert main(["web", "-o", "out", *options, *arguments]) == 1
     (line,) = capsys.readouterr().err.splitlines()
