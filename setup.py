@@ -82,6 +82,7 @@ setup(
         "flashsr_jax": ["py.typed"],
         "flashsr_jax.evaluate": ["noise_profiles.json"],
         "flashsr_jax.evaluate.report": ["static/*"],
+        "flashsr_jax.web": ["page/*"],
         "flashsr_jax.weights": ["*.safetensors"],
     },
     install_requires=[

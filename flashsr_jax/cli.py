@@ -6,11 +6,11 @@ import sys
 from collections.abc import Sequence
 
 from flashsr_jax import __version__
-from flashsr_jax.commands import benchmark, compare, data, evaluate, live, plan, runs, train, upscale, weights
+from flashsr_jax.commands import benchmark, compare, data, evaluate, live, plan, runs, train, upscale, web, weights
 from flashsr_jax.commands.arguments import said
 from flashsr_jax.errors import DEBUG, UserError, show_traceback
 
-WORDS = (upscale, live, benchmark, data, train, plan, runs, evaluate, compare, weights)
+WORDS = (upscale, live, benchmark, data, train, plan, runs, evaluate, compare, weights, web)
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "flashsr") -> int:

@@ -1,4 +1,4 @@
-"""Files that are either complete or not there, and cells of tables that are text whatever they hold."""
+"""Files that are complete or not there, the folder of what can be made again, and cells of tables as text."""
 
 import contextlib
 import errno
@@ -74,6 +74,11 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def cache_folder() -> Path:
+    """The folder of what can be made or fetched again: `$FLASHSR_CACHE`, or `~/.cache/flashsr_jax`."""
+    return Path(os.environ.get("FLASHSR_CACHE") or Path.home() / ".cache" / "flashsr_jax").expanduser()
 
 
 def csv_cell(value: Any) -> Any:

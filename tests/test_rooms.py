@@ -29,6 +29,7 @@ ROOMS = (
     "train",
     "exchange",
     "cost",
+    "web",
     "commands",
     "api",
     "cli",

@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 
 from flashsr_jax.errors import UserError
+from flashsr_jax.files import cache_folder
 
 
 def enable_compilation_cache() -> Path:
@@ -19,8 +20,7 @@ def enable_compilation_cache() -> Path:
     the folder is not writable.
     """
     if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
-        root = os.environ.get("FLASHSR_CACHE") or Path.home() / ".cache" / "flashsr_jax"
-        jax.config.update("jax_compilation_cache_dir", str(Path(root).expanduser() / "xla"))
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
     return Path(jax.config.jax_compilation_cache_dir)  # type: ignore[attr-defined]

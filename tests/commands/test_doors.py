@@ -1,6 +1,7 @@
 """The words of training on the `flashsr` command: what --config takes, old forms, packages that are not installed."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -158,6 +159,7 @@ WORDS = {  # what needs one of them, the line's beginning and the extra
     "evaluate --data in -o report": ("evaluation needs ", "eval"),
     "upscale in/a.wav --spectrogram": ("--spectrogram needs matplotlib ", "pictures"),
     "weights export small --to onnx -o graphs": ("exporting to ONNX needs onnx", "onnx"),
+    "web -o page": ("the page's model needs onnx", "onnx"),
     "upscale in/a.wav --weights hf:me/it": ("hf:me/it needs huggingface_hub ", "hub"),
 }
 PROBE = """
@@ -173,7 +175,8 @@ def test_what_a_listener_has_not_installed_is_named_with_the_line_that_installs_
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.wav").write_bytes(b"")
     probe = [sys.executable, "-c", PROBE, json.dumps(list(MISSING)), json.dumps(list(WORDS))]
-    done = subprocess.run(probe, cwd=tmp_path, capture_output=True, text=True, check=False)
+    nothing_kept = os.environ | {"FLASHSR_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run(probe, cwd=tmp_path, env=nothing_kept, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == [1] * len(WORDS)
     lines = done.stderr.splitlines()

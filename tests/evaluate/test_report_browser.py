@@ -4,62 +4,14 @@ Runs wherever Chromium and its driver are installed (Debian: `apt-get install ch
 """
 
 import math
-import shutil
 import time
 
 import pytest
 
 from flashsr_jax.evaluate.report.page import write_report
 
+from helpers.browser import LISTEN, MEASURE, chromium, until
 from helpers.synthetic_results import TONES_HZ, synthetic_results
-
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-if not (CHROMIUM and DRIVER):
-    pytest.skip("needs chromium and chromedriver (Debian: chromium, chromium-driver)", allow_module_level=True)
-webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium (pip install -e .[test])")
-
-OPTIONS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--autoplay-policy=no-user-gesture-required",
-)
-
-# Listens at the output: windows of 43 ms, taken every 8 ms, so that they overlap and nothing is missed. The first is
-# taken once the analyser is full: it starts out empty.
-LISTEN = """
-const analyser = new AnalyserNode(player.context, { fftSize: 2048 });
-player.output.connect(analyser);
-window.heard = [];
-const listen = () => {
-  const x = new Float32Array(analyser.fftSize);
-  analyser.getFloatTimeDomainData(x);
-  heard.push(x);
-  window.listening = setTimeout(listen, 8);
-};
-setTimeout(listen, 150);
-"""
-
-# Of what was heard: the quietest 4 ms, the greatest step from one value to the next, and the loudest value.
-MEASURE = """
-clearTimeout(listening);
-let quietest = Infinity, step = 0, peak = 0;
-for (const x of heard) {
-  for (let start = 0; start + 192 <= x.length; start += 96) {
-    let power = 0;
-    for (let i = start; i < start + 192; i++) power += x[i] ** 2 / 192;
-    quietest = Math.min(quietest, Math.sqrt(power));
-  }
-  for (let i = 1; i < x.length; i++) step = Math.max(step, Math.abs(x[i] - x[i - 1]));
-  for (const value of x) peak = Math.max(peak, Math.abs(value));
-}
-return { windows: heard.length, quietest, step, peak };
-"""
 
 # The pitch that is heard, by counting rising zero crossings between the first and the last.
 PITCH = """
@@ -87,12 +39,7 @@ return document.title + look.innerHTML;
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for option in (*OPTIONS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(option)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
+    driver = chromium(tmp_path_factory.mktemp("profile"))
     yield driver
     driver.quit()
 
@@ -109,13 +56,6 @@ def page(browser, address):
     until(lambda: browser.execute_script("return player.duration > 0 && !document.getElementById('play').disabled"))
     yield browser
     assert browser.get_log("browser") == []  # errors, refused loads, warnings
-
-
-def until(condition, seconds: float = 10) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
 
 
 def click(page, id_: str) -> None:

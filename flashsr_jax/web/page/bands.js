@@ -1,0 +1,133 @@
+/**
+ * What is done to a window's bands beside the networks, as `flashsr_jax.audio.bands` does it: what the input has over
+ * the end of its band is taken away before them, and a steady floor comes back where there is nothing else.
+ */
+
+import { realFFT } from "./fft.js";
+
+const RATE = 48000;
+const SHOULDER = 1.02; // of the cutoff: where the low-pass has taken all while the band's shoulder holds a floor alone
+const ONLY_FLOOR_DB = 4; // over a floor: where a band is it ...
+const SOUND_DB = 10; // ... and where sound
+const BLOCK = 1440; // samples, 30 ms, of a floor's levels
+const ROUNDING = 1e-6; // of the loudest sample: what a transform and its inverse leave
+const EDGES = { from: 1, to: 1.06 }; // of model.json's `lowpass`
+
+export class Bands {
+  /** cutoff: where the band ends; end: where what a filter left over it has sunk into what lies above. In Hz. */
+  constructor(cutoff, end = cutoff, { from, to } = EDGES) {
+    Object.assign(this, { cutoff, end, from, to });
+  }
+
+  /** A channel's window as the networks get it. */
+  before(x) {
+    if (this.end >= RATE / 2) return x;
+    const low = masked(x, lowMask(x.length, this.end, this.from, this.to));
+    const floor = this.floor(x, low);
+    if (floor === null) return low;
+    const band = masked(x, lowMask(x.length, this.cutoff, 1, SHOULDER));
+    const sound = soundOf(density(x, this.cutoff, this.to * this.end), floor);
+    return band.map((value, i) => value + sound[i] * (low[i] - value));
+  }
+
+  /** What the networks made of it, y, with the input's own floor over the cutoff while it alone is to be heard. */
+  after(x, y) {
+    const floor = this.floor(x, masked(x, lowMask(x.length, this.end, this.from, this.to)));
+    if (floor === null) return y;
+    const reachesTheTop = steady(x, 0.45 * RATE, RATE / 2) > 0.05 * floor; // not of a lower rate
+    const sound = reachesTheTop ? soundOf(density(x, 0.6 * this.cutoff, 0.9 * this.cutoff), floor) : null;
+    if (!sound || sound.every((value) => value >= 1)) return y;
+    const mask = lowMask(x.length, this.cutoff, 1, SHOULDER);
+    const [lowX, lowY] = [masked(x, mask), masked(y, mask)];
+    return y.map((value, i) => {
+      const added = (Math.sqrt(sound[i]) - 1) * (value - lowY[i]);
+      return value + added + Math.sqrt(1 - sound[i]) * (x[i] - lowX[i]);
+    });
+  }
+
+  /** Mean square per Hz of the steady floor over the end; null where there is none, or no room to see it. */
+  floor(x, low) {
+    const rest = x.map((value, i) => value - low[i]);
+    const [lowest, highest] = [this.to * this.end, Math.min(1.6 * this.end, RATE / 2)];
+    if (loudest(rest) <= ROUNDING * loudest(x) || highest - lowest < 0.2 * this.end) return null;
+    return steady(rest, lowest, highest);
+  }
+}
+
+const loudest = (x) => x.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+
+/** Gain of each bin: 1 up to from x cutoff, 0 from to x cutoff, a cosine between them. */
+function lowMask(samples, cutoff, from, to) {
+  return Float64Array.from({ length: samples / 2 + 1 }, (_, k) => {
+    const position = ((k * RATE) / samples - from * cutoff) / ((to - from) * cutoff);
+    return 0.5 + 0.5 * Math.cos(Math.PI * Math.min(1, Math.max(0, position)));
+  });
+}
+
+function masked(x, mask) {
+  const fft = realFFT(x.length);
+  const { re, im } = fft.forward(x);
+  for (let k = 0; k < mask.length; k++) {
+    re[k] *= mask[k];
+    im[k] *= mask[k];
+  }
+  return fft.inverse({ re, im });
+}
+
+/** Mean square per Hz of a band around each sample. */
+function density(x, low, high) {
+  const inside = Float64Array.from({ length: x.length / 2 + 1 }, (_, k) => {
+    const hz = (k * RATE) / x.length;
+    return Number(hz >= low && hz <= high);
+  });
+  const squares = masked(x, inside).map((value) => (value * value) / (high - low));
+  return mean(squares, BLOCK);
+}
+
+/** Mean square per Hz that a band has in its quiet moments: the fifth of them. */
+function steady(x, low, high) {
+  const sorted = density(x, low, high).filter((_, i) => i % BLOCK === 0).sort();
+  const at = 0.2 * (sorted.length - 1);
+  const [a, b] = [sorted[Math.floor(at)], sorted[Math.ceil(at)]];
+  return a + (at % 1) * (b - a);
+}
+
+/** From 0 where a band of so much per Hz is a floor alone, smoothly to 1 where it is sound. */
+function soundOf(level, floor) {
+  const sound = Float64Array.from(level, (value) => {
+    const ratio = 10 * Math.log10(Math.max(value, 1e-30) / Math.max(floor, 1e-30));
+    return Math.min(1, Math.max(0, (ratio - ONLY_FLOOR_DB) / (SOUND_DB - ONLY_FLOOR_DB)));
+  });
+  return mean(maximum(sound, 2 * BLOCK), BLOCK).map((value) => Math.min(1, Math.max(0, value)));
+}
+
+/** x beyond its ends, mirrored with the ends twice. */
+const mirrored = (x, i) => x[i < 0 ? -1 - i : i >= x.length ? 2 * x.length - 1 - i : i];
+
+/** The mean of `size` values, an even number, around each. */
+function mean(x, size) {
+  const y = new Float64Array(x.length);
+  let sum = 0;
+  for (let i = -size / 2; i < size / 2; i++) sum += mirrored(x, i);
+  for (let i = 0; i < x.length; i++) {
+    y[i] = Math.max(0, sum / size);
+    sum += mirrored(x, i + size / 2) - mirrored(x, i - size / 2);
+  }
+  return y;
+}
+
+/** The largest of `size` values, an even number, around each; by the candidates that later ones have not outdone. */
+function maximum(x, size) {
+  const y = new Float64Array(x.length);
+  const candidates = [];
+  let first = 0;
+  for (let i = -size / 2; i < x.length + size / 2 - 1; i++) {
+    const value = mirrored(x, i);
+    while (candidates.length > first && candidates.at(-1).value <= value) candidates.pop();
+    candidates.push({ at: i, value });
+    const centre = i - size / 2 + 1;
+    if (candidates[first].at < centre - size / 2) first++;
+    if (centre >= 0) y[centre] = candidates[first].value;
+  }
+  return y;
+}
