@@ -41,7 +41,7 @@ def test_a_configuration_is_named_in_three_ways(name, training, tmp_path):
     ((program, config, rest),) = training
     expected = configs.get_config("vae", "tiny")
     expected.optimizer.vae.lr, expected.batch_size, expected.data.cutoff_hz = 1e-5, 2, (2000.0, 4000.0)
-    assert (program, config.to_dict(), rest) == ("train", expected.to_dict(), ("run",))
+    assert (program, config.to_dict(), rest) == ("train", expected.to_dict(), ("run", None))
 
 
 def test_each_word_gets_its_options(training):
@@ -61,7 +61,7 @@ def test_the_old_door_leads_to_the_same(training):
     assert old_door.main(config) == 0
     assert old_door.main([*config, "--dry-run", "--devices=4"]) == 0
     assert [(program, config.seed, rest) for program, config, rest in training] == [
-        ("train", 3, ("run",)),
+        ("train", 3, ("run", None)),
         ("plan", 3, (4, None)),
     ]
 
