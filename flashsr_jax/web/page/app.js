@@ -62,7 +62,7 @@ function opened({ rate, band, fullBand, channels, picture }) {
   const seconds = channels[0].length / RATE;
   const layout = { 1: "mono", 2: "stereo" }[channels.length] ?? `${channels.length} channels`;
   byId("facts").textContent = `${clock(seconds)}, ${layout}, ${khz(rate)} sampling`;
-  const measured = band.cutoff ? `${khz(Math.round(band.cutoff / 100) * 100)}, as measured` : "nowhere: it is silent";
+  const measured = band.cutoff ? `${khz(Math.round(band.cutoff / 100) * 100)}, measured` : "nowhere: it is silent";
   byId("cutoff").options[0].textContent = measured;
   byId("cutoff").value = "auto";
   byId("listen").hidden = false;
