@@ -31,6 +31,7 @@ EVAL = [
     *ORBAX,
     *PICTURES,
 ]
+WANDB = ["wandb>=0.19"]  # config.writers=tensorboard,wandb
 AV = ["av>=12"]  # m4a, mp4, webm, mkv, wma, ac3 in, and films back out
 HUB = ["huggingface_hub>=0.25"]  # --weights hf:OWNER/REPO
 ONNX = ["onnx>=1.17", "onnxruntime>=1.20"]  # weights export --to onnx, which runs what it has written
@@ -101,6 +102,7 @@ setup(
         "eval": EVAL,
         "hub": HUB,
         "onnx": ONNX,
+        "wandb": WANDB,
         "pictures": PICTURES,
         "test": TEST,
         "train": TRAIN,

@@ -3,14 +3,28 @@
 import contextlib
 import errno
 import os
+import re
 import secrets
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from flashsr_jax.errors import UserError
+
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # begin a cell that spreadsheets run (OWASP: CSV injection)
+REMOTE = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # of a Path, too, which makes one slash of two
 DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def local(path: str | os.PathLike) -> Path:
+    """A path here. Raises UserError for gs://, s3:// and the like, which would be taken for the name of a folder."""
+    if REMOTE.match(os.fspath(path)):
+        raise UserError(
+            f"{os.fspath(path)}: storage is not read or written by its address: mount it (gcsfuse, mount-s3) and give "
+            "the folder, or copy it"
+        )
+    return Path(path)
 
 
 @contextlib.contextmanager
@@ -28,8 +42,8 @@ def naming(folder: str | os.PathLike) -> Iterator[None]:
 
 def writable_folder(path: str | os.PathLike) -> Path:
     """The folder `path`, made where it is missing, with those above it. Raises OSError where it cannot be made or
-    written to, so that long work need not find that out at its end."""
-    path = Path(path)
+    written to, so that long work need not find that out at its end, UserError as `local` does."""
+    path = local(path)
     with naming(path):
         path.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=path).close()
@@ -45,7 +59,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     where the folder does not exist, IsADirectoryError where `path` is one, PermissionError where the folder is
     read-only.
     """
-    path = Path(path)
+    path = local(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"cannot write {path}: the folder {path.parent} does not exist")
     if path.is_dir():

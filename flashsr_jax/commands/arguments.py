@@ -112,6 +112,14 @@ def shard(text: str) -> tuple[int, int]:
     return int(index), int(count)
 
 
+def steps(text: str) -> tuple[int, int]:
+    """An argparse type: FIRST:LAST, both counted."""
+    first, _, last = text.partition(":")
+    if not (first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last)):
+        raise argparse.ArgumentTypeError(f"{text!r} are no steps: write 50:60 for eleven of them")
+    return int(first), int(last)
+
+
 def number(low: float, high: float) -> Callable[[str], float]:
     """An argparse type: a number from `low` to `high`."""
 

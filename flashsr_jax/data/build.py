@@ -31,7 +31,7 @@ from flashsr_jax.audio.formats import readable
 from flashsr_jax.data import CLASSES, INPUTS, LEFT_OUT, MANIFEST, SPLITS
 from flashsr_jax.data.recording import HELD_OUT, Decoded, Unusable, decode, last_stretches, segment_lengths
 from flashsr_jax.errors import UserError
-from flashsr_jax.files import csv_cell, writable_folder
+from flashsr_jax.files import csv_cell, local, writable_folder
 from flashsr_jax.locks import locked
 
 FOLDER_NAMES = {"voice": "speech", "sfx": "effects", "fx": "effects"} | {name: name for name in CLASSES}
@@ -119,7 +119,7 @@ def build_dataset(
     complete; the same call again finds it and returns. Raises UserError where nothing can be built, and
     where another process builds there.
     """
-    out = Path(out)
+    out = local(out)
     recordings = _find(sources, csv)
     catalogue = [_catalogue_name(text) for text in tfds]
     if not recordings and not catalogue:
@@ -255,7 +255,7 @@ def _find(sources: Sequence[str | Path], csv: str | Path | None) -> list[Recordi
     listed = _read_csv(Path(csv)) if csv else {}
     files = dict.fromkeys(listed)
     roots = []
-    for source in map(Path, sources):
+    for source in map(local, sources):
         if not source.exists():
             raise UserError(f"{source}: no such file or folder")
         roots.append(source.absolute() if source.is_dir() else source.absolute().parent)

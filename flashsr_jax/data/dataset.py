@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from flashsr_jax.data import CLASSES, MANIFEST
 from flashsr_jax.data.recording import segment_lengths
 from flashsr_jax.errors import UserError
+from flashsr_jax.files import local
 
 CROSSFADE = 480  # 10 ms between joined recordings
 
@@ -37,7 +38,7 @@ class Recordings:
     def __init__(self, folder: str | Path, split: str):
         import tensorflow_datasets as tfds  # slow to import
 
-        folder = Path(folder)
+        folder = local(folder)
         if not (folder / MANIFEST).is_file():
             raise UserError(f"data.dir={folder}: no dataset there; build one with `flashsr data build`")
         with (folder / MANIFEST).open(newline="", encoding="utf-8") as lines:

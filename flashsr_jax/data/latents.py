@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from flashsr_jax.errors import UserError
+from flashsr_jax.files import local
 
 ABOUT = "latents.json"
 CACHED = ("z_hr", "z_lr", "mel", "weight", "cutoff_hz", "bandwidth_hz", "class_id")
@@ -15,7 +16,7 @@ class LatentCache:
     """Windows of `train.latents.write_cache`: random access to dicts of arrays, read from memory-mapped files."""
 
     def __init__(self, folder: str | Path):
-        self.folder = Path(folder)
+        self.folder = local(folder)
         if not (self.folder / ABOUT).is_file():
             raise UserError(f"data.latents={folder}: no latents there: encode windows into it first")
         self.about = json.loads((self.folder / ABOUT).read_text())

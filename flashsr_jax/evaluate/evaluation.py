@@ -21,7 +21,7 @@ from flashsr_jax.evaluate.report.tables import loud_table, markdown_table, markd
 from flashsr_jax.evaluate.results import Results, wall_free
 from flashsr_jax.evaluate.signals import checked
 from flashsr_jax.evaluate.systems import System
-from flashsr_jax.files import replacing, writable_folder
+from flashsr_jax.files import local, replacing, writable_folder
 from flashsr_jax.runs.networks import load_network
 from flashsr_jax.upscale.model import Model, load_model
 
@@ -70,6 +70,7 @@ def evaluate(data: str, out: str, options: Options) -> str:
     """
     if options.perceptual:
         check_installed()
+    data, out = str(local(data)), str(local(out))
     compared, model, settings = _systems(options)
     references, problems = load_references(data, split=options.split, count=options.clips, seconds=options.seconds)
     writable_folder(out)

@@ -20,7 +20,7 @@ from flashsr_jax.evaluate.metrics import lsd
 from flashsr_jax.exchange.names import checkpoint_names, to_params, to_torch, untrained
 from flashsr_jax.exchange.source import read
 from flashsr_jax.exchange.torch_files import load_torch, save_torch
-from flashsr_jax.files import replacing, writable_folder
+from flashsr_jax.files import local, replacing, writable_folder
 from flashsr_jax.models.diffusion import PUBLISHED_SCALE_FACTOR
 from flashsr_jax.models.presets import PRESETS, ModelConfig
 from flashsr_jax.runs.checkpoint import save_tree
@@ -102,7 +102,7 @@ def export_torch(
 
 def export_orbax(weights: Weights, folder: str | os.PathLike) -> list[Path]:
     """Write the parameters as an Orbax checkpoint: a tree of the networks, and `scale_factor`."""
-    folder = Path(folder)
+    folder = local(folder)
     if folder.exists():
         raise UserError(f"{folder} exists: choose another", "output")
     writable_folder(folder.parent)

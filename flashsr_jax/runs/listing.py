@@ -2,13 +2,16 @@
 
 import json
 import logging
+import math
 import os
 import re
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from flashsr_jax.errors import UserError
+from flashsr_jax.files import local
 from flashsr_jax.runs.folder import (
     CONFIG_FILE,
     METRICS_FILE,
@@ -42,7 +45,7 @@ class Run(NamedTuple):
 
 def find_runs(folder: str | os.PathLike) -> list[Run]:
     """The runs in a folder and below it, by stage and name. Raises UserError where there is none."""
-    folder = Path(folder)
+    folder = local(folder)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
     runs = []
@@ -64,12 +67,73 @@ def differences(runs: list[Run]) -> list[dict[str, object]]:
     ]
 
 
+class Kept(NamedTuple):
+    """A checkpoint: its step, the score that the best is chosen by (None: not evaluated), its size in bytes, and how
+    many arrays and numbers each of its parts holds, {"weights/vae": (arrays, numbers)}."""
+
+    step: int
+    score: float | None
+    size: int
+    parts: dict[str, tuple[int, int]]
+
+
+def checkpoints(run: str | os.PathLike) -> list[Kept]:
+    """Those of a run, the oldest first; of what cannot be read, no score and no parts. Orbax's files are JSON, so that
+    none of its arrays are loaded."""
+    folders = [path for path in (Path(run) / "checkpoints").glob("*") if path.name.isdecimal()]
+    return [_kept(path) for path in sorted(folders, key=lambda path: int(path.name))]
+
+
+def _kept(folder: Path) -> Kept:
+    parts: dict[str, tuple[int, int]] = {}
+    score = None
+    try:
+        score = next(iter(json.loads((folder / "metrics" / "metrics").read_text()).values()), None)
+    except FileNotFoundError:
+        pass  # saved without an evaluation
+    except (OSError, ValueError, AttributeError) as error:
+        LOGGER.warning("%s: its score cannot be read: %s", folder, error)
+    for part, depth in (("weights", 1), ("state", 2)):
+        try:
+            leaves = json.loads((folder / part / "_METADATA").read_text())["tree_metadata"].values()
+            for leaf in leaves:
+                if "write_shape" in leaf["value_metadata"]:  # else nothing: an optimizer's empty state
+                    keys = [str(entry["key"]) for entry in leaf["key_metadata"][:depth]]
+                    name = "/".join([part, *keys])
+                    arrays, numbers = parts.get(name, (0, 0))
+                    parts[name] = arrays + 1, numbers + math.prod(leaf["value_metadata"]["write_shape"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            LOGGER.warning("%s: what it holds cannot be read: %s", folder / part, error)
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return Kept(int(folder.name), score, size, parts)
+
+
+def _contents(run: Run, kept: list[Kept]) -> str:
+    """Text: the checkpoints, and what the last one holds."""
+    if not kept:
+        return "no checkpoint yet"
+    rows = [["checkpoint", run.metric, "MB"]]
+    scored = [each.score for each in kept if each.score is not None]
+    for each in kept:
+        best = "*" if scored and each.score == min(scored) else " "
+        rows.append(
+            [str(each.step), "- " if each.score is None else f"{each.score:.4g}{best}", f"{each.size / 1e6:.1f}"]
+        )
+    held = [["holds", "arrays", "numbers"]]
+    held += [[name, str(arrays), f"{numbers:,}"] for name, (arrays, numbers) in kept[-1].parts.items()]
+    return f"{_aligned(rows)}\n\ncheckpoint {kept[-1].step}\n{_aligned(held)}"
+
+
 def listing(folder: str | os.PathLike) -> str:
-    """Text of a table for each stage."""
+    """Text of a table for each stage; of a run's own folder also its checkpoints, and what the last one holds."""
     by_stage: dict[str, list[Run]] = {}
     for run in find_runs(folder):
         by_stage.setdefault(run.stage, []).append(run)
-    return "\n\n".join(_table(stage, runs) for stage, runs in by_stage.items())
+    tables = [_table(stage, runs) for stage, runs in by_stage.items()]
+    if (Path(folder) / CONFIG_FILE).exists():
+        ((run,),) = by_stage.values()
+        tables.append(_contents(run, checkpoints(folder)))
+    return "\n\n".join(tables)
 
 
 def as_json(folder: str | os.PathLike) -> str:
@@ -81,6 +145,8 @@ def as_json(folder: str | os.PathLike) -> str:
         {name: value for name, value in run._asdict().items() if name != "settings"} | {"differs_in": differs_in}
         for run, differs_in in zip(runs, unlike, strict=True)
     ]
+    if (Path(folder) / CONFIG_FILE).exists():
+        objects[0]["checkpoints"] = [kept._asdict() for kept in checkpoints(folder)]
     return json.dumps(objects, indent=2)
 
 
@@ -92,12 +158,17 @@ def _table(stage: str, runs: list[Run]) -> str:
         scores = [_marked(run, name) for name in metrics]
         changes = " ".join(f"{name}={_short(value)}" for name, value in unlike.items())
         rows.append([run.name, f"{run.step}/{run.steps}", *scores, str(run.best.get("step", "-")), changes])
+    gates = [f"before {run.name}: {gate_text(run.gate)}" for run in runs if run.gate]
+    return "\n".join([_aligned(rows, last=str.ljust), *gates])
+
+
+def _aligned(rows: list[list[str]], last: Callable[[str, int], str] = str.rjust) -> str:
+    """Columns: the first to the left, those after it to the right, the last as `last` has it."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for row in rows:
         middle = [text.rjust(width) for text, width in zip(row[1:-1], widths[1:-1], strict=True)]
-        lines.append("  ".join([row[0].ljust(widths[0]), *middle, row[-1]]).rstrip())
-    lines += [f"before {run.name}: {gate_text(run.gate)}" for run in runs if run.gate]
+        lines.append("  ".join([row[0].ljust(widths[0]), *middle, last(row[-1], widths[-1])]).rstrip())
     return "\n".join(lines)
 
 

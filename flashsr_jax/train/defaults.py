@@ -20,8 +20,9 @@ SMALL_UNET_DATA = {
     "log_cutoff": True,
     "floor_probability": 0.5,
 }
-# Fields that earlier versions did not have, with the values that mean what they did: of every stage, and of some.
-ADDED = {"accumulate": 1, "data": {"bright": (), "floor_probability": 0.0}}
+# Fields that earlier versions did not have, with the values that mean what they did: of every
+# stage, of some, and of every optimizer.
+ADDED: dict[str, Any] = {"accumulate": 1, "data": {"bright": (), "floor_probability": 0.0}, "writers": "tensorboard"}
 ADDED_TO_STAGE = {
     "teacher": {"losses": {"weighting": "v", "snr_limit": 5.0, "loudness": 0.0}, "timestep_power": 1.0},
     "student": {
@@ -30,6 +31,7 @@ ADDED_TO_STAGE = {
         "losses": dict.fromkeys(("distill_mel", "waveform", "features"), (0.0,) * 4),
     },
 }
+ADDED_TO_OPTIMIZERS = {"schedule": "exponential", "updates": 0, "final": 0.0, "cooldown": 0.2}
 
 
 def common(stage: str, preset: str) -> ConfigDict:
@@ -66,6 +68,7 @@ def common(stage: str, preset: str) -> ConfigDict:
             "sharding": {"rules": (), "min_size": 2**16},
             "ema_decay": {"tiny": 0.99, "small": 0.999, "base": 0.9999}[preset],
             "max_skipped_steps": 0,  # whose losses or gradients are not finite; one more stops the run
+            "writers": "tensorboard",  # and, after commas, wandb or MODULE:NAME of your own (train/writers.py)
             "log_every": {"tiny": 25, "small": 100, "base": 50}[preset],
             "checkpoint": {"every": 500 if preset == "small" else 1000, "keep_last": 2},
             "eval": {
@@ -86,7 +89,11 @@ def optimizer(lr: float, **changes: Any) -> dict:
         "betas": (0.9, 0.999),
         "weight_decay": 0.01,
         "warmup_steps": 0,
-        "decay": 1.0,  # factor on the rate ...
+        "schedule": "exponential",  # or "cosine", or "wsd": warm-up, stable, decay (train/optimisers.py)
+        "decay": 1.0,  # "exponential": factor on the rate ...
         "decay_steps": 1000,  # ... per this many steps after the warm-up
+        "updates": 0,  # the others: of the whole schedule; 0: as many as the run has steps
+        "final": 0.0,  # the others: factor on the rate at its end
+        "cooldown": 0.2,  # "wsd": share of the updates in which the rate falls
         "clip_norm": 1.0,
     } | changes

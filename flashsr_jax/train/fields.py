@@ -26,6 +26,7 @@ COUNTS: Mapping[str, tuple[int, int]] = {
     "data.max_corrupt_records": (0, MANY),
     "optimizer.*.warmup_steps": (0, MANY),
     "optimizer.*.decay_steps": (1, MANY),
+    "optimizer.*.updates": (0, MANY),
     "sharding.min_size": (0, 2**62),
     "phases": (0, MANY),
     "teacher_steps": (1, 1000),
@@ -50,6 +51,8 @@ NUMBERS: Mapping[str, tuple[float, float]] = {
     "optimizer.*.betas": (0.0, 1.0),
     "optimizer.*.weight_decay": (0.0, math.inf),
     "optimizer.*.decay": (0.0, 1.0),
+    "optimizer.*.final": (0.0, 1.0),
+    "optimizer.*.cooldown": (0.0, 1.0),
     "optimizer.*.clip_norm": (0.0, math.inf),
 }
 NAMED = 5  # of the fields that are missing

@@ -7,19 +7,22 @@ from ml_collections import ConfigDict
 from flashsr_jax.data import CLASSES
 from flashsr_jax.errors import UserError
 from flashsr_jax.runs.folder import PROVENANCE_FILE, NoConfiguration, flattened, read_config
-from flashsr_jax.train.defaults import ADDED, ADDED_TO_STAGE, common
+from flashsr_jax.train.defaults import ADDED, ADDED_TO_OPTIMIZERS, ADDED_TO_STAGE, common
 
 
 def get_config(path: str | os.PathLike) -> ConfigDict:
     """The ConfigDict that was written to `path`. Fields can be overridden as in any other configuration.
 
-    A field of `defaults.ADDED` that the run did not have gets the value that means what was done without it, and one
-    guidance for all classes is that of each. Raises
-    UserError where there is no configuration, or another version of this package wrote it, without a field that this
-    one needs.
+    A field of `defaults.ADDED` and its neighbours that the run did not have gets the value that means what was done
+    without it, and one guidance for all classes is that of each. Raises UserError where there is no configuration, or
+    another version of this package wrote it, without a field that this one needs.
     """
     fields = read_config(path)
-    fields = _filled(path, fields, _filled(path, ADDED, ADDED_TO_STAGE.get(fields["stage"], {})))
+    fields = _filled(path, fields, ADDED | ADDED_TO_STAGE.get(fields["stage"], {}))
+    if not isinstance(fields.get("optimizer"), dict):
+        raise NoConfiguration(f"{path} is not the configuration of a run: it has no optimizer")
+    roles = {role: ADDED_TO_OPTIMIZERS | of for role, of in fields["optimizer"].items() if isinstance(of, dict)}
+    fields["optimizer"] = fields["optimizer"] | roles
     if isinstance(fields.get("guidance"), list):
         fields["guidance"] = dict.fromkeys(CLASSES, fields["guidance"])
     needed = flattened(common(fields["stage"], "tiny").to_dict())
@@ -36,7 +39,7 @@ def _filled(path: str | os.PathLike, fields: dict, added: dict) -> dict:
     filled = added | fields
     for name, part in added.items():
         if isinstance(part, dict):
-            section = fields.get(name, part)
+            section = fields.get(name)
             if not isinstance(section, dict):
                 raise NoConfiguration(f"{path} is not the configuration of a run: it has no {name}")
             filled[name] = _filled(path, section, part)

@@ -25,7 +25,7 @@ from flashsr_jax.data import CLASSES, MANIFEST
 from flashsr_jax.data.batches import BatchIterator
 from flashsr_jax.data.latents import ABOUT, CACHED, LatentCache
 from flashsr_jax.errors import UserError
-from flashsr_jax.files import writable_folder
+from flashsr_jax.files import local, writable_folder
 from flashsr_jax.locks import locked
 from flashsr_jax.models.pipeline import decode
 from flashsr_jax.train import losses
@@ -103,7 +103,7 @@ def write_cache(config: ConfigDict, folder: str | Path, windows: int) -> None:
 
     Raises UserError where something lies there already, or another process writes it.
     """
-    folder = Path(folder)
+    folder = local(folder)
     writable_folder(folder.parent)
     with locked(folder.with_name(f".{folder.name}.lock"), folder):
         if folder.exists():

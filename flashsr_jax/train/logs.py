@@ -1,17 +1,17 @@
-"""What a run tells: lines on the terminal with the time left, metrics.jsonl and TensorBoard."""
+"""What a run tells: lines on the terminal with the time left, metrics.jsonl and the writers of `config.writers`."""
 
 import json
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
-from tensorboardX import SummaryWriter
 
-from flashsr_jax.audio import SAMPLE_RATE
 from flashsr_jax.files import replacing
 from flashsr_jax.runs.folder import METRICS_FILE, read_metrics
+from flashsr_jax.train.writers import Writer
 
 LOGGER = logging.getLogger(__name__)
 COUNTS = ("data/", "skipped_steps")  # metrics that are added up between two lines, not averaged
@@ -20,27 +20,26 @@ COUNTS = ("data/", "skipped_steps")  # metrics that are added up between two lin
 class Logs:
     """Collects the metrics of every step and writes their means; only process 0 writes. A context manager.
 
-    A resumed run drops what was logged after the step it resumes from, so that no step stands there twice.
+    A resumed run drops what was logged after the step it resumes from, so that no step stands there twice. Without a
+    folder it only tells the terminal.
     """
 
-    def __init__(self, workdir: Path, start_step: int, total_steps: int):
+    def __init__(self, workdir: Path | None, start_step: int, total_steps: int, writers: Sequence[Writer] = ()):
         self._total = total_steps
         self._collected: list[dict[str, float]] = []
         self._windows = self._seconds = self._flops = self._flops_per_solver_step = 0.0
         self._step_of_last_line, self._time_of_last_line = start_step, time.perf_counter()
-        self._active = jax.process_index() == 0
-        if self._active:
-            self._path = workdir / METRICS_FILE
+        self._writers = writers
+        self._path = workdir / METRICS_FILE if workdir is not None and jax.process_index() == 0 else None
+        if workdir is not None and self._path:
             _drop_after(workdir, start_step)
-            # Without a limit on its queue: its thread ends on a full disk, and the run would wait for it forever.
-            self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step + 1, max_queue=0)
 
     def __enter__(self) -> "Logs":
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._active:
-            self._board.close()
+        for writer in self._writers:
+            writer.close()
 
     def start(self, windows: int, seconds: float, flops: float, flops_per_solver_step: float) -> None:
         """Work of one training step over all processes: windows, seconds of audio, floating-point operations.
@@ -103,19 +102,19 @@ class Logs:
 
     def clip(self, step: int, name: str, picture: np.ndarray, audio: np.ndarray | None) -> None:
         """A picture (height, width, 3) uint8 and, where there is any, audio (N,) of one held-out clip."""
-        if self._active:
-            self._board.add_image(name, picture, step, dataformats="HWC")
+        for writer in self._writers:
+            writer.picture(step, name, picture)
             if audio is not None:
-                self._board.add_audio(name, np.clip(audio, -1, 1)[:, None], step, SAMPLE_RATE)
+                writer.audio(step, name, np.clip(audio, -1, 1))
 
     def _record(self, step: int, kind: str, values: dict[str, float]) -> None:
-        if not self._active:
+        if self._path is None:
             return
         values = {name: float(value) for name, value in values.items()}
         with self._path.open("a") as file:
             file.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
-        for name, value in values.items():
-            self._board.add_scalar(f"{kind}/{name}", value, step)
+        for writer in self._writers:
+            writer.scalars(step, {f"{kind}/{name}": value for name, value in values.items()})
 
 
 def _drop_after(workdir: Path, step: int) -> None:

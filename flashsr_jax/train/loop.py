@@ -25,12 +25,12 @@ from flashsr_jax.data.batches import BatchIterator
 from flashsr_jax.devices import sharding
 from flashsr_jax.devices.processes import Preempted, Preemption
 from flashsr_jax.errors import UserError
-from flashsr_jax.files import replacing, writable_folder
+from flashsr_jax.files import local, replacing, writable_folder
 from flashsr_jax.locks import locked
 from flashsr_jax.models import flops
 from flashsr_jax.models.presets import model_config
 from flashsr_jax.runs import provenance
-from flashsr_jax.runs.checkpoint import Checkpoints
+from flashsr_jax.runs.checkpoint import Checkpoints, load_weights
 from flashsr_jax.runs.folder import CONFIG_FILE, LOCK_FILE, NoConfiguration, read_config
 from flashsr_jax.train import gate
 from flashsr_jax.train.batch import seconds_per_window, waveform_batches
@@ -39,8 +39,10 @@ from flashsr_jax.train.evaluation import ClipSet, evaluate
 from flashsr_jax.train.frozen import fingerprint, load, model_of
 from flashsr_jax.train.latents import cached_batches
 from flashsr_jax.train.logs import Logs
+from flashsr_jax.train.profiling import Profile
 from flashsr_jax.train.stages import STAGES
 from flashsr_jax.train.state import TrainState
+from flashsr_jax.train.writers import TENSORBOARD, writers
 
 LOGGER = logging.getLogger(__name__)
 
@@ -63,18 +65,38 @@ class Pending(NamedTuple):
     waited: float
 
 
-def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, float]:
+def train(config: ConfigDict, workdir: str | os.PathLike, profile: tuple[int, int] | None = None) -> dict[str, float]:
     """Run (or resume) the stage that `config` describes in `workdir`; returns the last evaluation's metrics.
 
-    The work directory gets config.json, provenance.jsonl, checkpoints/, metrics.jsonl and tensorboard/. Raises
-    UserError for a mistake in the configuration or the data and where another run writes to the folder,
-    FloatingPointError when a loss or gradient is not finite, Preempted when the run was told to stop before its end.
+    The work directory gets config.json, provenance.jsonl, checkpoints/, metrics.jsonl and what `config.writers` write
+    there: tensorboard/. `profile` are the first and the last of steps to trace, into the same folder. Raises UserError
+    for a mistake in the configuration or the data and where another run writes to the folder, FloatingPointError when a
+    loss or gradient is not finite, Preempted when the run was told to stop before its end.
     """
     with contextlib.ExitStack() as held:
-        return _train(config, Path(workdir), held)
+        return _train(config, local(workdir), held, profile)
 
 
-def _train(config: ConfigDict, workdir: Path, held: contextlib.ExitStack) -> dict[str, float]:
+def evaluate_run(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, float]:
+    """Scores of a run's best checkpoint, or else its last, on the held-out clips; nothing is written.
+
+    Raises UserError as `train` does, and where there is no checkpoint.
+    """
+    workdir = local(workdir)
+    stage, mesh = STAGES[config.stage], sharding.make_mesh(**config.mesh)
+    frozen = load(config, stage.needs(config))
+    frozen = sharding.place(frozen, sharding.tree_shardings(frozen, mesh, *_rules(config), name="frozen"))
+    programs, clips = make_programs(config, stage, mesh, frozen), ClipSet.load(config, mesh)
+    _check_same_model(config, workdir)
+    weights, step = load_weights(workdir, None)
+    weights = sharding.place(weights, programs.state_shardings.weights)
+    with Logs(None, step, step) as logs, _compiling("the evaluation"):
+        return evaluate(config, programs.evaluate, weights, frozen, clips, jax.random.key(config.seed), logs, step)
+
+
+def _train(
+    config: ConfigDict, workdir: Path, held: contextlib.ExitStack, profile: tuple[int, int] | None
+) -> dict[str, float]:
     """As `train`, which lets go of what is `held` after it."""
     stage = STAGES[config.stage]
     mesh = sharding.make_mesh(**config.mesh)
@@ -94,9 +116,11 @@ def _train(config: ConfigDict, workdir: Path, held: contextlib.ExitStack) -> dic
     start = int(state.step)
     provenance.record(config, workdir, start, networks)
     _write_config(config, workdir)
+    told = [] if jax.process_index() else writers(config, workdir, start)
     with (
-        Logs(workdir, start, config.steps) as logs,
+        Logs(workdir, start, config.steps, told) as logs,
         Preemption() as preemption,
+        Profile(workdir / TENSORBOARD, profile) as profiler,
         contextlib.closing(data),
         contextlib.closing(checkpoints),
     ):
@@ -118,7 +142,10 @@ def _train(config: ConfigDict, workdir: Path, held: contextlib.ExitStack) -> dic
                 work = step_flops(programs.step, state, frozen, batch, key)
                 logs.start(config.batch_size, config.batch_size * seconds_per_window(config), *work)
                 waited = 0.0  # the workers' start, before the clock of the steps
-            state, metrics = programs.step(state, frozen, batch, key)
+            profiler.before(step, state)
+            with _compiling("the training step") if step == start + 1 else contextlib.nullcontext():
+                state, metrics = programs.step(state, frozen, batch, key)
+            profiler.after(step, state)
             if pending:  # fetched while the device works on the next
                 finish(*pending)
             pending = Pending(step, metrics | {"data/corrupt": data.new_corrupt}, waited)
@@ -132,13 +159,23 @@ def _train(config: ConfigDict, workdir: Path, held: contextlib.ExitStack) -> dic
                 logs.write(step)
                 checkpoints.check()
             if evaluates:
-                scores = evaluate(config, programs.evaluate, state.weights, frozen, clips, key, logs, step)
+                with contextlib.nullcontext() if scores else _compiling("the evaluation"):
+                    scores = evaluate(config, programs.evaluate, state.weights, frozen, clips, key, logs, step)
             if saves:
                 position = data.get_state() | {"skipped_steps": divergence.skipped}
                 checkpoints.save(step, state.weights, resumed_from(state), position, scores if evaluates else None)
             if stops and step < config.steps:
                 raise Preempted(f"told to stop; step {step} is saved, and the same command goes on from there")
         return scores
+
+
+@contextlib.contextmanager
+def _compiling(what: str) -> Iterator[None]:
+    """Say that the first call of a program compiles it, which takes minutes, and how long it took."""
+    LOGGER.info("compiling %s", what)
+    began = time.perf_counter()
+    yield
+    LOGGER.info("compiled %s and called it once in %.1f s", what, time.perf_counter() - began)
 
 
 @contextlib.contextmanager

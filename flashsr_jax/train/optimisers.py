@@ -16,25 +16,53 @@ Tree = TypeVar("Tree")  # of arrays
 ADAMW_RMS = 0.2  # typical root mean square of AdamW's updates at rate 1
 
 
-def learning_rate(config: ConfigDict) -> optax.Schedule:
-    """Linear warm-up to `lr`, then `lr` times `decay` to the power of (steps since) / `decay_steps`."""
+def learning_rate(config: ConfigDict, steps: int) -> optax.Schedule:
+    """Linear warm-up to `lr`, then by `config.schedule`, of a run of `steps`.
+
+    exponential: `lr` times `decay` to the power of (steps since the warm-up) / `decay_steps`. cosine: half a period of
+    it, from `lr` to `final` times that at the last of `updates` (Loshchilov & Hutter 2017, arXiv:1608.03983). wsd:
+    `lr`, and in the last `cooldown` of the updates a straight line to `final` times that (Hu et al. 2024,
+    arXiv:2404.06395; the line: Haegele et al. 2024, arXiv:2405.18392). Raises UserError for another schedule.
+    """
+    if config.schedule not in FACTORS:
+        raise UserError(f"config.optimizer: schedule={config.schedule!r} is not one of {', '.join(FACTORS)}")
+    factor = FACTORS[config.schedule]
 
     def rate(step: jax.Array) -> jax.Array:
         warm = jnp.minimum(1.0, (step + 1) / max(config.warmup_steps, 1))
-        return config.lr * warm * config.decay ** (jnp.maximum(step - config.warmup_steps, 0) / config.decay_steps)
+        return config.lr * warm * factor(config, step, config.updates or steps)
 
     return rate
 
 
-def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
-    """`config.kind` after clipping the gradients to a global norm of `clip_norm`: `adamw` or `muon`.
+def _exponential(config: ConfigDict, step: jax.Array, updates: int) -> jax.Array:
+    del updates
+    return config.decay ** (jnp.maximum(step - config.warmup_steps, 0) / config.decay_steps)
+
+
+def _cosine(config: ConfigDict, step: jax.Array, updates: int) -> jax.Array:
+    done = jnp.clip((step - config.warmup_steps) / max(updates - config.warmup_steps, 1), 0.0, 1.0)
+    return config.final + (1.0 - config.final) * 0.5 * (1.0 + jnp.cos(jnp.pi * done))
+
+
+def _warmup_stable_decay(config: ConfigDict, step: jax.Array, updates: int) -> jax.Array:
+    falling = max(config.cooldown * updates, 1.0)
+    done = jnp.clip((step - (updates - falling)) / falling, 0.0, 1.0)
+    return 1.0 - (1.0 - config.final) * done
+
+
+FACTORS = {"exponential": _exponential, "cosine": _cosine, "wsd": _warmup_stable_decay}
+
+
+def make_optimizer(config: ConfigDict, steps: int) -> optax.GradientTransformation:
+    """`config.kind`, `adamw` or `muon`, after clipping gradients to a global norm of `clip_norm`; of a run of `steps`.
 
     AdamW: Loshchilov & Hutter 2019, arXiv:1711.05101. Muon orthogonalises the momentum of every kernel (Jordan et al.
     2024, https://kellerjordan.github.io/posts/muon), scaled to the size of AdamW's updates so that the two share a rate
     (Liu et al. 2025, arXiv:2502.16982); biases and gains stay with Adam. Raises UserError for another kind.
     """
     b1, b2 = config.betas
-    rate = learning_rate(config)
+    rate = learning_rate(config, steps)
     if config.kind == "adamw":
         optimizer = optax.adamw(rate, b1=b1, b2=b2, weight_decay=config.weight_decay)
     elif config.kind == "muon":

@@ -30,7 +30,8 @@ class TrainState:
 
 def create(config: ConfigDict, params: dict, exported: str, constants: dict | None = None) -> TrainState:
     """A state at step 0. `exported` is the role whose EMA is kept; `constants` go beside it."""
-    opt_state = {role: make_optimizer(config.optimizer[role]).init(tree) for role, tree in params.items()}
+    optimizers = {role: make_optimizer(config.optimizer[role], config.steps) for role in params}
+    opt_state = {role: optimizers[role].init(tree) for role, tree in params.items()}
     ema = jax.tree.map(jnp.copy, params[exported])
     return TrainState(jnp.zeros((), jnp.int32), params, opt_state, {exported: ema, **(constants or {})})
 
@@ -137,11 +138,11 @@ def apply_gradients(
 
     def update() -> tuple[TrainState, dict[str, jax.Array]]:
         (_, updates_before), *_ = optax.tree_utils.tree_get_all_with_path(state.opt_state[role], "count")
-        optimizer = make_optimizer(config.optimizer[role])
+        optimizer = make_optimizer(config.optimizer[role], config.steps)
         updates, opt_state = optimizer.update(gradients, state.opt_state[role], state.params[role])
         params = optax.apply_updates(state.params[role], updates)
         after = state.replace(params={**state.params, role: params}, opt_state={**state.opt_state, role: opt_state})
-        rate = learning_rate(config.optimizer[role])(updates_before)
+        rate = learning_rate(config.optimizer[role], config.steps)(updates_before)
         return after, dict(zip(names, (optax.global_norm(gradients), rate), strict=True))
 
     def keep() -> tuple[TrainState, dict[str, jax.Array]]:

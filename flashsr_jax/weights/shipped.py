@@ -5,6 +5,7 @@ from pathlib import Path
 
 from flashsr_jax.errors import UserError
 from flashsr_jax.extras import needing
+from flashsr_jax.files import local
 
 SHIPPED = {"small": Path(__file__).parent / "small.safetensors"}
 HUB = "hf:"
@@ -12,17 +13,17 @@ HUB_FILE = "model.safetensors"  # of a repository, unless the name says another
 
 
 def weights_path(model: str | os.PathLike) -> Path:
-    """The weights file of a shipped model's name, or of `hf:OWNER/REPO` or `hf:OWNER/REPO/FILE`, which is fetched into
-    the hub's own cache once; any other string is a path itself.
+    """The weights file of a shipped model's name, or of `hf:OWNER/REPO` or `hf:OWNER/REPO/FILE` (also hf://...), which
+    is fetched into the hub's own cache once; any other string is a path itself.
 
-    Raises UserError where something cannot be fetched and is not in the cache.
+    Raises UserError where something cannot be fetched and is not in the cache, and as `local` does.
     """
     name = str(model)
-    return _from_hub(name) if name.startswith(HUB) else SHIPPED.get(name, Path(model))
+    return _from_hub(name) if name.startswith(HUB) else SHIPPED.get(name) or local(model)
 
 
 def _from_hub(name: str) -> Path:
-    owner, _, rest = name.removeprefix(HUB).partition("/")
+    owner, _, rest = name.removeprefix(HUB).removeprefix("//").partition("/")
     repository, _, file = rest.partition("/")
     if not owner or not repository:
         raise UserError(f"{name}: write hf:OWNER/REPO, or hf:OWNER/REPO/FILE")

@@ -1,5 +1,6 @@
 """Every word, given options that cannot be: one line that names them, exit code 1, nothing written."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -81,3 +82,31 @@ def test_options_that_cannot_be_are_one_line(command, tmp_path, monkeypatch, cap
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"flashsr: {MISTAKES[command]}"), line
     assert {path.name for path in tmp_path.rglob("*")} == {"a.wav", "empty", "notes.txt", *CONFIGURATIONS}
+
+
+ADDRESSES = (
+    "train --config vae:tiny --workdir gs://b/run",
+    "train --config vae:tiny --workdir s3://b/run --eval-only",
+    "train --config vae:tiny --workdir w --config.batch_size=8 --config.data.dir=s3://b/data",
+    "train --config regression:tiny --workdir w --config.vae_from=gs://b/vae",
+    "data build a.wav --out memory://d",
+    "data build gs://b/recordings --out d",
+    "data encode --config regression:tiny --out gs://b/l --windows 3",
+    "runs gs://b/runs",
+    "evaluate --data s3://b/data -o report --no-perceptual",
+    "evaluate --data a.wav -o s3://b/report --no-perceptual",
+    "weights pack --unet gs://b/w.safetensors -o o.safetensors",
+    "weights pack --unet small -o gs://b/o.safetensors",
+    "weights export small --to orbax -o gs://b/o",
+)
+
+
+@pytest.mark.parametrize("command", ADDRESSES)
+def test_storage_by_its_address_is_refused_instead_of_a_folder_of_that_name(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    sf.write("a.wav", np.random.default_rng(0).uniform(-0.1, 0.1, 60_000), 48_000)
+    assert main(command.split()) == 1
+    (address,) = (word.rpartition("=")[2] for word in command.split() if "://" in word)
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert re.search(rf"{address}: storage is not read or written by its address: mount it", line), line
+    assert [path.name for path in tmp_path.rglob("*")] == ["a.wav"]

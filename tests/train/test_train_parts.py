@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from flashsr_jax.audio.front_end import denormalise
@@ -58,14 +59,33 @@ def test_phases():
 def test_learning_rate_warms_up_then_decays():
     config = micro.get_config("vae").optimizer.vae
     config.update(lr=1.0, warmup_steps=4, decay=0.5, decay_steps=10)
-    rate = learning_rate(config)
+    rate = learning_rate(config, 100)
     assert [float(rate(step)) for step in (0, 3, 4, 14)] == pytest.approx([0.25, 1.0, 1.0, 0.5])
+
+
+def test_a_cosine_and_a_warmup_stable_decay_end_with_the_run():
+    config = micro.get_config("vae").optimizer.vae
+    config.update(lr=2.0, schedule="cosine", warmup_steps=4, final=0.1, decay=0.5)
+    expected = optax.cosine_decay_schedule(2.0, 100 - 4, alpha=0.1)
+    rate = learning_rate(config, 100)
+    steps = (4, 28, 52, 99, 100, 200)
+    np.testing.assert_allclose([rate(step) for step in steps], [expected(step - 4) for step in steps], rtol=1e-6)
+    assert float(rate(1)) == 1.0
+    config.update(schedule="wsd", cooldown=0.25)
+    rate = learning_rate(config, 100)
+    expected = [1.0, 2.0, 2.0, 2.0, 1.1, 0.2, 0.2]
+    np.testing.assert_allclose([rate(step) for step in (1, 4, 50, 75, 87.5, 100, 200)], expected, rtol=1e-6)
+    config.updates = 40  # of a role that the run updates less often
+    np.testing.assert_allclose(learning_rate(config, 100)(35), 1.1, rtol=1e-6)
+    config.schedule = "stairs"
+    with pytest.raises(UserError, match="schedule='stairs' is not one of exponential, cosine, wsd"):
+        learning_rate(config, 100)
 
 
 def test_gradients_are_clipped_by_their_global_norm():
     config = micro.get_config("vae").optimizer.vae
     config.update(lr=1.0, warmup_steps=0, clip_norm=1.0, weight_decay=0.0, betas=(0.0, 0.0))
-    optimizer = make_optimizer(config)
+    optimizer = make_optimizer(config, 10)
     params = {"a": jnp.zeros(2)}
     _, state = jax.jit(optimizer.update)({"a": jnp.array([30.0, 40.0])}, jax.jit(optimizer.init)(params), params)
     np.testing.assert_allclose(state[1][0].mu["a"], [0.6, 0.8], rtol=1e-6)
@@ -75,7 +95,7 @@ def test_muon_moves_every_direction_of_a_kernel_alike():
     """The update's singular values are equal up to the five Newton-Schulz steps (0.7 to 1.2), its size is AdamW's."""
     config = micro.get_config("vae").optimizer.vae
     config.update(kind="muon", lr=0.1, warmup_steps=0, weight_decay=0.0)
-    optimizer = make_optimizer(config)
+    optimizer = make_optimizer(config, 10)
     params = {"conv": {"kernel": jnp.zeros((3, 3, 4, 8)), "bias": jnp.zeros(8)}, "norm": {"scale": jnp.ones(8)}}
     keys = jax.random.split(jax.random.key(0), 8)
     steep = jnp.logspace(0, -2, 8)  # gradients of very different size by output channel
@@ -99,7 +119,7 @@ def test_an_unknown_optimizer_is_named():
     config = micro.get_config("vae").optimizer.vae
     config.update(kind="sgd")
     with pytest.raises(UserError, match="kind='sgd'.*adamw, muon"):
-        make_optimizer(config)
+        make_optimizer(config, 10)
 
 
 def test_ema_starts_fast():
