@@ -5,12 +5,12 @@ import { isWav, rateOf } from "./wav.js";
 
 const RATE = 48000;
 const MOST_BYTES = 2 ** 31 - 1; // of a file that browsers read as one piece
-const DOCS = "One thread computes, since this page is not isolated: its server sends no COOP and COEP headers.";
+const ONE_THREAD = "One thread computes, since this page is not isolated: its server sends no COOP and COEP headers.";
 const byId = (id) => document.getElementById(id);
 
 const worker = new Worker("worker.js", { type: "module" });
 const player = new Player(show);
-const state = { job: 0, busy: null, name: "", opened: null, began: 0, picture: null, after: null };
+const state = { job: 0, busy: null, name: "", opened: null, began: 0, picture: null };
 window.flashsr = { player, state }; // for tests, which listen to its output
 
 const tell = (word, content = {}, transfer = []) => worker.postMessage({ word, job: state.job, ...content }, transfer);
@@ -24,7 +24,7 @@ async function open(file) {
   problem(null);
   if (state.busy) tell("cancel");
   state.name = file.name;
-  state.opened = state.after = null;
+  state.opened = null;
   busy("open");
   document.body.classList.add("opened");
   byId("listen").hidden = byId("saving").hidden = true;
@@ -62,7 +62,7 @@ function opened({ rate, band, fullBand, channels, picture }) {
   const seconds = channels[0].length / RATE;
   const layout = { 1: "mono", 2: "stereo" }[channels.length] ?? `${channels.length} channels`;
   byId("facts").textContent = `${clock(seconds)}, ${layout}, ${khz(rate)} sampling`;
-  const measured = band.cutoff ? `${khz(Math.round(band.cutoff / 100) * 100)}, as measured` : "nowhere: it is silent";
+  const measured = band.cutoff ? `${khz(Math.round(band.cutoff / 100) * 100)}, measured` : "nowhere: it is silent";
   byId("cutoff").options[0].textContent = measured;
   byId("cutoff").value = "auto";
   byId("listen").hidden = false;
@@ -117,7 +117,6 @@ function start() {
   problem(null);
   byId("saving").hidden = true;
   byId("empty").hidden = true;
-  state.after = null;
   player.load({ before: state.opened.channels }, "before", player.position);
   clear("after");
   busy("start");
@@ -150,9 +149,10 @@ function busy(word) {
 function progress({ share }) {
   if (!state.busy || byId("cancel").disabled) return;
   const now = performance.now();
-  state.began ||= now - 1;
+  state.began ||= now;
   byId("progress").value = share;
-  if (state.busy === "start") byId("left").textContent = timeLeft(((now - state.began) / 1000) * (1 / share - 1));
+  if (state.busy !== "start") return;
+  byId("left").textContent = share ? timeLeft(((now - state.began) / 1000) * (1 / share - 1)) : "Restoring …";
 }
 
 function timeLeft(seconds) {
@@ -171,7 +171,6 @@ function loading({ share }) {
 
 function restored({ channels }) {
   busy(null);
-  state.after = channels;
   player.load({ before: state.opened.channels, after: channels }, "after", player.position);
   byId("saving").hidden = false;
   byId("turned-down").textContent = "";
@@ -347,4 +346,4 @@ for (const view of document.querySelectorAll(".view")) {
 }
 document.addEventListener("keydown", press);
 byId("processor-label").hidden = !navigator.gpu;
-byId("machine").textContent = crossOriginIsolated ? "" : DOCS;
+byId("machine").textContent = crossOriginIsolated ? "" : ONE_THREAD;

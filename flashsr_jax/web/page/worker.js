@@ -81,6 +81,7 @@ async function start({ cutoff, processor }) {
     say("progress", { share });
     await breathe();
   };
+  await progress(0);
   for await (const blocks of upscaler.upscale(channels, { bands, progress })) {
     blocks.forEach((block, c) => output[c].set(block, final));
     final += blocks[0].length;
