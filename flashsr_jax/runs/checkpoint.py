@@ -249,7 +249,8 @@ def _cause(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     text = f"{type(error).__name__}: {error}".partition(" [tensorstore_spec=")[0].splitlines()[0]
-    return text if len(text) <= MOST_SAID else f"{text[:MOST_SAID]}..."
+    half = MOST_SAID // 2  # what the system says stands at the end
+    return text if len(text) <= MOST_SAID else f"{text[:half]} ... {text[-half:]}"
 
 
 def save_tree(folder: str | os.PathLike, tree: dict) -> None:

@@ -34,7 +34,8 @@ MISTAKES = {
     "train --config notes.py --workdir w": "notes.py asks for its size: write notes.py:SIZE",
     "train --config empty.py --workdir w": "empty.py is no configuration: it has no function get_config",
     "train --config none.py:none --workdir w": "--config none.py:none: TypeError: its configuration is 'none', not a",
-    "train --config short.py --workdir w": "--config short.py has no batch_size, best_metric, checkpoint.every",
+    "train --config vae:tiny": "--workdir is missing: name the run's folder",
+    "train --config short.py --workdir w": "--config short.py has no accumulate, batch_size, best_metric",
     "train --config short.py --workdir w --config.stage=x": "--config short.py: there is no stage 'x'; those are vae, ",
     "train --config vae:tiny --workdir w --config.log_every=0": "config.log_every=0: give a whole number of 1 or more",
     "plan --config vae:tiny --config.checkpoint.every=0": "config.checkpoint.every=0: give a whole number of 1 or more",
@@ -57,7 +58,7 @@ MISTAKES = {
     "data build empty --out d --tfds birds": "--tfds birds: write NAME=CLASS",
     "evaluate --data none -o report --no-perceptual": "--data none: no such folder",
     "evaluate --data empty -o report --no-perceptual": "--data empty: no recordings in it",
-    "evaluate --data a.wav -o report --no-perceptual --teacher x": "--latency need --weights",
+    "evaluate --data a.wav -o report --no-perceptual --teacher x": "--teacher, --regression and --latency need",
     "evaluate --data a.wav -o report --no-perceptual --weights none": "no weights file at none",
 }
 

@@ -4,8 +4,6 @@ Needs onnxruntime-web in the cache, where the first `flashsr web` leaves it.
 """
 
 import os
-import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -21,6 +19,7 @@ from flashsr_jax.web import runtime
 
 from helpers import RECORDINGS
 from helpers.browser import LISTEN, MEASURE, chromium, until
+from helpers.served import served
 
 ActionChains = pytest.importorskip("selenium.webdriver", reason="needs selenium").ActionChains
 pytestmark = pytest.mark.slow
@@ -35,9 +34,8 @@ def address():
     if not (cache_folder() / "web" / f"onnxruntime-web-{runtime.VERSION}" / runtime.FILES[-1]).is_file():
         pytest.skip("needs onnxruntime-web, which `flashsr web` fetches at its first start")
     command = [sys.executable, "-m", "flashsr_jax", "web", "--port", "0", "--no-open"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        yield process.stdout.readline().split()[0]
-        process.send_signal(signal.SIGINT)
+    with served(command) as (_, url):
+        yield url
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import io
 import json
 import re
 import signal
-import subprocess
 import sys
 import tarfile
 import urllib.error
@@ -20,6 +19,8 @@ from flashsr_jax.cli import main
 from flashsr_jax.exchange.graphs.contract import FORMAT
 from flashsr_jax.web import runtime
 from flashsr_jax.web.site import PAGE
+
+from helpers.served import served
 
 GRAPHS = ("encoder", "decoder", "vocoder")
 
@@ -55,11 +56,10 @@ def address(tmp_path_factory):
     (folder / "secret.txt").write_text("secret")
     options = ["--weights", graphs(folder / "graphs"), "--runtime", runtime_folder(folder / "runtime")]
     command = [sys.executable, "-m", "flashsr_jax", "web", "--port", "0", "--no-open", *map(str, options)]
-    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as process:
-        url = urlsplit(process.stdout.readline().split()[0])
-        yield url.hostname, url.port
+    with served(command, cwd=folder) as (process, url):
+        yield urlsplit(url).hostname, urlsplit(url).port
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 0  # that is how it is ended
+        assert process.wait(60) == 0  # that is how it is ended
 
 
 def ask(address: tuple[str, int], target: str, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
