@@ -101,7 +101,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(r
 
 MISTAKES = {
     "--config.optimiser=1": "the configuration has no field 'optimiser' Did you mean \"optimizer\"",
-    "--config.batch_size=0": "config.batch_size=0 does not divide",
+    "--config.batch_size=0": "config.batch_size=0: give a whole number of 1 or more",
     "--config.mesh.data=3": "does not cover 1 devices: set config.mesh",
     "--config.teacher_from=nowhere": "config.teacher_from=nowhere does not exist",
     "--config.vae_from=": "config.vae_from is not set",
