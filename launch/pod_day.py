@@ -86,7 +86,8 @@ def report(found: list[tuple[Measurement, dict]], left_out: int) -> str:
     """Markdown of what has been measured so far."""
     lines = ["| " + " | ".join(HEAD) + " |", "| --- " + "| ---: " * (len(HEAD) - 1) + "|"]
     for measurement, figures in found:
-        values = [figures.get(field, "") for field in FIELDS] if "error" not in figures else [figures["error"]]
+        values = [figures.get(field, "") for field in FIELDS]
+        values[0] = figures.get("error", values[0])
         cells = [f"{v:.3g}" if isinstance(v, float) else str(v) for v in values]
         lines.append("| " + " | ".join([measurement.name, str(measurement.devices), *cells]) + " |")
     rates = {

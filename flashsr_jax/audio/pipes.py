@@ -12,8 +12,7 @@ import numpy as np
 from flashsr_jax.audio.files import MOST_CHANNELS
 from flashsr_jax.errors import UserError
 
-ENCODINGS = ("s16", "s24", "s32", "f32")  # little-endian
-BYTES = {"s16": 2, "s24": 3, "s32": 4, "f32": 4}
+BYTES = {"s16": 2, "s24": 3, "s32": 4, "f32": 4}  # of a sample, little-endian
 PCM, FLOAT, EXTENSIBLE = 1, 3, 0xFFFE  # of a wav's format tag
 UNKNOWN = 0xFFFF_FFFF  # a length, as ffmpeg and sox write and read it
 PIECE = 1 << 16  # bytes that are read at once at most

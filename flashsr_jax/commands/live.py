@@ -1,6 +1,7 @@
 """`flashsr live`: what comes through standard input goes out at 48 kHz while it comes."""
 
 import argparse
+import functools
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -9,7 +10,7 @@ from typing import TypeVar
 from flashsr_jax.commands.arguments import add_device, add_weights, command, cutoff, integer, number
 from flashsr_jax.errors import UserError
 
-RAW = ("s16", "s24", "s32", "f32")
+RAW = ("s16", "s24", "s32", "f32")  # those of audio.pipes, which imports NumPy
 JUDGED_SECONDS = 5.0  # of sound, after which a machine that is too slow is told so
 Item = TypeVar("Item")
 
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     from flashsr_jax.audio.pipes import Format, encoded, read_blocks, read_wav_header, wav_header
     from flashsr_jax.devices.runtime import choose_device, enable_compilation_cache, limit_heap
     from flashsr_jax.upscale.model import load_model
-    from flashsr_jax.upscale.stream import Settings, upscale, upscale_stream
+    from flashsr_jax.upscale.stream import Settings, upscale_stream
 
     if args.raw and not (args.rate and args.channels):
         raise UserError(
@@ -63,14 +64,16 @@ def run(args: argparse.Namespace) -> int:
     form = Format(args.rate, args.channels, args.raw) if args.raw else read_wav_header(source)
     bands = Bands(args.cutoff, lowpass=True) if args.cutoff else None
     settings = Settings(seed=args.seed, dtype=args.dtype, latency_ms=args.latency, bands=bands)
-    options = {"seed": args.seed, "dtype": args.dtype, "latency_ms": args.latency}
-    upscale(model, np.zeros((1, 1), np.float32), form.sample_rate, **options)  # compile before the sound comes
+    restored = functools.partial(
+        upscale_stream, model, sample_rate=form.sample_rate, channels=form.channels, settings=settings
+    )
+    list(restored([np.zeros((form.channels, 1), np.float32)]))  # compile before the sound comes
 
     if not args.raw:
         sink.write(wav_header(form._replace(sample_rate=SAMPLE_RATE)))
     clock = Clock()
     blocks = clock.waiting(read_blocks(source, form))
-    for y_CxN in upscale_stream(model, blocks, form.sample_rate, channels=form.channels, settings=settings):
+    for y_CxN in restored(blocks):
         sink.write(encoded(y_CxN, form.encoding))
         sink.flush()
         clock.sound += y_CxN.shape[1] / SAMPLE_RATE

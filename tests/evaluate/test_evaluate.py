@@ -213,15 +213,22 @@ def test_a_teachers_solvers_and_further_models_are_compared_in_one_go(originals,
     arguments = ["--data", str(originals), "--weights", weights, "-o", str(tmp_path), "--cutoffs", "4000"]
     arguments += ["--seconds", "1", "--no-perceptual", "--workers", "1", "--samples", "0"]
     arguments += ["--teacher", weights, "--teacher-steps", "3,2", "--teacher-guidance", "1,2"]
-    arguments += ["--model", f"again={weights}", "--keep-low-band", f"spliced={weights}"]
+    arguments += ["--model", f"again={weights}", "--keep-low-band", f"spliced={weights}", "--latency", "200"]
     assert main(["evaluate", *arguments]) == 0
     out, results = capsys.readouterr().out, read_scores(tmp_path / "scores.json")
     solvers = [f"regression, step 7, {n} steps, guidance {s}" for n in (3, 2) for s in (1, 2)]
-    assert [speed.system for speed in results.speeds] == ["regression", *solvers, "again", "spliced"]
+    assert [speed.system for speed in results.speeds] == [
+        "regression",
+        "regression, live",
+        *solvers,
+        "again",
+        "spliced",
+    ]
     assert all(f"| {name} | " in out for name in solvers)
     assert results.settings["teacher"].endswith(" (regression, step 7), 3, 2 steps, guidance 1 or 2")
     assert "unet: regression, step 7" in results.settings["spliced"]
     of_system = {score.system: score.metrics for score in results.scores if score.class_name == "music"}
+    assert of_system["regression, live"] != of_system["regression"] and results.settings["live"] == "200 ms"
     assert of_system["again"] == of_system["regression"] != of_system[solvers[0]]
     assert of_system["spliced"]["low_band_si_sdr"] > of_system["again"]["low_band_si_sdr"] + 20
     assert of_system["spliced"]["lsd_lf"] < of_system["again"]["lsd_lf"]

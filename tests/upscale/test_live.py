@@ -12,8 +12,9 @@ import soundfile as sf
 
 from flashsr_jax.api import FlashSR
 from flashsr_jax.audio import HOP
-from flashsr_jax.audio.pipes import Format, encoded, read_blocks, read_wav_header, wav_header
+from flashsr_jax.audio.pipes import BYTES, Format, encoded, read_blocks, read_wav_header, wav_header
 from flashsr_jax.cli import main as flashsr
+from flashsr_jax.commands.live import RAW
 from flashsr_jax.errors import UserError
 from flashsr_jax.upscale.model import load_model
 from flashsr_jax.upscale.windows import live_framing, process_windows
@@ -119,6 +120,10 @@ def test_the_command_writes_while_it_reads(weights):
 
 
 # ---- pipes
+
+
+def test_bare_samples_are_of_every_encoding_that_a_wav_may_have():
+    assert set(RAW) == set(BYTES)
 
 
 @pytest.mark.parametrize(
