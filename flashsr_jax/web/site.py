@@ -9,6 +9,7 @@ from pathlib import Path
 
 import flashsr_jax
 from flashsr_jax.errors import UserError
+from flashsr_jax.evaluate import report
 from flashsr_jax.exchange import graphs
 from flashsr_jax.extras import needing
 from flashsr_jax.files import cache_folder, replacing
@@ -16,6 +17,7 @@ from flashsr_jax.web.runtime import runtime_files
 from flashsr_jax.weights.shipped import weights_path
 
 PAGE = Path(__file__).parent / "page"
+PLAYER = Path(report.__file__).parent / "static" / "player.js"  # one of the page's modules, which reports have, too
 MODEL = "model.json"  # by which a folder of exported graphs is known
 
 
@@ -28,7 +30,7 @@ def site(weights: str | os.PathLike = "small", runtime: str | os.PathLike | None
     """
     cache = cache_folder() / "web"
     model = graphs_folder(weights, cache)
-    files = {path.name: path for path in PAGE.iterdir() if path.is_file()}
+    files = {path.name: path for path in (*PAGE.iterdir(), PLAYER) if path.is_file()}
     files |= {f"model/{path.name}": path for path in _graphs(model)}
     return files | {f"runtime/{name}": path for name, path in runtime_files(cache, runtime).items()}
 

@@ -203,7 +203,7 @@ def test_switching_is_without_a_gap(page, files):
     window.player = flashsr.player;
     const wave = (hz, i) => 0.4 * Math.sin((2 * Math.PI * hz * i) / 48000);
     const tone = (hz) => Float32Array.from({ length: 144000 }, (_, i) => wave(hz, i));
-    player.load({ before: [tone(500)], after: [tone(800)] }, "before");
+    player.load(flashsr.buffers({ before: [tone(500)], after: [tone(800)] }), "before");
     document.activeElement.blur();
     """)
     press(page, " ")

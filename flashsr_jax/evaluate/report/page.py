@@ -7,6 +7,7 @@ import os
 import string
 from collections.abc import Sequence
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
 import matplotlib
@@ -36,6 +37,12 @@ def write_report(results: Results, folder: str | os.PathLike) -> Path:
     return path
 
 
+def _script(folder: Traversable) -> str:
+    """The page's script. A module is none in a page by itself: what it exports stands before what uses it."""
+    player, report = ((folder / name).read_text(encoding="utf-8") for name in ("player.js", "report.js"))
+    return player.replace("export class", "class") + report
+
+
 def _page(results: Results) -> str:
     folder = files("flashsr_jax.evaluate.report") / "static"
     every = summaries(results, wall_free=False)
@@ -44,7 +51,7 @@ def _page(results: Results) -> str:
     data["samples"] = [player_data(sample, audio) for sample in results.samples]
     parts = {
         "css": (folder / "report.css").read_text(encoding="utf-8"),
-        "js": (folder / "report.js").read_text(encoding="utf-8"),
+        "js": _script(folder),
         "data": json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", r"\u003c"),
         "lead": _lead(results),
         "settings": "".join(_row(name, value) for name, value in results.settings.items()),

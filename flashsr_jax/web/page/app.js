@@ -11,7 +11,7 @@ const byId = (id) => document.getElementById(id);
 const worker = new Worker("worker.js", { type: "module" });
 const player = new Player(show);
 const state = { job: 0, busy: null, name: "", opened: null, began: 0, picture: null };
-window.flashsr = { player, state }; // for tests, which listen to its output
+window.flashsr = { player, state, buffers }; // for tests, which listen to its output
 
 const tell = (word, content = {}, transfer = []) => worker.postMessage({ word, job: state.job, ...content }, transfer);
 const khz = (hz) => `${(hz / 1000).toFixed(hz % 1000 ? 1 : 0)} kHz`;
@@ -20,7 +20,7 @@ const clock = (seconds) => `${Math.floor(seconds / 60)}:${(seconds % 60).toFixed
 // ---------------------------------------------------------------------------------------------------------- a file
 
 async function open(file) {
-  player.load({}, null);
+  player.load(new Map(), null);
   problem(null);
   if (state.busy) tell("cancel");
   state.name = file.name;
@@ -67,7 +67,7 @@ function opened({ rate, band, fullBand, channels, picture }) {
   byId("cutoff").value = "auto";
   byId("listen").hidden = false;
   byId("empty").hidden = false;
-  player.load({ before: channels }, "before");
+  player.load(buffers({ before: channels }), "before");
   clear("after");
   draw("before", 0, picture.bytes);
   settings();
@@ -117,7 +117,7 @@ function start() {
   problem(null);
   byId("saving").hidden = true;
   byId("empty").hidden = true;
-  player.load({ before: state.opened.channels }, "before", player.position);
+  player.load(buffers({ before: state.opened.channels }), "before", player.position);
   clear("after");
   busy("start");
   say("Restoring");
@@ -171,7 +171,7 @@ function loading({ share }) {
 
 function restored({ channels }) {
   busy(null);
-  player.load({ before: state.opened.channels, after: channels }, "after", player.position);
+  player.load(buffers({ before: state.opened.channels, after: channels }), "after", player.position);
   byId("saving").hidden = false;
   byId("turned-down").textContent = "";
   say("Restored: listen, compare, download");
@@ -347,3 +347,14 @@ for (const view of document.querySelectorAll(".view")) {
 document.addEventListener("keydown", press);
 byId("processor-label").hidden = !navigator.gpu;
 byId("machine").textContent = crossOriginIsolated ? "" : ONE_THREAD;
+
+/** Signals by name, each an array of channels at 48 kHz, as the player takes them. */
+function buffers(signals) {
+  return new Map(Object.entries(signals).map(([name, channels]) => [name, bufferOf(channels)]));
+}
+
+function bufferOf(channels) {
+  const buffer = new AudioBuffer({ length: channels[0].length, numberOfChannels: channels.length, sampleRate: RATE });
+  channels.forEach((channel, c) => buffer.copyToChannel(channel, c));
+  return buffer;
+}

@@ -128,123 +128,6 @@ function startPairs() {
 
 // ---------------------------------------------------------------------------------------------------------- player
 
-const SAMPLE_RATE = 48000;
-const LEAD = 0.02; // s; changes of gain are set this far ahead: what is being rendered already would jump
-const FADE = 0.005; // s, of a switch from one signal to another
-
-/** Plays signals of one length in step, all at once, and lets one of them be heard. */
-class Player {
-  constructor(onchange) {
-    this.onchange = onchange;
-    this.context = null; // browsers let it start only once the user has done something
-    this.buffers = new Map();
-    this.voices = null;
-    this.selected = null;
-    this.loop = true;
-    this.offset = 0; // s, position at `startedAt`, or while nothing plays
-    this.startedAt = 0;
-  }
-
-  get playing() {
-    return this.voices !== null;
-  }
-
-  get duration() {
-    return this.buffers.values().next().value?.duration ?? 0;
-  }
-
-  get position() {
-    if (!this.playing) return this.offset;
-    const position = this.offset + Math.max(0, this.context.currentTime - this.startedAt);
-    return this.loop ? position % this.duration : Math.min(position, this.duration);
-  }
-
-  /** Other signals, by name, in place of the present ones, stopped at the start. */
-  load(buffers, selected) {
-    this.pause();
-    this.buffers = buffers;
-    this.selected = selected;
-    this.offset = 0;
-    this.onchange();
-  }
-
-  play() {
-    if (this.playing || this.duration === 0) return;
-    if (this.context === null) {
-      this.context = new AudioContext({ sampleRate: SAMPLE_RATE });
-      this.output = this.context.createGain();
-      this.output.connect(this.context.destination);
-    }
-    this.context.resume();
-    this.startedAt = this.context.currentTime + LEAD;
-    const voices = new Map();
-    for (const [name, buffer] of this.buffers) {
-      const source = new AudioBufferSourceNode(this.context, { buffer, loop: this.loop });
-      const gain = new GainNode(this.context, { gain: 0 });
-      source.connect(gain).connect(this.output);
-      source.start(this.startedAt, this.offset);
-      voices.set(name, { source, gain });
-    }
-    voices.values().next().value.source.onended = () => {
-      if (this.voices === voices) this.finish();
-    };
-    this.voices = voices;
-    this.fade();
-    this.onchange();
-  }
-
-  finish() {
-    this.voices = null;
-    this.offset = 0;
-    this.onchange();
-  }
-
-  pause() {
-    if (!this.playing) return;
-    this.offset = this.position;
-    const now = this.context.currentTime;
-    for (const { source, gain } of this.voices.values()) {
-      gain.gain.setTargetAtTime(0, now + LEAD, FADE / 3);
-      source.stop(now + LEAD + 4 * FADE);
-    }
-    this.voices = null;
-    this.onchange();
-  }
-
-  seek(position) {
-    const playing = this.playing;
-    this.pause();
-    this.offset = Math.min(Math.max(position, 0), this.duration);
-    if (playing) this.play();
-    this.onchange();
-  }
-
-  select(name) {
-    if (!this.buffers.has(name)) return;
-    this.selected = name;
-    if (this.playing) this.fade();
-    this.onchange();
-  }
-
-  setLoop(loop) {
-    if (this.playing) {
-      this.offset = this.position;
-      this.startedAt = Math.max(this.startedAt, this.context.currentTime);
-      for (const { source } of this.voices.values()) source.loop = loop;
-    }
-    this.loop = loop;
-    this.onchange();
-  }
-
-  /** The gains sum to one all through, so that no switch is silent; and they start from where they are: no clicks. */
-  fade() {
-    const start = Math.max(this.context.currentTime + LEAD, this.startedAt);
-    for (const [name, { gain }] of this.voices) {
-      gain.gain.setTargetAtTime(name === this.selected ? 1 : 0, start, FADE / 3);
-    }
-  }
-}
-
 async function decode(id) {
   const bytes = Uint8Array.from(atob(byId(`audio-${id}`).textContent), (character) => character.charCodeAt(0));
   return new OfflineAudioContext(1, 1, SAMPLE_RATE).decodeAudioData(bytes.buffer);
@@ -267,7 +150,7 @@ const coin = () => crypto.getRandomValues(new Uint8Array(1))[0] < 128;
 const clock = (seconds) => `${seconds.toFixed(1)} s`;
 
 function startListening() {
-  const player = new Player(show);
+  const player = new Player(show, true);
   window.player = player; // for the browser tests, which listen to its output
   const panels = [...document.querySelectorAll(".clip")];
   let clip = 0;
@@ -381,7 +264,7 @@ function startListening() {
       : "No answers yet";
   }
 
-  const toggle = () => (player.playing ? player.pause() : player.play());
+  const toggle = () => player.toggle();
 
   /** Space plays, except where it works another control; 1-9 and 0 (A, B, X in a blind test) switch. */
   function press(event) {

@@ -1,16 +1,18 @@
-/** Signals of one length, played in step: a switch from one to another is without a gap. */
+/** Listening without a gap at the switch: of the report's page, which has this file inside, and of `flashsr web`. */
 
-const RATE = 48000;
+const SAMPLE_RATE = 48000;
 const LEAD = 0.02; // s; changes of gain are set this far ahead: what is being rendered already would jump
-const FADE = 0.005; // s, of a switch
+const FADE = 0.005; // s, of a switch from one signal to another
 
+/** Plays signals of one length in step, all at once, and lets one of them be heard; `loop`: again and again. */
 export class Player {
-  constructor(onchange) {
+  constructor(onchange, loop = false) {
     this.onchange = onchange;
     this.context = null; // browsers let it start only once the user has done something
     this.buffers = new Map();
     this.voices = null;
     this.selected = null;
+    this.loop = loop;
     this.offset = 0; // s, position at `startedAt`, or while nothing plays
     this.startedAt = 0;
   }
@@ -24,15 +26,16 @@ export class Player {
   }
 
   get position() {
-    const since = this.playing ? Math.max(0, this.context.currentTime - this.startedAt) : 0;
-    return Math.min(this.offset + since, this.duration);
+    if (!this.playing) return this.offset;
+    const position = this.offset + Math.max(0, this.context.currentTime - this.startedAt);
+    return this.loop ? position % this.duration : Math.min(position, this.duration);
   }
 
-  /** Other signals, arrays of channels at 48 kHz by name, in place of the present ones. */
-  load(signals, selected, position = 0) {
+  /** Other signals, AudioBuffers by name, in place of the present ones: stopped at the start, or going on elsewhere. */
+  load(buffers, selected, position = 0) {
     const playing = this.playing;
     this.pause();
-    this.buffers = new Map(Object.entries(signals).map(([name, channels]) => [name, bufferOf(channels)]));
+    this.buffers = buffers;
     this.selected = selected;
     this.offset = position;
     if (playing && position) this.play();
@@ -42,7 +45,7 @@ export class Player {
   play() {
     if (this.playing || this.duration === 0) return;
     if (this.context === null) {
-      this.context = new AudioContext({ sampleRate: RATE });
+      this.context = new AudioContext({ sampleRate: SAMPLE_RATE });
       this.output = this.context.createGain();
       this.output.connect(this.context.destination);
     }
@@ -51,7 +54,7 @@ export class Player {
     this.startedAt = this.context.currentTime + LEAD;
     const voices = new Map();
     for (const [name, buffer] of this.buffers) {
-      const source = new AudioBufferSourceNode(this.context, { buffer });
+      const source = new AudioBufferSourceNode(this.context, { buffer, loop: this.loop });
       const gain = new GainNode(this.context, { gain: 0 });
       source.connect(gain).connect(this.output);
       source.start(this.startedAt, this.offset);
@@ -103,6 +106,16 @@ export class Player {
     this.onchange();
   }
 
+  setLoop(loop) {
+    if (this.playing) {
+      this.offset = this.position;
+      this.startedAt = Math.max(this.startedAt, this.context.currentTime);
+      for (const { source } of this.voices.values()) source.loop = loop;
+    }
+    this.loop = loop;
+    this.onchange();
+  }
+
   /** The gains sum to one all through, so that no switch is silent; and they start from where they are: no clicks. */
   fade() {
     const start = Math.max(this.context.currentTime + LEAD, this.startedAt);
@@ -110,10 +123,4 @@ export class Player {
       gain.gain.setTargetAtTime(name === this.selected ? 1 : 0, start, FADE / 3);
     }
   }
-}
-
-function bufferOf(channels) {
-  const buffer = new AudioBuffer({ length: channels[0].length, numberOfChannels: channels.length, sampleRate: RATE });
-  channels.forEach((channel, c) => buffer.copyToChannel(channel, c));
-  return buffer;
 }
