@@ -63,11 +63,11 @@ def import_published(
             views, rest = to_params(tensors, tables[network])
         except ValueError as error:
             raise UserError(f"{file}: {_shortened(str(error))}") from error
-        # Copies: the file's own bytes stay in memory only as long as something refers to them.
+        # Copies: the file's own bytes, all that were read, stay in memory as long as one view refers to them.
         params[network] = jax.tree.map(lambda view: np.array(view, order="C"), views)
-        others |= {f"{network}/{name}": np.ascontiguousarray(tensor) for name, tensor in rest.items()}
+        others |= {f"{network}/{name}": np.array(tensor, order="C") for name, tensor in rest.items()}
         given[network] = Path(file).name
-        del tensors, views
+        del tensors, views, rest
     if missing := [FILES[name] for name in NETWORKS if name not in params]:
         raise UserError(f"no checkpoint of {', '.join(missing)} among the files: give all three")
     params["scale_factor"] = np.float32(PUBLISHED_SCALE_FACTOR)
