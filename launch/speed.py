@@ -1,4 +1,4 @@
-"""How fast this package is beside another system: both upscale the same recording, in turn, each in a process of its own.
+"""How fast this package is beside another system: both upscale a recording in turn, each in a process of its own.
 
     python launch/speed.py FOLDER MODULE:CLASS [OPTION...]
 
@@ -150,7 +150,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="launch/speed.sh", description=__doc__.splitlines()[0])
     parser.add_argument("folder", help="where the other system's Python files are")
     parser.add_argument("reference", metavar="MODULE:CLASS", help="its class, which is called with (waveform, rate)")
-    parser.add_argument("--ours", nargs="+", default=["small", "base"], metavar="NAME", help="small, base, weights file")
+    parser.add_argument(
+        "--ours", nargs="+", default=["small", "base"], metavar="NAME", help="small, base, weights file"
+    )
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="timings of each (default 5)")
     parser.add_argument("--seconds", type=float, default=5.12, metavar="S", help="of speech (default 5.12, a window)")
     parser.add_argument("--rate", type=int, default=8000, metavar="HZ", help="of the input (default 8000)")
