@@ -7,6 +7,7 @@ Each ratio is of two timings one right after the other, so that it holds on a ma
 """
 
 import argparse
+import contextlib
 import importlib
 import multiprocessing
 import multiprocessing.connection
@@ -82,10 +83,11 @@ def serve(make: Callable[..., System], arguments: tuple, x_N: np.ndarray, rate: 
             )
         modules = [sys.modules[name] for name in ("jax", "torch") if name in sys.modules]
         pipe.send({module.__name__: module.__version__ for module in modules})
-        while pipe.recv():
-            began = time.perf_counter()
-            system(x_N, rate)
-            pipe.send(time.perf_counter() - began)
+        with contextlib.suppress(EOFError):  # nothing more is asked
+            while pipe.recv():
+                began = time.perf_counter()
+                system(x_N, rate)
+                pipe.send(time.perf_counter() - began)
     except UserError as error:
         pipe.send(error)
 
@@ -109,7 +111,7 @@ class Process:
 
     def end(self) -> None:
         """Lets its memory go."""
-        self._process.terminate()
+        self._pipe.close()
         self._process.join()
 
     def _answer(self) -> Any:
