@@ -199,10 +199,8 @@ def _edge(
     for number, k in enumerate(np.unique(np.geomspace(1000 * size / sample_rate, highest / 1.1, 200).astype(int))):
         before = level_K[int(0.8 * k) : int(0.93 * k) + 1].mean()
         after = level_K[math.ceil(1.08 * k) : math.ceil(1.3 * k) + 1].mean()
-        lowest, high = np.quantile(level_K[math.ceil(1.08 * k) :], (0.25, 0.75))
         drop = before - after
-        wall = before - high >= WALL_DB and (drop >= DEEP_WALL_DB or (drop >= WALL_DB and after - lowest <= FLOOR_DB))
-        if wall or _falls_to_floor(level_K, swing_K, k, drop, rounding_db):
+        if _is_wall(level_K, k, before, after) or _falls_to_floor(level_K, swing_K, k, drop, rounding_db):
             if last != number - 1:
                 groups.append([])
             groups[-1].append((drop, k, before))
@@ -222,17 +220,27 @@ def _edge(
     return edge, filtered
 
 
+def _is_wall(level_K: np.ndarray, k: int, before: float, after: float) -> bool:
+    """Whether a spectrum in dB, of these levels before and after bin k, falls there as a filter makes it fall."""
+    drop = before - after
+    if drop < WALL_DB:  # quantiles take long, and most bins are none
+        return False
+    lowest, high = np.quantile(level_K[math.ceil(1.08 * k) :], (0.25, 0.75))
+    return bool(before - high >= WALL_DB and (drop >= DEEP_WALL_DB or after - lowest <= FLOOR_DB))
+
+
 def _falls_to_floor(level_K: np.ndarray, swing_K: np.ndarray, k: int, drop: float, rounding_db: float) -> bool:
     """Whether a spectrum in dB falls at bin k at once to a floor up to the top: one that is flat and as steady as
     noise, or what rounding makes of a faint signal."""
     if drop < min(STEADY_WALL_DB, ROUNDING_WALL_DB):
         return False
     steep = level_K[int(0.93 * k) : int(0.97 * k) + 1].mean() - level_K[math.ceil(1.04 * k) : math.ceil(1.1 * k)].mean()
+    if not steep >= 0.7 * drop:
+        return False
     above = slice(math.ceil(1.08 * k), None)
     low, high = np.quantile(level_K[above], (0.05, 0.95))
     steady = high - low <= STEADY_DB and np.quantile(swing_K[above], 0.95) <= STEADY_DB
-    floor = (drop >= STEADY_WALL_DB and steady) or level_K[above].max() <= rounding_db + ROUNDING_RANGE_DB
-    return bool(floor and steep >= 0.7 * drop)
+    return bool((drop >= STEADY_WALL_DB and steady) or level_K[above].max() <= rounding_db + ROUNDING_RANGE_DB)
 
 
 def _end(level_K: np.ndarray, cutoff_hz: float, sample_rate: float, rounding_db: float) -> float:
