@@ -221,6 +221,7 @@ def test_bandwidth_of_recordings_through_gentle_filters(type_, order, resampled,
     assert np.mean(within) >= share
 
 
+@pytest.mark.training
 def test_bandwidth_of_full_band_recordings():
     for x in recordings("train") + recordings("test"):
         assert bandwidth(x, 48_000) >= 16_000

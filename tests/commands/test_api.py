@@ -22,6 +22,7 @@ def model(tmp_path_factory):
     return FlashSR.load(path)
 
 
+@pytest.mark.training
 def test_all_shapes_and_kinds_of_arrays(model):
     x = np.random.default_rng(0).normal(size=(2, 3, 8000)).astype(np.float32) * 0.1
     y = model(x, 8000)

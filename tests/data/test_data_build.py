@@ -270,6 +270,7 @@ def test_bad_csv(tmp_path, text, message):
         build_dataset([tmp_path], tmp_path / "out", csv=table, workers=0)
 
 
+@pytest.mark.training
 def test_groups_are_folders_and_are_never_divided(tmp_path):
     for group in range(40):
         for number in range(2):
@@ -293,6 +294,7 @@ def first_hour(tmp_path):
     return tmp_path / "data"
 
 
+@pytest.mark.training
 def test_each_class_of_the_first_dataset_gives_to_validation_and_test(first_hour, tmp_path, capsys):
     assert main(["data", "build", str(first_hour), "--out", str(tmp_path / "out"), "--workers", "1"]) == 0
     found = [(row["path"], row["split"], float(row["seconds"])) for row in rows(tmp_path / "out", "manifest.csv")]

@@ -109,7 +109,8 @@ def described(folder: Path) -> dict:
     return json.loads((folder / "model.json").read_text())
 
 
-@pytest.mark.parametrize("name", ["spectral", pytest.param("of the mel", marks=pytest.mark.training)])
+@pytest.mark.training
+@pytest.mark.parametrize("name", CONFIGS)
 def test_each_graph_computes_what_jax_does_for_any_batch_and_length(name, capsys):
     """Two windows of 0.32 s here, and in the command's own comparison one of 1.28 s."""
     config = CONFIGS[name]

@@ -73,6 +73,7 @@ def test_the_output_lags_by_what_was_promised(model, rate):
     assert taken == round(X_CxN.shape[1] * 48_000 / rate)
 
 
+@pytest.mark.training
 def test_blocks_level_offset_and_channels_are_as_in_a_file(model):
     def live(x_CxN, size=777):
         return np.concatenate(
