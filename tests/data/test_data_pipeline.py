@@ -118,6 +118,7 @@ def test_batches_of_the_committed_recordings(dataset):
         assert (error < 1e-6 * np.mean(with_lr["lr"] ** 2, axis=1) + 1e-14).all()
 
 
+@pytest.mark.training
 def test_inputs_as_they_are_met_are_the_same_on_both_paths(dataset):
     """Also: the recordings, the gain and the mixture are what they are without, and stay clean."""
     changes = {"mix_probability": 0.5, "gain_db": (-12.0, 6.0)}

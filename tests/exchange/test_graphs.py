@@ -165,6 +165,7 @@ def test_the_graphs_are_plain_onnx_of_the_stated_opset(spectral):
     assert about["origins"] == {"unet": "student, step 4"}
 
 
+@pytest.mark.training
 def test_a_program_upscales_by_the_graphs_alone_as_python_does(spectral):
     """Windows, noise, level and front end of model.json, in NumPy: two channels, two windows, within -60 dB."""
     graphs = Graphs(spectral.graphs)
@@ -239,6 +240,7 @@ def test_stablehlo_runs_in_a_process_without_the_package():
     assert max(errors("model.safetensors", given, np.load("outputs.npz")).values()) < TOLERANCE
 
 
+@pytest.mark.training
 def test_stablehlo_takes_the_waveform_where_asked():
     programs = exported(saved(), "--with-stft", "--dtype", "bfloat16", to="stablehlo")
     program = export.deserialize(bytearray((programs / "encoder.stablehlo").read_bytes()))
