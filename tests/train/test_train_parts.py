@@ -172,7 +172,7 @@ def test_the_teachers_loss_is_weighted_as_its_configuration_says(monkeypatch):
     batch |= {"cutoff_hz": jnp.full(4, 4000.0), "bandwidth_hz": jnp.full(4, 24_000.0)}
     state = SimpleNamespace(params={"teacher": {"gain": jnp.zeros(())}})
     key = jax.random.key(5)
-    found = teacher.gradients(config, state, {}, batch, key)
+    found = jax.jit(lambda batch, key: teacher.gradients(config, state, {}, batch, key))(batch, key)
 
     _, key_t, key_eps, _ = jax.random.split(key, 4)
     t_B = teacher.draw_timesteps(key_t, (4,), 2.0)
