@@ -66,7 +66,7 @@ def prepare(batch: dict[str, Any]) -> tuple[Windows, dict[str, jax.Array]]:
     # A rejected window becomes silence: weight 0 alone would not do, since 0 x NaN is NaN.
     hr_norm, lr_norm = (jnp.where(silent_B[:, None], 0.0, normalise(x, stats)) for x in (hr, lr))
     counts = {"data/rescaled": jnp.sum((excess_Bx1[:, 0] > 1.0) & ~silent_B), "data/rejected": jnp.sum(silent_B)}
-    return Windows(hr_norm, lr_norm, 1.0 - silent_B, stats), counts
+    return Windows(hr_norm, lr_norm, jnp.where(silent_B, 0.0, 1.0), stats), counts
 
 
 def _low_resolution(batch: dict[str, Any]) -> jax.Array:

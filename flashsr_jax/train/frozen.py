@@ -43,7 +43,7 @@ def load(config: ConfigDict, needs: dict[str, str]) -> dict[str, Any]:
 
     Raises UserError where config.ROLE_from names none, or one of other sizes.
     """
-    frozen = {}
+    frozen: dict[str, Any] = {}
     for role, network in needs.items():
         option, path = f"config.{role}_from", config[f"{role}_from"]
         trained = load_network(path, network, option)

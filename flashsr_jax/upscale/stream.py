@@ -286,9 +286,9 @@ def _predict_latent(
     seed: jax.Array,
 ) -> jax.Array:
     shape = latent_shape(config, lr_BxN.shape[-1])
-    noises = (anchored_noise(k, frame_B, shape) for k in jax.random.split(jax.random.key(seed)))
+    posterior, initial = (anchored_noise(k, frame_B, shape) for k in jax.random.split(jax.random.key(seed)))
     x_BxN, dtype = normalise(lr_BxN, stats), jnp.dtype(sampling.dtype)
-    return predict_latent(params, config, x_BxN, *noises, sampling.steps, sampling.guidance, dtype)
+    return predict_latent(params, config, x_BxN, posterior, initial, sampling.steps, sampling.guidance, dtype)
 
 
 def _decode(config: ModelConfig, dtype: str, params: dict, z0: jax.Array, scale: jax.Array) -> jax.Array:

@@ -182,7 +182,7 @@ def test_the_teachers_loss_is_weighted_as_its_configuration_says(monkeypatch):
     of_example = (weight * v**2).sum((1, 2, 3)) / weight.sum((1, 2, 3)) * (1 - schedule().alpha_bar[t_B])
     assert (
         found.metrics["loss"] == pytest.approx(np.mean(np.asarray(of_example)[[0, 1, 3]]), rel=1e-4)
-        and found.count == 3
+        and found.examples == 3
     )
 
 
