@@ -27,7 +27,10 @@ def model_of(config: ConfigDict) -> ModelConfig:
 
 
 def dtype_of(config: ConfigDict) -> np.dtype:
-    """Type of the computation; parameters, norms' statistics and losses are float32 whatever it is."""
+    """Type of the computation; parameters, norms' statistics and losses are float32 whatever it is.
+
+    Raises UserError for one that is neither float32 nor bfloat16.
+    """
     if config.dtype not in ("float32", "bfloat16"):
         raise UserError(f"config.dtype={config.dtype!r} is not one of float32, bfloat16")
     return jnp.dtype(config.dtype)

@@ -120,10 +120,12 @@ class Tally:
 
     @property
     def kept(self) -> float:
+        """Energy of what of `over` is the input's own: of its projection on it."""
         return self._common**2 / self._given if self._given else 0.0
 
     @property
     def least_gain(self) -> float:
+        """Smallest gain of the added band; 1 where nothing was turned down."""
         return self._limiter.least
 
     def add(self, bands: Bands | BandsByStretch, x_CxN: np.ndarray, y_CxN: np.ndarray, start: int, kept: slice) -> None:

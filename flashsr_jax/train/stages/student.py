@@ -43,7 +43,10 @@ PredictV = Callable[[jax.Array, jax.Array], jax.Array]  # (z_t, t_B) -> v, of on
 
 def needs(config: ConfigDict) -> dict[str, str]:
     """The VAE, the teacher, and where the config names them the first U-Net and the vocoder, which renders audio for
-    evaluation and for the discriminators of waveforms."""
+    evaluation and for the discriminators of waveforms.
+
+    Raises UserError where these are to hear windows that were encoded before.
+    """
     if _uses(config, "waveform", "features") and config.data.latents:
         raise UserError(
             f"config.losses.waveform hears recordings, and config.data.latents={config.data.latents} has none: leave "

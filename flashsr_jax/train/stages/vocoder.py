@@ -31,7 +31,7 @@ SOURCES = {"true": {}, "vae": {"vae": "vae"}, "student": {"vae": "vae", "student
 
 def needs(config: ConfigDict) -> dict[str, str]:
     """What `mel_source` needs, nothing (`true`), the VAE (`vae`), or VAE and student (`student`); the first vocoder
-    where the config names one."""
+    where the config names one. Raises UserError for another source."""
     if config.mel_source not in SOURCES:
         raise UserError(f"config.mel_source={config.mel_source!r}: choose 'true', 'vae' or 'student'")
     return SOURCES[config.mel_source] | named(config, init="vocoder")
