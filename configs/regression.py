@@ -11,10 +11,12 @@ and of a short one beside it. MODEL_CARD.md has all their figures, docs/small/re
 base: not trained yet.
 """
 
+from ml_collections import ConfigDict
+
 from flashsr_jax.train.defaults import SMALL_UNET_DATA, common, optimizer
 
 
-def get_config(preset):
+def get_config(preset: str) -> ConfigDict:
     config = common("regression", preset)
     config.batch_size = {"tiny": 8, "small": 12, "base": 256}[preset]
     config.steps = {"tiny": 250, "small": 3000, "base": 200_000}[preset]

@@ -292,4 +292,4 @@ def _crackle(x_N: np.ndarray, size: int) -> np.ndarray:
     crackle_N = (bend_N > CRACKLE_RATIO * usual_N) & (lively < CRACKLE_SAMPLES)
     crackle_H = np.pad(crackle_N, (0, -len(crackle_N) % hop)).reshape(-1, hop).any(axis=1)
     frames = (len(x_N) - size) // hop + 1
-    return np.lib.stride_tricks.sliding_window_view(np.pad(crackle_H, (0, 4)), 4).any(axis=1)[:frames]
+    return np.asarray(np.lib.stride_tricks.sliding_window_view(np.pad(crackle_H, (0, 4)), 4).any(axis=1))[:frames]

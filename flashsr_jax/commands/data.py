@@ -56,7 +56,8 @@ def build(args: argparse.Namespace) -> int:
 
 @needing("train", "encoding training windows")
 def encode(args: argparse.Namespace) -> int:
-    """Training windows of a regression, teacher or student configuration become latents."""
+    """Training windows of a regression, teacher or student configuration become latents. Raises UserError for another
+    stage's."""
     from flashsr_jax.commands.configuration import load_configuration
     from flashsr_jax.commands.train import log_to_terminal
     from flashsr_jax.devices.runtime import enable_compilation_cache

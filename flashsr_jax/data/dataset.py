@@ -151,7 +151,7 @@ def _crossfaded(x_N: np.ndarray, y_N: np.ndarray) -> np.ndarray:
 
 
 def windows_by_class(data: ConfigDict, recordings: Recordings, samples: int) -> dict[str, Windows]:
-    """Windows of each class that has a weight."""
+    """Windows of each class that has a weight. Raises UserError where none has, and where one has no recordings."""
     windows = {name: Windows(recordings, name, samples) for name in CLASSES if data.class_weights.get(name, 0)}
     for name, of_class in windows.items():
         if not len(of_class):

@@ -82,7 +82,7 @@ def cached_batches(
     if count < batch_size * process_count:
         raise UserError(f"data.latents={config.data.latents}: {count} windows are too few for a batch of {batch_size}")
     batches = windows.seed(config.seed).shuffle().repeat().batch(batch_size)[process_index::process_count]
-    classes = {name: count for cache in caches for name in cache.about["classes"]}
+    classes: dict[str, float] = {name: count for cache in caches for name in cache.about["classes"]}
     return BatchIterator(batches, config.data.workers, classes)
 
 
@@ -119,7 +119,9 @@ def _write_cache(config: ConfigDict, folder: Path, windows: int) -> None:
     partial = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    arrays, done, classes = {}, 0, Counter()
+    arrays: dict[str, np.memmap] = {}
+    classes: Counter[str] = Counter()
+    done = 0
     try:
         for step, batch in enumerate(data):
             encoded = encode(frozen, batch, step)
