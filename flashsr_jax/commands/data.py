@@ -32,7 +32,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         nargs=argparse.REMAINDER,
         default=[],
         metavar="NAME",
-        help="build on Apache Beam: DirectRunner, FlinkRunner, DataflowRunner, ...; the last option, as all after it are "
+        help="build on Apache Beam: DirectRunner, FlinkRunner, DataflowRunner, ...; last, as all after it are "
         "Beam's. Every worker needs the folders under the same names",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a data set of other inputs or options")
