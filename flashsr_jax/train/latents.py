@@ -23,6 +23,7 @@ from ml_collections import ConfigDict
 from flashsr_jax.audio.front_end import log_mel
 from flashsr_jax.data import CLASSES, MANIFEST
 from flashsr_jax.data.batches import BatchIterator
+from flashsr_jax.data.dataset import folders
 from flashsr_jax.data.latents import ABOUT, CACHED, LatentCache
 from flashsr_jax.errors import UserError
 from flashsr_jax.files import local, writable_folder
@@ -147,7 +148,7 @@ def _write_cache(config: ConfigDict, folder: Path, windows: int) -> None:
         "window_frames": config.data.window_frames,
         "vae": fingerprint(frozen["vae"]),
         "classes": dict(classes),
-        "manifest": hashlib.sha256((Path(config.data.dir) / MANIFEST).read_bytes()).hexdigest(),
+        "manifests": {f: hashlib.sha256((Path(f) / MANIFEST).read_bytes()).hexdigest() for f in folders(config.data)},
         "seed": config.seed,
         "data": json.loads(config.data.to_json()),
     }
