@@ -23,7 +23,8 @@ SMALL_UNET_DATA = {
 # Fields that earlier versions did not have, with the values that mean what they did: of every
 # stage, of some, and of every optimizer.
 ADDED: dict[str, Any] = {"accumulate": 1, "data": {"bright": (), "floor_probability": 0.0}, "writers": "tensorboard"}
-ADDED_TO_STAGE = {
+ADDED_TO_STAGE: dict[str, dict[str, Any]] = {
+    "regression": {"losses": {"mel_quantile": 0.5}},
     "teacher": {"losses": {"weighting": "v", "snr_limit": 5.0, "loudness": 0.0}, "timestep_power": 1.0},
     "student": {
         "teacher_gate": False,
