@@ -1,7 +1,8 @@
 """Layers that the VAE and the latent U-Net share: normalisation, convolution, residual block, upsampling.
 
-Letters: B batch, T time, F frequency, C channels. Images are (B, T, F, C), channels last. Parameters are float32 and
-`dtype` is the type of the computation, except for the statistics of normalisations and softmax: always float32.
+Letters: B batch, T time, F frequency, C channels, D positions, H heads. Images are (B, T, F, C), channels last.
+Parameters are float32 and `dtype` is the type of the computation, except for the statistics of normalisations and
+softmax: always float32.
 """
 
 import functools
@@ -151,6 +152,19 @@ def rematerialised(block: type[nn.Module], remat: str) -> type[nn.Module]:
     if remat == "blocks":
         return nn.remat(block)
     raise UserError(f"config.remat={remat!r} is not one of none, products, blocks")
+
+
+def attention(q_BxHxDxC: jax.Array, k_BxHxDxC: jax.Array, v_BxHxDxC: jax.Array) -> jax.Array:
+    """softmax(q k^T / sqrt(C)) v over D positions for each of H heads, (B, H, D, C) in the type of `v_BxHxDxC`.
+
+    The weights are divided by their sum after the product with v, of which there are D / C times fewer; this and the
+    heads in front make it two to three times as fast as `jax.nn.dot_product_attention` on a CPU.
+    """
+    scale = q_BxHxDxC.shape[-1] ** -0.5
+    logits = jnp.einsum("bhqc,bhkc->bhqk", q_BxHxDxC, k_BxHxDxC, preferred_element_type=jnp.float32)
+    weights = jnp.exp(scale * (logits - lax.stop_gradient(logits.max(-1, keepdims=True))))
+    sums = jnp.einsum("bhqk,bhkc->bhqc", weights.astype(v_BxHxDxC.dtype), v_BxHxDxC, preferred_element_type=jnp.float32)
+    return (sums / weights.sum(-1, keepdims=True)).astype(v_BxHxDxC.dtype)
 
 
 def upsample_nearest(x_BxTxFxC: jax.Array) -> jax.Array:

@@ -9,7 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flashsr_jax.models.layers import Dtype, ResidualBlock, conv, group_norm, rematerialised, upsample_nearest
+from flashsr_jax.models.layers import (
+    Dtype,
+    ResidualBlock,
+    attention,
+    conv,
+    group_norm,
+    rematerialised,
+    upsample_nearest,
+)
 from flashsr_jax.models.presets import UNetConfig
 
 BLOCK_EPSILON = 1e-5
@@ -37,12 +45,12 @@ class SelfAttention(nn.Module):
     def __call__(self, x_BxDxC: jax.Array) -> jax.Array:
         batch, positions, channels = x_BxDxC.shape
         q, k, v = (
-            nn.Dense(channels, use_bias=False, dtype=self.dtype, name=name)(x_BxDxC).reshape(
-                batch, positions, channels // self.head_channels, self.head_channels
-            )
+            nn.Dense(channels, use_bias=False, dtype=self.dtype, name=name)(x_BxDxC)
+            .reshape(batch, positions, channels // self.head_channels, self.head_channels)
+            .swapaxes(1, 2)
             for name in ("q", "k", "v")
         )
-        h_BxDxHxC = jax.nn.dot_product_attention(q, k, v)
+        h_BxDxHxC = attention(q, k, v).swapaxes(1, 2)
         return nn.Dense(channels, dtype=self.dtype, name="out")(h_BxDxHxC.reshape(x_BxDxC.shape))
 
 

@@ -9,7 +9,15 @@ import jax
 import jax.numpy as jnp
 
 from flashsr_jax.errors import UserError
-from flashsr_jax.models.layers import Dtype, ResidualBlock, conv, group_norm, rematerialised, upsample_nearest
+from flashsr_jax.models.layers import (
+    Dtype,
+    ResidualBlock,
+    attention,
+    conv,
+    group_norm,
+    rematerialised,
+    upsample_nearest,
+)
 from flashsr_jax.models.presets import VAEConfig
 
 EPSILON = 1e-6
@@ -45,11 +53,11 @@ class Attention(nn.Module):
         batch, time, frequency, channels = x_BxTxFxC.shape
         h_BxTxFxC = group_norm(channels, EPSILON, self.dtype, "norm")(x_BxTxFxC)
         q, k, v = (
-            conv(channels, 1, self.dtype, name)(h_BxTxFxC).reshape(batch, time * frequency, 1, channels)
+            conv(channels, 1, self.dtype, name)(h_BxTxFxC).reshape(batch, 1, time * frequency, channels)
             for name in ("q", "k", "v")
         )
-        h_BxDx1xC = jax.nn.dot_product_attention(q, k, v)
-        return x_BxTxFxC + conv(channels, 1, self.dtype, "out")(h_BxDx1xC.reshape(x_BxTxFxC.shape))
+        h_Bx1xDxC = attention(q, k, v)
+        return x_BxTxFxC + conv(channels, 1, self.dtype, "out")(h_Bx1xDxC.reshape(x_BxTxFxC.shape))
 
 
 class Middle(nn.Module):

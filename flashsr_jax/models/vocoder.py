@@ -87,7 +87,7 @@ def fold_weight_norm(params: dict) -> dict:
     """A vocoder's parameters for inference: each v and g replaced by the kernel that they make, which a program would
     otherwise hold beside them.
 
-    In NumPy: one by one, JAX would compile a program for every shape, of a megabyte each.
+    In NumPy, since JAX would compile a program for every shape, of a megabyte each; `jnp.asarray` does so, too.
     """
     folded = {}
     for name, value in params.items():
@@ -97,7 +97,7 @@ def fold_weight_norm(params: dict) -> dict:
             v, g = np.asarray(value["v"]), np.asarray(value["g"])
             axes = (0, 1) if g.size == v.shape[2] else (0, 2)  # a transposed one halves the channels
             norm = np.sqrt(np.sum(np.square(v), axes, keepdims=True))
-            folded[name] = {"kernel": jnp.asarray(v * (g.reshape(norm.shape) / norm)), "bias": value["bias"]}
+            folded[name] = {"kernel": jax.device_put(v * (g.reshape(norm.shape) / norm)), "bias": value["bias"]}
         else:
             folded[name] = fold_weight_norm(value)
     return folded

@@ -84,6 +84,16 @@ def test_integers_have_the_scale_of_their_type(model):
     np.testing.assert_array_equal(model(Tensor(x * 2**15, dtype="int16"), 8000, **short), y)
 
 
+class Meta(Tensor):
+    """Like a tensor of PyTorch that has a shape and no values."""
+
+    def detach(self):
+        return self
+
+    def cpu(self):
+        raise NotImplementedError("Cannot copy out of meta tensor; no data!")
+
+
 X = np.zeros((2, 800), np.float32)
 BAD_SAMPLES = [
     (np.zeros((8000, 2)), r"shape \(8000, 2\): channels come first, up to 64: pass x\.T"),
@@ -102,6 +112,7 @@ BAD_SAMPLES = [
     ([1, 0, -1], "samples of type int64"),
     ([[0.1], [0.1, 0.2]], "expected an array of samples"),
     (None, "samples of type object"),
+    (Meta(X), "expected an array of samples: Cannot copy out of meta tensor"),
     ("talk.wav", "expected an array of samples, got 'talk.wav': read a file"),
     ([0.1, 1e300], "sample 1 of channel 1 is inf"),
     ([0.1, 3e20], "sample 1 of channel 1 is 3.0"),

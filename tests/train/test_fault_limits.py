@@ -112,7 +112,7 @@ def damaged(dataset, tmp_path_factory):
             recordings.read(index)
         except datasets.CorruptRecord as error:
             corrupt.append(index)
-            assert f"{folder}, train record {index} (" in str(error) and error.index == index
+            assert f"{folder}, train record {index} (" in str(error) and error.number == index
     assert 2 <= len(corrupt) <= 4
     return folder, corrupt
 
