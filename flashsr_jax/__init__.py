@@ -1,6 +1,10 @@
 """FlashSR in JAX/Flax: one-step audio super-resolution to 48 kHz, its training and its evaluation."""
 
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # at run time on first use, see below
+    from flashsr_jax.api import FlashSR
 
 __version__ = "0.2.0"
 __all__ = ["FlashSR"]

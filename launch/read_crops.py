@@ -44,11 +44,12 @@ def built(source: Path, out: Path, seconds: float) -> Recordings:
 def crop(recordings: Recordings, start: int) -> np.ndarray:
     """Samples `start` ... `start` + CROP of the recording, out of as many records as they lie in."""
     ends = np.cumsum(recordings.length)
-    parts, index = [], int(np.searchsorted(ends, start, side="right"))
+    parts: list[np.ndarray] = []
+    index, left = int(np.searchsorted(ends, start, side="right")), CROP
     offset = start - int(ends[index] - recordings.length[index])
-    while sum(map(len, parts)) < CROP:
-        parts.append(recordings.read(index, offset, offset + CROP - sum(map(len, parts))))
-        index, offset = index + 1, 0
+    while left > 0:
+        parts.append(recordings.read(index, offset, offset + left))
+        index, offset, left = index + 1, 0, left - len(parts[-1])
     return np.concatenate(parts)
 
 
