@@ -3,7 +3,7 @@
 import sys
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # at run time on first use, see below
+if TYPE_CHECKING:
     from flashsr_jax.api import FlashSR
 
 __version__ = "0.2.0"
@@ -25,7 +25,7 @@ class _Moved:
 sys.meta_path.append(_Moved)
 
 
-def __getattr__(name: str) -> type:
+def __getattr__(name: str) -> object:
     # On first use: `flashsr --help` should not wait for JAX.
     if name == "FlashSR":
         from flashsr_jax.api import FlashSR

@@ -45,11 +45,12 @@ def crop(recordings: Recordings, start: int) -> np.ndarray:
     """Samples `start` ... `start` + CROP of the recording, out of as many records as they lie in."""
     ends = np.cumsum(recordings.length)
     parts: list[np.ndarray] = []
-    index, left = int(np.searchsorted(ends, start, side="right")), CROP
+    index, missing = int(np.searchsorted(ends, start, side="right")), CROP
     offset = start - int(ends[index] - recordings.length[index])
-    while left > 0:
-        parts.append(recordings.read(index, offset, offset + left))
-        index, offset, left = index + 1, 0, left - len(parts[-1])
+    while missing > 0:
+        parts.append(recordings.read(index, offset, offset + missing))
+        missing -= len(parts[-1])
+        index, offset = index + 1, 0
     return np.concatenate(parts)
 
 
