@@ -199,9 +199,10 @@ def _edge(
     for number, k in enumerate(np.unique(np.geomspace(1000 * size / sample_rate, highest / 1.1, 200).astype(int))):
         before = level_K[int(0.8 * k) : int(0.93 * k) + 1].mean()
         after = level_K[math.ceil(1.08 * k) : math.ceil(1.3 * k) + 1].mean()
-        lowest, high = np.quantile(level_K[math.ceil(1.08 * k) :], (0.25, 0.75))
-        drop = before - after
-        wall = before - high >= WALL_DB and (drop >= DEEP_WALL_DB or (drop >= WALL_DB and after - lowest <= FLOOR_DB))
+        drop, wall = before - after, False
+        if drop >= WALL_DB:  # few do, and quantiles take long
+            lowest, high = np.quantile(level_K[math.ceil(1.08 * k) :], (0.25, 0.75))
+            wall = before - high >= WALL_DB and (drop >= DEEP_WALL_DB or after - lowest <= FLOOR_DB)
         if wall or _falls_to_floor(level_K, swing_K, k, drop, rounding_db):
             if last != number - 1:
                 groups.append([])
@@ -228,11 +229,12 @@ def _falls_to_floor(level_K: np.ndarray, swing_K: np.ndarray, k: int, drop: floa
     if drop < min(STEADY_WALL_DB, ROUNDING_WALL_DB):
         return False
     steep = level_K[int(0.93 * k) : int(0.97 * k) + 1].mean() - level_K[math.ceil(1.04 * k) : math.ceil(1.1 * k)].mean()
+    if not steep >= 0.7 * drop:
+        return False
     above = slice(math.ceil(1.08 * k), None)
     low, high = np.quantile(level_K[above], (0.05, 0.95))
     steady = high - low <= STEADY_DB and np.quantile(swing_K[above], 0.95) <= STEADY_DB
-    floor = (drop >= STEADY_WALL_DB and steady) or level_K[above].max() <= rounding_db + ROUNDING_RANGE_DB
-    return bool(floor and steep >= 0.7 * drop)
+    return bool((drop >= STEADY_WALL_DB and steady) or level_K[above].max() <= rounding_db + ROUNDING_RANGE_DB)
 
 
 def _end(level_K: np.ndarray, cutoff_hz: float, sample_rate: float, rounding_db: float) -> float:
