@@ -33,6 +33,7 @@ EVAL = [
 ]
 WANDB = ["wandb>=0.19"]  # config.writers=tensorboard,wandb
 AV = ["av>=12"]  # m4a, mp4, webm, mkv, wma, ac3 in, and films back out
+BEAM = ["apache-beam>=2.60"]  # data build --runner; not in ALL, since it needs an older protobuf
 HUB = ["huggingface_hub>=0.25"]  # --weights hf:OWNER/REPO
 ONNX = ["onnx>=1.17", "onnxruntime>=1.20"]  # weights export --to onnx, which runs what it has written
 ALL = sorted({*TRAIN, *EVAL, *AV, *HUB, *ONNX})
@@ -99,6 +100,7 @@ setup(
     extras_require={
         "all": ALL,
         "av": AV,
+        "beam": BEAM,
         "eval": EVAL,
         "hub": HUB,
         "onnx": ONNX,

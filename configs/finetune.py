@@ -18,12 +18,14 @@ also a tenth of the steps. No run of that size has been made.
 import runpy
 from pathlib import Path
 
+from ml_collections import ConfigDict
+
 from flashsr_jax.errors import UserError
 
 WEIGHTS = {"base": "official.safetensors", "small": "small"}
 
 
-def get_config(arguments):
+def get_config(arguments: str) -> ConfigDict:
     stage, _, preset = arguments.partition(",")
     preset = preset or "base"
     if stage not in CHANGES or preset not in WEIGHTS:

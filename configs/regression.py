@@ -11,10 +11,12 @@ and of a short one beside it. MODEL_CARD.md has all their figures, docs/small/re
 base: not trained yet.
 """
 
+from ml_collections import ConfigDict
+
 from flashsr_jax.train.defaults import SMALL_UNET_DATA, common, optimizer
 
 
-def get_config(preset):
+def get_config(preset: str) -> ConfigDict:
     config = common("regression", preset)
     config.batch_size = {"tiny": 8, "small": 12, "base": 256}[preset]
     config.steps = {"tiny": 250, "small": 3000, "base": 200_000}[preset]
@@ -28,6 +30,7 @@ def get_config(preset):
         "latent": 1.0,
         "latent_l2": {"tiny": 0.0, "small": 1.0, "base": 0.0}[preset],
         "mel": {"tiny": 0.5, "small": 0.0, "base": 0.5}[preset],  # of the decoded log-mel
+        "mel_quantile": 0.5,  # that its loss aims at over the cutoff; 0.5: the median, L1
         "loudness": {"tiny": 0.0, "small": 0.4, "base": 0.0}[preset],  # exponent of the latents' weight by amplitude
         "high_band": {"tiny": 1.0, "small": 4.0, "base": 1.0}[preset],  # weight of what is above the cutoff in both
     }

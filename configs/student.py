@@ -18,10 +18,12 @@ base: not trained yet.
 import runpy
 from pathlib import Path
 
+from ml_collections import ConfigDict
+
 from flashsr_jax.train.defaults import SMALL_UNET_DATA, common, optimizer
 
 
-def get_config(preset):
+def get_config(preset: str) -> ConfigDict:
     config = common("student", preset)
     config.batch_size = {"tiny": 8, "small": 6, "base": 64}[preset]
     config.vae_from = ""

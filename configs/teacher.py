@@ -10,10 +10,12 @@ that were encoded once: 0.4 hours on two cores of an Intel Xeon that had other w
 base: not trained yet.
 """
 
+from ml_collections import ConfigDict
+
 from flashsr_jax.train.defaults import SMALL_UNET_DATA, common, optimizer
 
 
-def get_config(preset):
+def get_config(preset: str) -> ConfigDict:
     config = common("teacher", preset)
     config.batch_size = {"tiny": 8, "small": 12, "base": 256}[preset]
     config.steps = {"tiny": 250, "small": 3600, "base": 500_000}[preset]

@@ -8,10 +8,12 @@ launch/data.sh).
 base: not trained yet.
 """
 
+from ml_collections import ConfigDict
+
 from flashsr_jax.train.defaults import common, optimizer
 
 
-def get_config(preset):
+def get_config(preset: str) -> ConfigDict:
     config = common("vae", preset)
     config.batch_size = {"tiny": 4, "small": 4, "base": 64}[preset]
     config.steps = {"tiny": 250, "small": 4500, "base": 400_000}[preset]

@@ -10,10 +10,12 @@ small: what the shipped vocoder was tuned from. 0.5 hours on one core of an AMD 
 base: not trained yet.
 """
 
+from ml_collections import ConfigDict
+
 from flashsr_jax.train.defaults import common, optimizer
 
 
-def get_config(preset):
+def get_config(preset: str) -> ConfigDict:
     config = common("vocoder", preset)
     config.batch_size = {"tiny": 8, "small": 8, "base": 32}[preset]
     config.steps = {"tiny": 300, "small": 2000, "base": 1_000_000}[preset]

@@ -13,8 +13,10 @@ base: not trained yet.
 import runpy
 from pathlib import Path
 
+from ml_collections import ConfigDict
 
-def get_config(preset):
+
+def get_config(preset: str) -> ConfigDict:
     config = runpy.run_path(str(Path(__file__).parent / "vocoder.py"))["get_config"](preset)
     config.mel_source = "vae"
     if preset == "small":

@@ -234,7 +234,8 @@ def claims(results: Results) -> Iterable[str]:
         )
     student = next((name for name in STUDENTS if name in results.systems), None)
     if student and "teacher" in results.systems:
-        means = {row.group["system"]: row.mean for row in summarise(results.scores, "lsd", ("system",)) if row.count}
+        rows = summarise(results.scores, "lsd", ("system",))
+        means = {row.group["system"]: row.figures()[0] for row in rows if row.count}
         ratio = means[student] / means["teacher"]
         yield (
             f"{answer(ratio <= STUDENT_OF_TEACHER)}: the student ({student}) is within 5 % of the teacher in LSD "

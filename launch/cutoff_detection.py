@@ -45,7 +45,7 @@ def main() -> None:
     sources = find([arguments.folder], recursive=True).sources
     recordings = []
     for source in sources[:: max(1, len(sources) // arguments.clips)][: arguments.clips]:
-        with opened(source.path) as audio:
+        with opened(source.file) as audio:
             if audio.sample_rate != SAMPLE_RATE:
                 parser.error(f"{source.path}: {audio.sample_rate} Hz; the recordings have to be at {SAMPLE_RATE} Hz")
             recordings.append(np.concatenate([block[0] for block in blocks(audio)]))

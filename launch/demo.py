@@ -51,8 +51,9 @@ def finish(out: Path) -> int:
         titles = (f"{name}: before (8 kHz)", "after", "original")
         spectrogram_figure(dict(zip(titles, signals, strict=True)), out / "pictures" / f"{name}.png")
     results = read_scores(out / "report" / "scores.json")
-    means = {tuple(row.group.values()): row.mean for row in summarise(results.scores, "lsd", ("class_name", "system"))}
-    worse = [name for name in results.classes if means[name, results.model] >= means[name, "unprocessed"]]
+    rows = summarise(results.scores, "lsd", ("class_name", "system"))
+    means = {tuple(row.group.values()): row.figures()[0] for row in rows if row.count}
+    worse = [name for name in results.classes if means[name, results.model_name] >= means[name, "unprocessed"]]
     if worse:
         print(f"{', '.join(worse)}: the output is no nearer to the original than the input", file=sys.stderr)
     return 1 if worse else 0

@@ -54,7 +54,8 @@ class _AudioPart:
     """One part with recordings and their table."""
 
     def __init__(self, folder: Path):
-        self.folder, self.bytes, self._rows = folder, 0, []
+        self.folder, self.bytes = folder, 0
+        self._rows: list[list[str]] = []
         folder.mkdir(parents=True)
 
     def add(self, recordings: Recordings, index: int) -> None:
@@ -84,7 +85,8 @@ def _chosen(dataset: str, split: str, hours: float) -> Iterator[tuple[Recordings
 
 def _grouped(files: list[Path]) -> Iterator[list[Path]]:
     """Files in groups of at most PART_BYTES; a larger file is alone."""
-    group, total = [], 0
+    group: list[Path] = []
+    total = 0
     for path in files:
         if group and total + path.stat().st_size > PART_BYTES:
             yield group

@@ -34,8 +34,17 @@ HEAD = (
     "save, s",
     "restore, s",
 )
-FIELDS = ("batch", "windows_per_second", "tflop_per_second", "share_of_peak", "data_wait_share", "peak_memory_gib")
-FIELDS += ("compile_seconds", "save_seconds", "restore_seconds")
+FIELDS = (
+    "batch",
+    "windows_per_second",
+    "tflop_per_second",
+    "share_of_peak",
+    "data_wait_share",
+    "peak_memory_gib",
+    "compile_seconds",
+    "save_seconds",
+    "restore_seconds",
+)
 
 
 class Measurement(NamedTuple):
@@ -122,7 +131,7 @@ def main() -> None:
     ends = time.monotonic() + 60 * args.minutes
     args.out.mkdir(parents=True, exist_ok=True)
     todo = measurements(args.stages.split(","), _devices(), args.out, args.data, args.steps)
-    found = []
+    found: list[tuple[Measurement, dict]] = []
     for number, measurement in enumerate(todo):
         file = args.out / f"{measurement.name.replace(', ', '-').replace(' ', '-')}-{measurement.devices}.json"
         if not file.exists():

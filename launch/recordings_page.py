@@ -120,7 +120,8 @@ def _build(folder: Path) -> dict[str, str]:
 def _added(folder: Path, sound: str) -> dict[tuple, float]:
     """How much louder the added band is than the clean file's, by peak and floor."""
     x_N = dull(sound)
-    inputs = {("clean", ""): with_floor(x_N, 0, -300)} | {kind: with_floor(x_N, *kind) for kind in FLOORS}
+    kinds = ((0.0, -300.0), *FLOORS)  # clean, and over each floor
+    inputs = {kind: with_floor(x_N, *kind) for kind in kinds}
     names = {kind: f"{sound}{number}.wav" for number, kind in enumerate(inputs)}
     for kind, name in names.items():
         sf.write(folder / name, inputs[kind], RATE, subtype="FLOAT")
@@ -128,9 +129,8 @@ def _added(folder: Path, sound: str) -> dict[tuple, float]:
     over = {}
     for kind, name in names.items():
         y_N, _ = sf.read(folder / "out" / name)
-        peak_db = 0 if kind[0] == "clean" else kind[0]
-        over[kind] = loud_band_db(y_N, x_N, 1.15 * SOUNDS[sound][1], 20_000) - peak_db
-    return {kind: over[kind] - over["clean", ""] for kind in FLOORS}
+        over[kind] = loud_band_db(y_N, x_N, 1.15 * SOUNDS[sound][1], 20_000) - kind[0]
+    return {kind: over[kind] - over[kinds[0]] for kind in FLOORS}
 
 
 if __name__ == "__main__":

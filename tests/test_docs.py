@@ -13,6 +13,7 @@ LINK = re.compile(r"\]\(([^)\s#]+)(#[^)\s]*)?\)")
 CODE = re.compile(r"```.*?```", re.DOTALL)
 
 
+@pytest.mark.training
 def test_the_site_builds_without_warnings_and_fetches_nothing(tmp_path):
     build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
     done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True)

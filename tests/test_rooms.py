@@ -32,6 +32,7 @@ ROOMS = (
     "web",
     "commands",
     "api",
+    "interop",
     "cli",
 )
 # Doors: started by `python -m`, imported by nobody below.

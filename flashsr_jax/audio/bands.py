@@ -103,11 +103,20 @@ class BandsByStretch:
     parts: tuple[tuple[tuple[int, Bands | None], ...], ...]
 
     @classmethod
-    def of(cls, stretches: tuple[tuple[Stretch, ...], ...], **options: Any) -> "BandsByStretch":
-        """For what `stretches` found. `options` are fields of `Bands`."""
+    def of(
+        cls,
+        stretches: tuple[tuple[Stretch, ...], ...],
+        *,
+        lowpass: bool = False,
+        keep_low_band: bool = False,
+        high_band_gain_db: float = 0.0,
+    ) -> "BandsByStretch":
+        """For what `stretches` found; the rest is as in `Bands`."""
 
         def bands(stretch: Stretch) -> Bands | None:
-            return None if stretch.passes else Bands(stretch.cutoff_hz, end_hz=stretch.end_hz, **options)
+            if stretch.passes:
+                return None
+            return Bands(stretch.cutoff_hz, lowpass, keep_low_band, high_band_gain_db, stretch.end_hz)
 
         return cls(tuple(tuple((round(s.start * SAMPLE_RATE), bands(s)) for s in channel) for channel in stretches))
 

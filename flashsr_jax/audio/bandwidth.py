@@ -1,6 +1,6 @@
 """Where a recording's band ends, measured on the host.
 
-Letters: N samples, T frames, K bins, J bands, W samples of a frame.
+Letters: N samples, T frames, K bins, J bands, W samples of a frame, H hops, P a period.
 """
 
 import math
@@ -142,7 +142,9 @@ def read_block(x_N: np.ndarray, sample_rate: int) -> Reading:
     rounding_db = _rounding_db(x_N, size)
     x_N = np.pad(x_N - x_N.mean(), (0, max(0, size - len(x_N)))) if len(x_N) else np.zeros(size)
     frames_TxW = np.lib.stride_tricks.sliding_window_view(x_N, size)[:: size // 4]
-    energy_T = 10 * np.log10(np.square(frames_TxW).mean(axis=1) + 1e-20)
+    power_H = np.square(x_N[: len(x_N) // (size // 4) * (size // 4)]).reshape(-1, size // 4).sum(axis=1)
+    power_T = np.lib.stride_tricks.sliding_window_view(power_H, 4).sum(axis=1) / size
+    energy_T = 10 * np.log10(power_T + 1e-20)
     loud_db = float(energy_T.max())
     if loud_db < SILENCE_DB:
         return Reading(0.0, 0.0, loud_db, False)
@@ -153,7 +155,7 @@ def read_block(x_N: np.ndarray, sample_rate: int) -> Reading:
     window_W = BLACKMAN_HARRIS @ np.cos(2 * np.pi / size * np.outer(np.arange(4), np.arange(size)))
     power_TxK = np.abs(np.fft.rfft(frames_TxW[active_T] * (window_W / window_W.sum()))) ** 2
     power_TxK = ndimage.uniform_filter1d(power_TxK, 5, axis=1, mode="nearest")
-    median_K, power_K = np.quantile(power_TxK, (0.5, 0.95), axis=0)
+    median_K, power_K = _quantiles(power_TxK.T, 0.5, 0.95)
     level_K = 10 * np.log10(power_K + power_K.max() * 1e-14)
     swing_K = level_K - 10 * np.log10(median_K + power_K.max() * 1e-14)
 
@@ -174,6 +176,18 @@ def read_block(x_N: np.ndarray, sample_rate: int) -> Reading:
     if gentle_hz and gentle_hz < CLEARLY_LOWER * hz:
         hz, filtered = gentle_hz, True
     return Reading(float(hz), _end(level_K, float(hz), sample_rate, rounding_db), loud_db, filtered)
+
+
+def _quantiles(x: np.ndarray, *shares: float) -> list[np.ndarray]:
+    """Quantiles (...) of an array (..., N) as `np.quantile` has them; sorting is faster than what it does."""
+    ordered = np.sort(x, axis=-1)
+    found = []
+    for share in shares:
+        place = share * (x.shape[-1] - 1)
+        below = int(place)
+        a, b, part = ordered[..., below], ordered[..., min(below + 1, x.shape[-1] - 1)], place - below
+        found.append(a + (b - a) * part if part < 0.5 else b - (b - a) * (1 - part))
+    return found
 
 
 def _rounding_db(x_N: np.ndarray, size: int) -> float:
@@ -199,11 +213,8 @@ def _edge(
     for number, k in enumerate(np.unique(np.geomspace(1000 * size / sample_rate, highest / 1.1, 200).astype(int))):
         before = level_K[int(0.8 * k) : int(0.93 * k) + 1].mean()
         after = level_K[math.ceil(1.08 * k) : math.ceil(1.3 * k) + 1].mean()
-        drop, wall = before - after, False
-        if drop >= WALL_DB:  # few do, and quantiles take long
-            lowest, high = np.quantile(level_K[math.ceil(1.08 * k) :], (0.25, 0.75))
-            wall = before - high >= WALL_DB and (drop >= DEEP_WALL_DB or after - lowest <= FLOOR_DB)
-        if wall or _falls_to_floor(level_K, swing_K, k, drop, rounding_db):
+        drop = before - after
+        if _is_wall(level_K, k, before, after) or _falls_to_floor(level_K, swing_K, k, drop, rounding_db):
             if last != number - 1:
                 groups.append([])
             groups[-1].append((drop, k, before))
@@ -221,6 +232,15 @@ def _edge(
         if above_floor.size and above_floor[-1] < edge:
             edge, filtered = int(above_floor[-1]), False
     return edge, filtered
+
+
+def _is_wall(level_K: np.ndarray, k: int, before: float, after: float) -> bool:
+    """Whether a spectrum in dB, of these levels before and after bin k, falls there as a filter makes it fall."""
+    drop = before - after
+    if drop < WALL_DB:  # quantiles take long, and most bins are none
+        return False
+    lowest, high = np.quantile(level_K[math.ceil(1.08 * k) :], (0.25, 0.75))
+    return bool(before - high >= WALL_DB and (drop >= DEEP_WALL_DB or after - lowest <= FLOOR_DB))
 
 
 def _falls_to_floor(level_K: np.ndarray, swing_K: np.ndarray, k: int, drop: float, rounding_db: float) -> bool:
@@ -249,6 +269,7 @@ def _end(level_K: np.ndarray, cutoff_hz: float, sample_rate: float, rounding_db:
 
 
 MOST_HELD = 12  # 4 to 48 kHz
+COMMON_PERIOD = math.lcm(*range(2, MOST_HELD + 1))  # P: what repeats with any factor repeats with this
 HELD_SHARE = 0.98  # of the energy of the differences, in one of so many samples
 
 
@@ -259,11 +280,12 @@ def _held(x_N: np.ndarray, sample_rate: int) -> tuple[int, int] | None:
         return None
     for order in (1, 2):  # of the difference that is zero except where a sample was
         energy_N = np.square(np.diff(np.asarray(x_N, np.float64), order))
-        total = energy_N.sum()
+        energy_P = np.pad(energy_N, (0, -len(energy_N) % COMMON_PERIOD)).reshape(-1, COMMON_PERIOD).sum(axis=0)
+        total = energy_P.sum()
         for factor in range(MOST_HELD, 1, -1):
             if sample_rate % factor or sample_rate // factor < 4000 or not total:
                 continue
-            whole = energy_N[: len(energy_N) // factor * factor].reshape(-1, factor).sum(axis=0)
+            whole = energy_P.reshape(-1, factor).sum(axis=0)
             if whole.max() >= HELD_SHARE * total:
                 return factor, int(whole.argmax() + 1) % factor
     return None
@@ -286,4 +308,4 @@ def _crackle(x_N: np.ndarray, size: int) -> np.ndarray:
     crackle_N = (bend_N > CRACKLE_RATIO * usual_N) & (lively < CRACKLE_SAMPLES)
     crackle_H = np.pad(crackle_N, (0, -len(crackle_N) % hop)).reshape(-1, hop).any(axis=1)
     frames = (len(x_N) - size) // hop + 1
-    return np.lib.stride_tricks.sliding_window_view(np.pad(crackle_H, (0, 4)), 4).any(axis=1)[:frames]
+    return np.asarray(np.lib.stride_tricks.sliding_window_view(np.pad(crackle_H, (0, 4)), 4).any(axis=1))[:frames]

@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from mmap import mmap
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from flashsr_jax.errors import UserError
 
@@ -22,6 +22,12 @@ LOOSE_BYTES = 4096  # more than this behind the audio, in no chunk, may be audio
 MPEG = 0x55  # WAVE_FORMAT_MPEGLAYER3
 EXTENSIBLE = 0xFFFE
 CODINGS = {0x14: "G.723", 0x45: "G.726", 0x64: "G.726", 0x160: "WMA", 0x161: "WMA", 0x2000: "AC-3", 0xFF: "AAC"}
+
+
+class Sliced(Protocol):
+    """What slices to bytes: bytes themselves, a mapped file, one that is read piece by piece."""
+
+    def __getitem__(self, bounds: slice, /) -> bytes: ...
 
 
 class Chunk(NamedTuple):
@@ -67,7 +73,7 @@ def header(data: bytes | mmap, size: int) -> Header:
     return Header(None, {}, None, wave_format, mask)
 
 
-def chunks(data: bytes | mmap, size: int) -> Iterator[Chunk]:
+def chunks(data: Sliced, size: int) -> Iterator[Chunk]:
     """The chunks of a file up to its end, as far as they can be followed; none for other formats."""
     magic = bytes(data[:4])
     if magic == b".snd" and size >= 24:

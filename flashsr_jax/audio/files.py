@@ -130,6 +130,7 @@ class Audio:
         return self._file.copy_metadata()
 
     def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
     def _check_kind(self) -> None:
@@ -363,9 +364,9 @@ def writer(
     is added to `tags.left_out`. Raises UserError where the format cannot hold it.
     """
     if suffix == "flac" and bit_depth == "float":
-        raise UserError("flac holds no floats: take --bit-depth 24, or --format wav")
+        raise UserError("flac holds no floats: take 24 bits, or wav")
     if channels > MOST_CHANNELS[suffix]:
-        raise UserError(f"{suffix} holds {MOST_CHANNELS[suffix]} channels, not {channels}: take --format wav")
+        raise UserError(f"{suffix} holds {MOST_CHANNELS[suffix]} channels, not {channels}: take wav")
     size = samples * channels * {"16": 2, "24": 3, "float": 4}[bit_depth]
     kind = "FLAC" if suffix == "flac" else "RF64" if size >= WAV_LIMIT else "WAVEX" if channels > 2 else "WAV"
     with sf.SoundFile(os.fsencode(path), "w", sample_rate, channels, SUBTYPES[bit_depth], format=kind) as file:

@@ -4,6 +4,7 @@ Letters: B batch, N samples, T mel frames (N / 480), F mel bins, K = N_FFT / 2 +
 Source: FlashSR (Im & Nam, ICASSP 2025, arXiv:2501.10807), section III, and its published inference code's constants.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -20,8 +21,8 @@ MEL_FLOOR = 1e-5
 class Normalisation(NamedTuple):
     """Mean and peak of a low-resolution waveform, each (B, 1)."""
 
-    mean: jax.Array
-    peak: jax.Array
+    mean: jax.Array | np.ndarray
+    peak: jax.Array | np.ndarray
 
 
 def normalisation(lr_BxN: jax.Array) -> Normalisation:
@@ -37,7 +38,7 @@ def normalise(x_BxN: jax.Array, stats: Normalisation) -> jax.Array:
 
 def denormalise(x_BxN: jax.Array, stats: Normalisation) -> jax.Array:
     """Inverse of `normalise`: 2 (p + 1e-8) x + m."""
-    return 2.0 * (stats.peak + 1e-8) * x_BxN + stats.mean
+    return x_BxN * (2.0 * (stats.peak + 1e-8)) + stats.mean
 
 
 def stft(x_BxN: jax.Array, n_fft: int, hop: int) -> jax.Array:
@@ -60,7 +61,7 @@ def istft(spectrum_BxMxK: jax.Array) -> jax.Array:
     def overlap_add(x_BxMxW: jax.Array) -> jax.Array:
         quarters = jnp.split(x_BxMxW, 4, axis=-1)
         padded = (jnp.pad(q, ((0, 0), (i, 3 - i), (0, 0))) for i, q in enumerate(quarters))
-        return sum(padded).reshape(x_BxMxW.shape[0], -1)[:, 3 * hop // 2 : -3 * hop // 2]
+        return functools.reduce(jnp.add, padded).reshape(x_BxMxW.shape[0], -1)[:, 3 * hop // 2 : -3 * hop // 2]
 
     weight = overlap_add(jnp.broadcast_to(window_W**2, (1, frames, n_fft)))
     return overlap_add(fft.irfft(spectrum_BxMxK, n_fft) * window_W) / weight

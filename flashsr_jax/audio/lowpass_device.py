@@ -51,7 +51,7 @@ def _squared_magnitude(length: int, filters: dict[str, jax.Array]) -> jax.Array:
     warped_K = np.tan(np.pi / length * np.minimum(np.arange(length // 2 + 1), length / 2 - 0.5)).astype(np.float32)
     omega_BxK = warped_K / jnp.tan(jnp.pi / SAMPLE_RATE * filters["cutoff_hz"][:, None])
 
-    def add_root(log_BxK: jax.Array, root: tuple[jax.Array, ...]) -> tuple[jax.Array, None]:
+    def add_root(log_BxK: jax.Array, root: list[jax.Array]) -> tuple[jax.Array, None]:
         real_B, imag_B, sign_B = (value[:, None] for value in root)
         return log_BxK + sign_B * jnp.log(real_B**2 + (omega_BxK - imag_B) ** 2 + 1e-30), None
 

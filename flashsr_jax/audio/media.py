@@ -144,6 +144,7 @@ class Media:
         return {names.get(name, name): value for name, value in lower.items() if not name.startswith(left)}
 
     def close(self) -> None:
+        """Close the file."""
         self._container.close()
 
 

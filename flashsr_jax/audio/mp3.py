@@ -36,6 +36,7 @@ class Frame(NamedTuple):
     samples: int
 
     def alike(self, other: "Frame") -> bool:
+        """Whether the two are of one stream: all but their positions agree."""
         return self[1:] == other[1:]
 
     @property

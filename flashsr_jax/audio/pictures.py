@@ -11,6 +11,7 @@ import matplotlib
 import numpy as np
 import scipy.signal
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from flashsr_jax.audio import SAMPLE_RATE
 from flashsr_jax.audio import files as audio_files
@@ -84,8 +85,7 @@ def _figure(
     spectra: Mapping[str, np.ndarray], hop: int, seconds: float, sample_rate: int, path: str | os.PathLike
 ) -> None:
     top = max(spectrum.max() for spectrum in spectra.values())
-    figure = Figure(figsize=(1.2 + 3.9 * len(spectra), 3.9), layout="constrained", dpi=130)
-    figure.get_layout_engine().set(wspace=0.04)
+    figure = Figure(figsize=(1.2 + 3.9 * len(spectra), 3.9), layout=ConstrainedLayoutEngine(wspace=0.04), dpi=130)
     axes = figure.subplots(1, len(spectra), sharex=True, sharey=True, squeeze=False)[0]
     for ax, (title, spectrum) in zip(axes, spectra.items(), strict=True):
         image = ax.imshow(

@@ -27,11 +27,18 @@ class Format(NamedTuple):
     encoding: str
 
 
+class NotWavError(UserError):
+    """What was to be a wav is none."""
+
+
 def read_wav_header(file: BinaryIO) -> Format:
-    """Read a wav up to its first sample. Raises UserError where it is none, or of an encoding that is not read here."""
+    """Read a wav up to its first sample.
+
+    Raises NotWavError where it is none, and UserError where it is cut, or of an encoding that is not read here.
+    """
     riff = _exactly(file, 12)
     if riff[:4] not in (b"RIFF", b"RF64") or riff[8:] != b"WAVE":
-        raise UserError("standard input is no wav: for bare samples say --raw, --rate and --channels")
+        raise NotWavError("standard input is no wav")
     found = None
     while True:
         name, length = struct.unpack("<4sI", _exactly(file, 8))

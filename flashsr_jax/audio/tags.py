@@ -135,6 +135,7 @@ class Tags:
     left_out: list[str] = field(default_factory=list)
 
     def add(self, name: str, value: str) -> None:
+        """One more value of a text, unless it is empty or there already."""
         values = self.texts.setdefault(name, [])
         if value and value not in values:
             values.append(value)

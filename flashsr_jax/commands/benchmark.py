@@ -60,6 +60,8 @@ def run_train(args: argparse.Namespace) -> int:
     from flashsr_jax.cost.training import measure, table
 
     config = load_configuration(args.config, args.overrides)
+    if args.data:
+        config.data.mixture = {}
     config.data.dir = args.data or ""
     row = measure(config, args.config, args.repeats, args.profile, args.checkpoint)
     print(json.dumps(row) if args.json else table(row))

@@ -1,5 +1,6 @@
 """A training run's configuration, as --config names it and --config.FIELD changes it."""
 
+import ast
 import inspect
 import runpy
 from collections.abc import Sequence
@@ -12,6 +13,21 @@ import flashsr_jax
 from flashsr_jax.errors import UserError
 from flashsr_jax.train import fields, finished
 from flashsr_jax.train.stages import STAGES
+
+
+class _Dictionaries(flags.ArgumentParser):
+    """Values of fields like config.data.mixture; ml_collections' own takes no folder with a dot in its name."""
+
+    def parse(self, argument: str | ConfigDict) -> ConfigDict:
+        if isinstance(argument, ConfigDict):
+            return argument
+        try:
+            return ConfigDict(dict(ast.literal_eval(argument)), allow_dotted_keys=True)
+        except (SyntaxError, TypeError, ValueError) as error:
+            raise ValueError(f"{argument}: give it as {{'NAME': VALUE, ...}}, in quotes for the shell") from error
+
+
+config_flags.register_flag_parser_for_type(ConfigDict, _Dictionaries())
 
 
 def load_configuration(name: str, overrides: Sequence[str] = ()) -> ConfigDict:

@@ -3,6 +3,7 @@
 import argparse
 
 from flashsr_jax.commands.arguments import add_config, command, integer, number
+from flashsr_jax.errors import UserError
 from flashsr_jax.extras import needing
 
 
@@ -26,6 +27,14 @@ def add(commands: argparse._SubParsersAction) -> None:
         help="leave out duller recordings (default 16000)",
     )
     parser.add_argument("--workers", type=integer(1, 1024), metavar="N", help="decoding processes (default: all cores)")
+    parser.add_argument(
+        "--runner",
+        nargs=argparse.REMAINDER,
+        default=[],
+        metavar="NAME",
+        help="build on Apache Beam: DirectRunner, FlinkRunner, DataflowRunner, ...; last, as all after it are "
+        "Beam's. Every worker needs the folders under the same names",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace a data set of other inputs or options")
     parser = command(
         data, "encode", encode, "encode training windows once, for stages that read them by --config.data.latents=DIR"
@@ -42,6 +51,8 @@ def build(args: argparse.Namespace) -> int:
     """Recordings become a data set."""
     from flashsr_jax.data.build import build_dataset
 
+    if args.runner and args.workers:
+        raise UserError(f"--workers {args.workers}: with --runner, Beam's options say how many there are")
     build_dataset(
         args.sources,
         args.out,
@@ -49,6 +60,7 @@ def build(args: argparse.Namespace) -> int:
         tfds=args.tfds,
         min_bandwidth_hz=args.min_bandwidth,
         workers=args.workers,
+        runner=args.runner,
         overwrite=args.overwrite,
     )
     return 0
@@ -56,11 +68,11 @@ def build(args: argparse.Namespace) -> int:
 
 @needing("train", "encoding training windows")
 def encode(args: argparse.Namespace) -> int:
-    """Training windows of a regression, teacher or student configuration become latents."""
+    """Training windows of a regression, teacher or student configuration become latents. Raises UserError for another
+    stage's."""
     from flashsr_jax.commands.configuration import load_configuration
     from flashsr_jax.commands.train import log_to_terminal
     from flashsr_jax.devices.runtime import enable_compilation_cache
-    from flashsr_jax.errors import UserError
     from flashsr_jax.train.latents import write_cache
 
     log_to_terminal()

@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
     from flashsr_jax.audio import SAMPLE_RATE
     from flashsr_jax.audio.bands import Bands
-    from flashsr_jax.audio.pipes import Format, encoded, read_blocks, read_wav_header, wav_header
+    from flashsr_jax.audio.pipes import Format, NotWavError, encoded, read_blocks, read_wav_header, wav_header
     from flashsr_jax.devices.runtime import choose_device, enable_compilation_cache, limit_heap
     from flashsr_jax.upscale.model import load_model
     from flashsr_jax.upscale.stream import Settings, upscale_stream
@@ -61,7 +61,10 @@ def run(args: argparse.Namespace) -> int:
     choose_device(args.device)
     model = load_model(args.weights)
     source, sink = sys.stdin.buffer, sys.stdout.buffer
-    form = Format(args.rate, args.channels, args.raw) if args.raw else read_wav_header(source)
+    try:
+        form = Format(args.rate, args.channels, args.raw) if args.raw else read_wav_header(source)
+    except NotWavError as error:
+        raise UserError(f"{error}: for bare samples give --raw, --rate and --channels") from error
     bands = Bands(args.cutoff, lowpass=True) if args.cutoff else None
     settings = Settings(seed=args.seed, dtype=args.dtype, latency_ms=args.latency, bands=bands)
     restored = functools.partial(

@@ -116,7 +116,7 @@ def measure(
         "dtype": config.dtype,
         "remat": config.remat,
         "steps": steps,
-        "data": config.data.dir or "random",
+        "data": ", ".join(config.data.mixture) or config.data.dir or "random",
         **stored,
     }
 
@@ -163,9 +163,9 @@ def _random_frozen(config: ConfigDict, mesh: Mesh) -> dict:
 
 
 def _batches(config: ConfigDict) -> Iterator[dict]:
-    """Endless training batches: of config.data.dir where it names a dataset, else the same noise again and again."""
+    """Endless training batches: of config.data where it names a dataset, else the same noise again and again."""
     samples, size = config.data.window_frames * HOP, config.batch_size
-    if config.data.dir:
+    if config.data.dir or config.data.mixture:
         return waveform_batches(config, size)
     lowpass = filter_arrays(LowpassFilter("bessel", 10, 4000.0))
     batch = {

@@ -90,6 +90,7 @@ def _measure(model: Model, settings: Settings, repeats: int, progress: Progress)
         program = jax.jit(function).lower(model.params, *inputs).compile()
         compile_seconds = time.monotonic() - began
         run = functools.partial(program, model.params, *inputs)
+        _seconds(run)
         networks[name] = _timing(run, rate, repeats, costs[name]) | {"compile_seconds": compile_seconds}
     rates = [row.pop("matrix_flops") for row in (whole, *networks.values())]
     return {
@@ -137,8 +138,7 @@ def _functions(model: Model, batch: int, settings: Settings) -> dict[str, tuple]
 
 
 def _timing(run: Callable, matrix_rate: MatrixRate, repeats: int, flops: float) -> dict:
-    """Medians of a program that has run before, or runs once more than is timed."""
-    jax.block_until_ready(run())
+    """Medians of a program that has run before."""
     rates, times = zip(*((matrix_rate(), _seconds(run)) for _ in range(repeats)), strict=True)
     return {
         "gflop": flops / 1e9,

@@ -9,7 +9,7 @@ import logging
 import numbers
 import signal
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import grain
@@ -20,7 +20,7 @@ from grain.multiprocessing import MultiprocessingOptions
 from ml_collections import ConfigDict
 
 from flashsr_jax.data.brightness import more_of_the_bright
-from flashsr_jax.data.dataset import Recordings, windows_by_class
+from flashsr_jax.data.dataset import Recordings, sources
 from flashsr_jax.data.examples import LR_SIMULATIONS, Examples
 from flashsr_jax.errors import UserError
 
@@ -48,10 +48,10 @@ class BatchIterator(Iterator[dict]):
         batches: grain.MapDataset,
         workers: int,
         pass_examples: dict[str, float],
-        recordings: Recordings | None = None,
+        recordings: Sequence[Recordings] = (),
         max_corrupt: int = 0,
     ):
-        self.pass_examples = pass_examples  # of the whole stream, in which each class is seen once
+        self.pass_examples = pass_examples  # of the whole stream, in which each class (of a dataset) is seen once
         self.new_corrupt = 0  # records first met in the batch that was taken last
         self._batches, self._workers = batches, workers
         self._recordings, self._max_corrupt = recordings, max_corrupt
@@ -96,11 +96,12 @@ class BatchIterator(Iterator[dict]):
         self._iterator = None
 
     def _count(self, corrupt: np.ndarray) -> None:
-        met = {int(index) for index in corrupt.flat if index >= 0} - self._corrupt
+        met = {int(number) for number in corrupt.flat if number >= 0} - self._corrupt
         self.new_corrupt = len(met)
-        for index in sorted(met):
-            self._corrupt.add(index)
-            fault = self._recordings.fault(index)  # type: ignore[union-attr]
+        for number in sorted(met):
+            self._corrupt.add(number)
+            of = next(recordings for recordings in reversed(self._recordings) if recordings.first <= number)
+            fault = of.fault(number - of.first)
             if len(self._corrupt) > self._max_corrupt:
                 raise UserError(
                     f"{fault}; records that cannot be read: {len(self._corrupt)}, "
@@ -141,7 +142,8 @@ def make_iterator(
     process_count: int = 1,
     workers: int = 0,
 ) -> BatchIterator:
-    """Endless batches of `batch_size` examples (of this process) from one split of the dataset `data.dir`.
+    """Endless batches of `batch_size` examples (of this process) from one split of the dataset `data.dir`, or of those
+    that `data.mixture` names, in the proportions of their weights (see `dataset.sources`).
 
     Classes come in the proportions `data.class_weights`; within a class every window of its duration once an epoch, in
     an order that the seed draws anew for each; speech that is brighter than each of `data.bright` dB (see `brightness`)
@@ -161,17 +163,27 @@ def make_iterator(
         raise UserError(f"data.floor_probability={data.floor_probability}: give a share of the examples, from 0 to 1")
     if not all(isinstance(limit, numbers.Real) for limit in data.bright):
         raise UserError(f"data.bright={data.bright!r}: give limits in dB, -30,-20 say, or () for none")
-    recordings = Recordings(data.dir, split)
-    windows = windows_by_class(data, recordings, window_samples)
-    if data.bright and BY_BRIGHTNESS in windows:
-        windows[BY_BRIGHTNESS] = more_of_the_bright(windows[BY_BRIGHTNESS], data.bright)
+    drawn = sources(data, split, window_samples)
+    if data.bright:
+        drawn = [
+            source._replace(windows=more_of_the_bright(source.windows, data.bright))
+            if source.windows.class_name == BY_BRIGHTNESS
+            else source
+            for source in drawn
+        ]
     streams = [
-        _repeated(grain.MapDataset.source([(name, i) for i in range(len(of_class))]).seed(seed + n).shuffle())
-        for n, (name, of_class) in enumerate(windows.items())
+        _repeated(grain.MapDataset.source([(n, i) for i in range(len(windows))]).seed(seed + n).shuffle())
+        for n, (windows, _) in enumerate(drawn)
     ]
-    mixed = grain.MapDataset.mix(streams, [data.class_weights[name] for name in windows])
-    examples = mixed.seed(seed).random_map(Examples(windows, data))
-    total_weight = sum(data.class_weights[name] for name in windows)
-    pass_examples = {name: len(of) * total_weight / data.class_weights[name] for name, of in windows.items()}
+    mixed = grain.MapDataset.mix(streams, [weight for _, weight in drawn])
+    examples = mixed.seed(seed).random_map(Examples(drawn, data))
+    total = sum(weight for _, weight in drawn)
+    pass_examples = {
+        f"{windows.recordings.folder}: {windows.class_name}" if data.mixture else windows.class_name: (
+            len(windows) * total / weight
+        )
+        for windows, weight in drawn
+    }
     batches = examples.batch(batch_size)[process_index::process_count]
+    recordings = list(dict.fromkeys(windows.recordings for windows, _ in drawn))
     return BatchIterator(batches, workers, pass_examples, recordings, data.max_corrupt_records)

@@ -12,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from flashsr_jax.audio.lowpass import LowpassFilter, simulate_low_resolution
-from flashsr_jax.data.dataset import CorruptRecord, Recordings, Windows, windows_by_class
+from flashsr_jax.data.dataset import CorruptRecord, Windows, sources
 from flashsr_jax.errors import UserError
 
 LOGGER = logging.getLogger(__name__)
@@ -33,33 +33,47 @@ def fixed_clips(
     data: ConfigDict, split: str, *, count_per_class: int, window_samples: int, cutoff_hz: float, order: int = 8
 ) -> list[Clip]:
     """The same clips at every call: up to `count_per_class` windows of each weighted class, from as many groups as
-    there are, with the exact low resolution of a Chebyshev filter. Where a record cannot be read, the next window takes
-    its place. Raises UserError as `make_iterator` does.
+    there are, of all datasets in turn, with the exact low resolution of a Chebyshev filter. Where a record cannot be
+    read, the next window takes its place. Raises UserError as `make_iterator` does.
     """
     lowpass = LowpassFilter("cheby1", order, cutoff_hz)
     clips = []
-    for class_name, windows in windows_by_class(data, Recordings(data.dir, split), window_samples).items():
-        by_group = defaultdict(list)
-        for index in range(len(windows)):
-            by_group[windows.group(index)].append(index)
-        turns = itertools.chain.from_iterable(itertools.zip_longest(*by_group.values()))
+    of_classes = defaultdict(list)
+    for windows, _ in sources(data, split, window_samples):
+        of_classes[windows.class_name].append(windows)
+    for class_name, of_class in of_classes.items():
         number, corrupt = 0, set()
-        for index in (index for index in turns if index is not None):
+        for windows, index in _in_turn([_by_groups(windows) for windows in of_class]):
             if number == count_per_class:
                 break
             try:
                 hr, bandwidth_hz = _loudest_cut(windows, index)
             except CorruptRecord as error:
-                if error.index not in corrupt:
+                if error.number not in corrupt:
                     LOGGER.warning("%s; another clip takes its place", error)
-                corrupt.add(error.index)
+                corrupt.add(error.number)
                 continue
             lr = simulate_low_resolution(hr, lowpass)
             clips.append(Clip(f"{class_name}-{number}", class_name, windows.group(index), bandwidth_hz, hr, lr))
             number += 1
         if not number:
-            raise UserError(f"data.dir={data.dir}: no {split} recording of {class_name} can be read: build it again")
+            where = ", ".join(str(windows.recordings.folder) for windows in of_class)
+            raise UserError(f"{where}: no {split} recording of {class_name} can be read: build it again")
     return clips
+
+
+def _by_groups(windows: Windows) -> list[tuple[Windows, int]]:
+    """All windows, those of each group in turn."""
+    groups = defaultdict(list)
+    for index in range(len(windows)):
+        groups[windows.group(index)].append((windows, index))
+    return _in_turn(list(groups.values()))
+
+
+def _in_turn(lists: list[list]) -> list:
+    """The first of each list, then the second of each that has one, and so on."""
+    turns = itertools.chain.from_iterable(itertools.zip_longest(*lists))
+    return [item for item in turns if item is not None]
 
 
 def _loudest_cut(windows: Windows, index: int, candidates: int = 8) -> tuple[np.ndarray, float]:

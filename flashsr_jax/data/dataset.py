@@ -1,4 +1,4 @@
-"""A dataset of `flashsr data build`, read: its segments, and windows of a class that are cut from them.
+"""Datasets of `flashsr data build`, read: their segments, and windows of a class that are cut from them.
 
 Letters: N samples of a window.
 """
@@ -6,9 +6,11 @@ Letters: N samples of a window.
 import copy
 import csv
 import itertools
+import logging
 import math
 from collections import defaultdict
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -18,37 +20,45 @@ from flashsr_jax.data.recording import segment_lengths
 from flashsr_jax.errors import UserError
 from flashsr_jax.files import local
 
+LOGGER = logging.getLogger(__name__)
 CROSSFADE = 480  # 10 ms between joined recordings
 
 
 class CorruptRecord(UserError):
-    """A record of a dataset that cannot be read: names it and says why. `index` is its segment's."""
+    """A record that cannot be read: names it and says why. `number` is its segment's, counted over all datasets."""
 
-    def __init__(self, index: int, text: str):
+    def __init__(self, number: int, text: str):
         super().__init__(text)
-        self.index = index
+        self.number = number
 
     def __reduce__(self) -> tuple:  # from a worker process
-        return CorruptRecord, (self.index, str(self))
+        return CorruptRecord, (self.number, str(self))
+
+
+class NoRecordings(UserError):
+    """A dataset has nothing in a split."""
 
 
 class Recordings:
-    """One split of a dataset: random access to its segments as float32 waveforms, and what is known about each."""
+    """One split of a dataset: random access to its segments as float32 waveforms, and what is known about each.
 
-    def __init__(self, folder: str | Path, split: str):
+    `field` is what of the configuration names the folder. Of several datasets, `first` segments come before this one's.
+    """
+
+    def __init__(self, folder: str | Path, split: str, field: str = "data.dir=", first: int = 0):
         import tensorflow_datasets as tfds  # slow to import
 
         folder = local(folder)
         if not (folder / MANIFEST).is_file():
-            raise UserError(f"data.dir={folder}: no dataset there; build one with `flashsr data build`")
+            raise UserError(f"{field}{folder}: no dataset there; build one with `flashsr data build`")
         with (folder / MANIFEST).open(newline="", encoding="utf-8") as lines:
             rows = [row for row in csv.DictReader(lines) if row["split"] == split]
         if not rows:
-            raise UserError(
-                f"data.dir={folder}: no {split} recordings; build with more groups or a CSV with a split column"
+            raise NoRecordings(
+                f"{field}{folder}: no {split} recordings; build with more groups or a CSV with a split column"
             )
         segments = [(row, i, length) for row in rows for i, length in enumerate(segment_lengths(int(row["samples"])))]
-        self.folder, self.split = folder, split
+        self.folder, self.split, self.first = folder, split, first
         self.fingerprint = [(row["fingerprint"], i) for row, i, _ in segments]
         self.length = np.array([length for _, _, length in segments], np.int64)
         self.class_id = np.array([CLASSES.index(row["class"]) for row, _, _ in segments], np.int32)
@@ -57,7 +67,7 @@ class Recordings:
         self._name = [f"{row['path']}, segment {i}" for row, i, _ in segments]
         builder = tfds.builder_from_directory(folder)
         if missing := [path for path in map(Path, builder.info.splits[split].filepaths) if not path.is_file()]:
-            raise UserError(f"data.dir={folder}: {missing[0]} is missing: build the dataset again")
+            raise UserError(f"{field}{folder}: {missing[0]} is missing: build the dataset again")
         self._source = builder.as_data_source(split)
         if len(self._source) != len(segments):
             raise UserError(f"{folder}: {MANIFEST} does not belong to the records of {split}; build the dataset again")
@@ -70,13 +80,12 @@ class Recordings:
             fingerprint = record["fingerprint"].decode(), record["segment"]
             audio_N, gain = record["audio"], float(record["gain"])
         except Exception as error:  # of ArrayRecord, TFDS or protocol buffers, which have no class in common
-            raise CorruptRecord(index, f"{where}: {' '.join(str(error).split())}") from error
+            raise CorruptRecord(self.first + index, f"{where}: {' '.join(str(error).split())}") from error
         if fingerprint != self.fingerprint[index]:
             raise UserError(f"{self.folder}: {MANIFEST} does not belong to the records; build the dataset again")
         if len(audio_N) != self.length[index] or not math.isfinite(gain):
-            raise CorruptRecord(
-                index, f"{where}: {len(audio_N)} samples of gain {gain}, {MANIFEST} says {self.length[index]} samples"
-            )
+            held = f"{len(audio_N)} samples of gain {gain}, {MANIFEST} says {self.length[index]} samples"
+            raise CorruptRecord(self.first + index, f"{where}: {held}")
         return audio_N[start:stop] * np.float32(gain)
 
     def fault(self, index: int) -> str:
@@ -150,15 +159,51 @@ def _crossfaded(x_N: np.ndarray, y_N: np.ndarray) -> np.ndarray:
     return np.concatenate([x_N[: len(x_N) - overlap], middle, y_N[overlap:]])
 
 
-def windows_by_class(data: ConfigDict, recordings: Recordings, samples: int) -> dict[str, Windows]:
-    """Windows of each class that has a weight."""
-    windows = {name: Windows(recordings, name, samples) for name in CLASSES if data.class_weights.get(name, 0)}
-    for name, of_class in windows.items():
-        if not len(of_class):
-            raise UserError(
-                f"data.dir={data.dir}: no {recordings.split} recordings of {name}: "
-                f"add some, or set data.class_weights.{name}=0"
-            )
-    if not windows:
+class Source(NamedTuple):
+    """Windows of a class of a dataset, and how often examples begin with one of them, beside the other sources."""
+
+    windows: Windows
+    weight: float
+
+
+def folders(data: ConfigDict) -> dict[str, float]:
+    """The datasets that a configuration's `data` names, with their weights."""
+    return dict(data.mixture) or {data.dir: 1.0}
+
+
+def sources(data: ConfigDict, split: str, samples: int) -> list[Source]:
+    """Windows of each class that has a weight, of the dataset `data.dir` or of those in `data.mixture`.
+
+    A dataset is drawn from by its weight in `data.mixture`; its classes share that by `data.class_weights`, and one
+    that lacks some gives more of the others. Without `split` it is passed over unless that is "train". Raises UserError
+    where a folder is no dataset, where none has a class that has a weight, or one has nothing of them to train on.
+    """
+    weights = {name: data.class_weights[name] for name in CLASSES if data.class_weights.get(name, 0)}
+    if not weights:
         raise UserError(f"data.class_weights: all are 0; give one of {', '.join(CLASSES)} a weight")
-    return windows
+    field = "data.mixture: " if data.mixture else "data.dir="
+    found: list[Source] = []
+    first, lacking = 0, []
+    for folder, share in folders(data).items():
+        try:
+            recordings = Recordings(folder, split, field, first)
+        except NoRecordings:
+            if split == "train" or not data.mixture:
+                raise
+            lacking.append(folder)
+            continue
+        first += len(recordings.length)
+        held = [of_class for name in weights if len(of_class := Windows(recordings, name, samples))]
+        if not held and split == "train":
+            raise UserError(f"{field}{folder}: no recordings of {', '.join(weights)}, the classes that have a weight")
+        more = sum(weights.values()) / sum(weights[windows.class_name] for windows in held) if held else 0.0
+        found += [Source(windows, share * weights[windows.class_name] * more) for windows in held]
+    for name in weights:
+        if not any(windows.class_name == name for windows, _ in found):
+            where = ", ".join(folders(data))
+            raise UserError(
+                f"{field}{where}: no {split} recordings of {name}: add some, or set data.class_weights.{name}=0"
+            )
+    if lacking:
+        LOGGER.info("data.mixture: no %s recordings in %s", split, ", ".join(lacking))
+    return found

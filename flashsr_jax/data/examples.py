@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from flashsr_jax.audio.as_met import as_met
 from flashsr_jax.audio.lowpass import draw_filter, filter_arrays, simulate_low_resolution
 from flashsr_jax.data import CLASSES
-from flashsr_jax.data.dataset import CorruptRecord, Windows
+from flashsr_jax.data.dataset import CorruptRecord, Source
 from flashsr_jax.errors import UserError
 
 MIXUP_BETA = 5.0
@@ -20,17 +20,17 @@ DRAWS = 8  # of one example, until every record it is made of can be read
 
 
 class Examples:
-    """Turns a position in a class into a training example; `data` as for `make_iterator`.
+    """Turns (source, window of it) into a training example; `data` as for `make_iterator`.
 
-    Where a record cannot be read, a window of the class is drawn instead. `corrupt` (DRAWS,) of an example holds the
+    Where a record cannot be read, a window of the source is drawn instead. `corrupt` (DRAWS,) of an example holds the
     segments that failed, and else -1.
     """
 
-    def __init__(self, windows: dict[str, Windows], data: ConfigDict):
-        self._windows = windows
-        self._weights = {name: float(data.class_weights[name]) for name in windows}
+    def __init__(self, sources: list[Source], data: ConfigDict):
+        self._sources = sources
         self._gain_db = tuple(data.gain_db)
-        self._mix_probability = float(data.mix_probability) if len(windows) > 1 else 0.0
+        classes = {source.windows.class_name for source in sources}
+        self._mix_probability = float(data.mix_probability) if len(classes) > 1 else 0.0
         self._filters: dict[str, Any] = {
             "cutoff_hz": tuple(data.cutoff_hz),
             "order": tuple(data.order),
@@ -39,19 +39,21 @@ class Examples:
         self._floor_probability = float(data.floor_probability)
         self._exact = data.lr_simulation == "exact"
 
-    def __call__(self, position: tuple[str, int], rng: np.random.Generator) -> dict[str, np.ndarray]:
-        class_name, index = position
+    def __call__(self, position: tuple[int, int], rng: np.random.Generator) -> dict[str, np.ndarray]:
+        source, index = position
         corrupt = np.full(DRAWS, -1, np.int32)
         for draw in range(DRAWS):
             try:
-                return self._example(class_name, index, rng) | {"corrupt": corrupt}
+                return self._example(source, index, rng) | {"corrupt": corrupt}
             except CorruptRecord as error:
-                corrupt[draw], last = error.index, error
-                index = int(rng.integers(len(self._windows[class_name])))
+                corrupt[draw], last = error.number, error
+                index = int(rng.integers(len(self._sources[source].windows)))
         raise UserError(f"{DRAWS} records in a row cannot be read, the last: {last}")
 
-    def _example(self, class_name: str, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        hr, bandwidth_hz = self._windows[class_name].cut(index, rng)
+    def _example(self, source: int, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        windows = self._sources[source].windows
+        class_name = windows.class_name
+        hr, bandwidth_hz = windows.cut(index, rng)
         if rng.random() < self._mix_probability:
             other, other_bandwidth_hz = self._other_class(class_name, rng)
             hr, bandwidth_hz = _mixed(hr, other, rng), min(bandwidth_hz, other_bandwidth_hz)
@@ -74,9 +76,9 @@ class Examples:
         return example
 
     def _other_class(self, class_name: str, rng: np.random.Generator) -> tuple[np.ndarray, float]:
-        names = [name for name in self._windows if name != class_name]
-        weights = np.array([self._weights[name] for name in names])
-        windows = self._windows[names[rng.choice(len(names), p=weights / weights.sum())]]
+        others = [source for source in self._sources if source.windows.class_name != class_name]
+        weights = np.array([source.weight for source in others])
+        windows = others[rng.choice(len(others), p=weights / weights.sum())].windows
         return windows.cut(int(rng.integers(len(windows))), rng)
 
 

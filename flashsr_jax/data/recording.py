@@ -105,7 +105,6 @@ def last_stretches(decoded: Decoded, splits: Sequence[str]) -> Iterator[tuple[in
         for length, gain in zip(segment_lengths(decoded.samples), decoded.gains, strict=True):
             x_N = np.frombuffer(source.read(2 * length), np.int16)
             out.write((x_N * np.float32(gain)).tobytes())
-    decoded.file.unlink()
     with unscaled.open("rb") as whole:
         start = 0
         for number, split in enumerate(("train", *splits)):
@@ -140,8 +139,9 @@ def _survey(path: Path) -> tuple[int, int, int, str, tuple[str, ...]]:
             block_NxC = np.ascontiguousarray(block_CxN.T)
             fingerprint.update(block_NxC.tobytes())
             frames += len(block_NxC)
-            peak_C = np.maximum(peak_C, np.abs(block_NxC).max(axis=0))
-            high_C += high_band_energy(block_NxC, sample_rate)
+            peak_C = np.maximum(peak_C, np.abs(np.ascontiguousarray(block_CxN)).max(axis=1))
+            if channels > 1:  # else there is nothing to choose from
+                high_C += high_band_energy(block_NxC, sample_rate)
     if frames == 0:
         raise Unusable("empty", "holds no samples")
     if frames < MIN_SECONDS * sample_rate:
@@ -153,8 +153,8 @@ def _survey(path: Path) -> tuple[int, int, int, str, tuple[str, ...]]:
 
 def high_band_energy(x_NxC: np.ndarray, sample_rate: int) -> np.ndarray:
     """Energy (C,) above 10 kHz of each channel."""
-    power_KxC = np.abs(np.fft.rfft(x_NxC, axis=0)) ** 2
-    return power_KxC[int(len(power_KxC) * HIGH_BAND_HZ * 2 / sample_rate) :].sum(axis=0)
+    power_CxK = np.abs(np.fft.rfft(np.ascontiguousarray(x_NxC.T))) ** 2
+    return power_CxK[:, int(power_CxK.shape[1] * HIGH_BAND_HZ * 2 / sample_rate) :].sum(axis=1)
 
 
 def best_channel(peak_C: np.ndarray, high_C: np.ndarray) -> int:

@@ -95,6 +95,7 @@ class DatasetOptions(NamedTuple):
 
     dir: str
     class_weights: dict[str, float]
+    mixture: tuple = ()
 
 
 def wall(bandwidth_hz: float) -> float:

@@ -118,6 +118,13 @@ class Results:
     speeds: list[Speed]
     model: str | None = None
 
+    @property
+    def model_name(self) -> str:
+        """`model`. Raises ValueError where no weights were among the systems."""
+        if self.model is None:
+            raise ValueError("no weights were among the systems")
+        return self.model
+
     @functools.cached_property
     def metrics(self) -> list[str]:
         """Names of all that was measured, those that are shown first."""

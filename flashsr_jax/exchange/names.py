@@ -71,6 +71,7 @@ class Name:
 
     @property
     def our_shape(self) -> tuple[int, ...]:
+        """Of the parameter that `to_ours` gives."""
         return self.to_ours(np.broadcast_to(np.float32(0), self.shape)).shape
 
 

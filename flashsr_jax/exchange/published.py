@@ -101,7 +101,8 @@ def export_torch(
 
 
 def export_orbax(weights: Weights, folder: str | os.PathLike) -> list[Path]:
-    """Write the parameters as an Orbax checkpoint: a tree of the networks, and `scale_factor`."""
+    """Write the parameters as an Orbax checkpoint: a tree of the networks, and `scale_factor`. Raises UserError where
+    the folder exists or cannot be written."""
     folder = local(folder)
     if folder.exists():
         raise UserError(f"{folder} exists: choose another", "output")

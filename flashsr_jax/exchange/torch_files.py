@@ -153,9 +153,6 @@ INSTRUCTIONS = """
 """
 
 
-CODES = [getattr(pickle, name)[0] for name in INSTRUCTIONS.split()]
-
-
 class _Instructions(dict[int, Any]):
     """What the interpreter does for each instruction of one pickle, in which only so many are done."""
 

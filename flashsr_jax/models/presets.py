@@ -197,7 +197,7 @@ PRESETS = {"tiny": TINY, "small": SMALL, "base": ModelConfig(VAEConfig(), UNetCo
 
 
 def preset(name: str) -> ModelConfig:
-    """The preset `name`; UserError naming the choices where there is none."""
+    """The preset `name`. Raises UserError, which names the choices, where there is none."""
     if name not in PRESETS:
         raise UserError(f"no preset {name!r}: choose one of {', '.join(PRESETS)}")
     return PRESETS[name]

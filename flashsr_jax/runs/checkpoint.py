@@ -47,7 +47,7 @@ class Checkpoints:
         )
         self._best_metric = best_metric
         self._workdir = Path(workdir).absolute()
-        self._saving = None  # the step of the last save, which may still be under way
+        self._saving: int | None = None  # the step of the last save, which may still be under way
         self._failed = False
         self._checksums: Future | None = None  # of that save
         self._background = ThreadPoolExecutor(1, "checksums")
@@ -114,13 +114,13 @@ class Checkpoints:
         a warning. Raises UserError, and moves nothing, where none can be read.
         """
         abstract = {"weights": abstract_weights, "state": abstract_state}
-        failures = {}
+        failures: dict[int, str] = {}
         for step in reversed([checkpoint.step for checkpoint in self._checkpointer.checkpoints]):
-            loaded, failures[step] = self._load(step, abstract)
-            if failures[step] is None:
-                del failures[step]
+            loaded = self._load(step, abstract)
+            if not isinstance(loaded, str):
                 self._set_aside(failures, step)
                 return loaded
+            failures[step] = loaded
         newest = max(failures)
         raise UserError(
             f"{self._workdir / FOLDER}: no checkpoint can be read, not even step {newest} ({failures[newest]}): is "
@@ -139,25 +139,24 @@ class Checkpoints:
                     shutil.rmtree(path.parent)
         multihost_utils.sync_global_devices("unreadable metrics are dropped")
 
-    def _load(self, step: int, abstract: dict) -> tuple[tuple | None, str | None]:
-        """What `restore` returns of one checkpoint, and None; or None, and why some process cannot read it."""
+    def _load(self, step: int, abstract: dict) -> tuple[dict, dict, dict] | str:
+        """What `restore` returns of one checkpoint, or why some process cannot read it."""
         alone = ocp.Context()  # a process that fails must not leave the others waiting in the middle of theirs
         alone.multiprocessing_options.primary_host = jax.process_index()
         alone.multiprocessing_options.active_processes = {jax.process_index()}
-        loaded = reason = None
         try:
             with alone:
                 folder = self._workdir / FOLDER / str(step)
                 verify(folder, PARTS, jax.process_index(), jax.process_count())
                 trees = ocp.load_checkpointables(folder, abstract)
                 position = ocp.checkpointables_metadata(folder).custom_metadata["data_position"]
-                loaded = trees["weights"], trees["state"], position
+                loaded: tuple[dict, dict, dict] | str = (trees["weights"], trees["state"], position)
         except Exception as error:  # noqa: BLE001 whatever a damaged file makes of Orbax, TensorStore and JSON
-            reason = _cause(error)
-        failed = multihost_utils.process_allgather(np.asarray(reason is not None)).reshape(-1)
-        if not failed.any():
-            return loaded, None
-        return None, reason or f"process {failed.argmax()} cannot read it"
+            loaded = _cause(error)
+        failed = multihost_utils.process_allgather(np.asarray(isinstance(loaded, str))).reshape(-1)
+        if failed.any() and not isinstance(loaded, str):
+            return f"process {failed.argmax()} cannot read it"
+        return loaded
 
     def _set_aside(self, failures: dict[int, str], used: int) -> None:
         """Move what could not be read out of the way of later saves."""

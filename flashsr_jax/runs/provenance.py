@@ -82,7 +82,9 @@ def record(config: ConfigDict, workdir: Path, step: int, networks: dict[str, str
 
 def _manifests(config: dict) -> dict[str, Path]:
     """Files that stand for the contents of the run's data."""
-    manifests = {"data": Path(config["data"]["dir"]) / MANIFEST}
+    mixture = config["data"]["mixture"]
+    manifests = {f"data {folder}": Path(folder) / MANIFEST for folder in mixture}
+    manifests = manifests or {"data": Path(config["data"]["dir"]) / MANIFEST}
     folders = config["data"].get("latents", "").split(",")
     return manifests | {f"latents {folder}": Path(folder) / ABOUT for folder in folders if folder}
 

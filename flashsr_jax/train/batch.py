@@ -1,17 +1,19 @@
 """Batches of waveforms, and what every stage's step makes of one first.
 
-Letters: B batch, N samples.
+Letters: B batch, N samples of a window, T its mel frames, F mel bins, S frames of a crop, H hop.
 """
 
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from ml_collections import ConfigDict
 
 from flashsr_jax.audio import HOP, SAMPLE_RATE, lowpass_device
 from flashsr_jax.audio.front_end import Normalisation, normalisation, normalise
 from flashsr_jax.data.batches import BatchIterator, make_iterator
+from flashsr_jax.errors import UserError
 from flashsr_jax.train import losses
 
 HEADROOM = 0.99  # of the vocoder's tanh
@@ -66,7 +68,7 @@ def prepare(batch: dict[str, Any]) -> tuple[Windows, dict[str, jax.Array]]:
     # A rejected window becomes silence: weight 0 alone would not do, since 0 x NaN is NaN.
     hr_norm, lr_norm = (jnp.where(silent_B[:, None], 0.0, normalise(x, stats)) for x in (hr, lr))
     counts = {"data/rescaled": jnp.sum((excess_Bx1[:, 0] > 1.0) & ~silent_B), "data/rejected": jnp.sum(silent_B)}
-    return Windows(hr_norm, lr_norm, 1.0 - silent_B, stats), counts
+    return Windows(hr_norm, lr_norm, jnp.where(silent_B, 0.0, 1.0), stats), counts
 
 
 def _low_resolution(batch: dict[str, Any]) -> jax.Array:
@@ -75,6 +77,34 @@ def _low_resolution(batch: dict[str, Any]) -> jax.Array:
         return batch["lr"]
     simulated = lowpass_device.simulate_low_resolution(batch["hr"], batch["filter"])
     return jnp.where(batch["lr_given"][:, None], batch["lr"], simulated) if "lr" in batch else simulated
+
+
+class Crops(NamedTuple):
+    """A stretch of each example: log-mel (B, S, F) and waveforms (B, S H)."""
+
+    mel: jax.Array
+    hr: jax.Array
+    lr: jax.Array
+
+
+def random_crops(mel_BxTxF: jax.Array, windows: Windows, frames: int, key: jax.Array) -> Crops:
+    """The same random stretch of `frames` mel frames of each example's mel and waveforms.
+
+    Raises UserError where there are fewer.
+    """
+    batch, total, bins = mel_BxTxF.shape
+    if frames > total:
+        raise UserError(f"config.crop_frames={frames} does not fit into {total} frames: lower it")
+    first_B = jax.random.randint(key, (batch,), 0, total - frames + 1)
+
+    def crop(mel_TxF: jax.Array, hr_N: jax.Array, lr_N: jax.Array, first: jax.Array) -> Crops:
+        return Crops(
+            lax.dynamic_slice(mel_TxF, (first, 0), (frames, bins)),
+            lax.dynamic_slice(hr_N, (first * HOP,), (frames * HOP,)),
+            lax.dynamic_slice(lr_N, (first * HOP,), (frames * HOP,)),
+        )
+
+    return jax.vmap(crop)(mel_BxTxF, windows.hr, windows.lr, first_B)
 
 
 def band_weights(config: ConfigDict, batch: dict[str, Any], latent_bins: int) -> tuple[jax.Array, jax.Array]:

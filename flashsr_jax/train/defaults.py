@@ -22,8 +22,13 @@ SMALL_UNET_DATA = {
 }
 # Fields that earlier versions did not have, with the values that mean what they did: of every
 # stage, of some, and of every optimizer.
-ADDED: dict[str, Any] = {"accumulate": 1, "data": {"bright": (), "floor_probability": 0.0}, "writers": "tensorboard"}
-ADDED_TO_STAGE = {
+ADDED: dict[str, Any] = {
+    "accumulate": 1,
+    "data": {"mixture": {}, "bright": (), "floor_probability": 0.0},
+    "writers": "tensorboard",
+}
+ADDED_TO_STAGE: dict[str, dict[str, Any]] = {
+    "regression": {"losses": {"mel_quantile": 0.5}},
     "teacher": {"losses": {"weighting": "v", "snr_limit": 5.0, "loudness": 0.0}, "timestep_power": 1.0},
     "student": {
         "teacher_gate": False,
@@ -51,6 +56,7 @@ def common(stage: str, preset: str) -> ConfigDict:
             "model": dataclasses.asdict(PRESETS[preset]),
             "data": {
                 "dir": "data",
+                "mixture": {},  # instead of dir: {dir: weight} of several datasets, drawn from by their weights
                 "class_weights": {"speech": 1.0, "music": 1.0, "effects": 1.0},
                 "bright": (),  # dB: speech that is brighter than each is drawn once more (data/brightness.py)
                 "window_frames": WINDOW_FRAMES[preset],
@@ -77,7 +83,8 @@ def common(stage: str, preset: str) -> ConfigDict:
                 "cutoff_hz": 4000.0,
                 "perceptual": False,
             },
-        }
+        },
+        allow_dotted_keys=True,  # folders of data.mixture
     )
 
 

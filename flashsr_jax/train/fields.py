@@ -67,6 +67,12 @@ def check(config: ConfigDict, known: ConfigDict, source: str) -> None:
     if missing:
         more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
         raise UserError(f"{source} has no {', '.join(missing[:NAMED])}{more}, which stage {config.stage} needs")
+    mixture = fields["data"].get("mixture", {})
+    if any(
+        isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight < math.inf
+        for weight in mixture.values()
+    ):
+        raise UserError(f"config.data.mixture={mixture}: give each folder a weight, a number over 0")
     for table, kind, word in ((COUNTS, int, "whole number"), (NUMBERS, (int, float), "number")):
         for pattern, (least, most) in table.items():
             for name in fnmatch.filter(flat, pattern):

@@ -31,7 +31,7 @@ def get_config(path: str | os.PathLike) -> ConfigDict:
             f"{path} has no {', '.join(missing)}: another version wrote it; check out the commit that "
             f"{PROVENANCE_FILE} beside it names, or start from the stage's file in configs/"
         )
-    return ConfigDict(_as_written(fields))
+    return ConfigDict(_as_written(fields), allow_dotted_keys=True)  # folders of data.mixture
 
 
 def _filled(path: str | os.PathLike, fields: dict, added: dict) -> dict:

@@ -27,7 +27,10 @@ def model_of(config: ConfigDict) -> ModelConfig:
 
 
 def dtype_of(config: ConfigDict) -> np.dtype:
-    """Type of the computation; parameters, norms' statistics and losses are float32 whatever it is."""
+    """Type of the computation; parameters, norms' statistics and losses are float32 whatever it is.
+
+    Raises UserError for one that is neither float32 nor bfloat16.
+    """
     if config.dtype not in ("float32", "bfloat16"):
         raise UserError(f"config.dtype={config.dtype!r} is not one of float32, bfloat16")
     return jnp.dtype(config.dtype)
@@ -43,7 +46,7 @@ def load(config: ConfigDict, needs: dict[str, str]) -> dict[str, Any]:
 
     Raises UserError where config.ROLE_from names none, or one of other sizes.
     """
-    frozen = {}
+    frozen: dict[str, Any] = {}
     for role, network in needs.items():
         option, path = f"config.{role}_from", config[f"{role}_from"]
         trained = load_network(path, network, option)

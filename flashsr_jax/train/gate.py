@@ -20,7 +20,7 @@ from flashsr_jax.evaluate import baselines
 from flashsr_jax.evaluate.profiles import load_profiles
 from flashsr_jax.files import replacing
 from flashsr_jax.runs.folder import GATE_FILE, gate_text, read_gate
-from flashsr_jax.train.evaluation import ClipSet, audio_scores, outputs_of
+from flashsr_jax.train.evaluation import ClipSet, audio_scores, outputs_of, unet_outputs
 from flashsr_jax.train.logs import Logs
 from flashsr_jax.train.stages import student
 
@@ -90,7 +90,7 @@ def _measured(
         return audio_scores(config, clips, audio_BxN)
 
     LOGGER.info("the teacher of %d steps on %d clips", config.teacher_gate_steps, len(clips.clips))
-    sample = jax.jit(functools.partial(student.sample_teacher, config))
+    sample = jax.jit(functools.partial(_sample_teacher, config))
     start = {"student": frozen["init"]}
     scores = {
         "teacher": score(outputs_of(sample, {}, frozen, clips, key)["audio"]),
@@ -99,6 +99,16 @@ def _measured(
     }
     metric = next(name for name in METRICS if name in scores["teacher"])
     return {"metric": metric, "margin": scores["init_from"][metric] - scores["teacher"][metric], "scores": scores}
+
+
+def _sample_teacher(
+    config: ConfigDict, weights: dict, frozen: dict[str, Any], batch: dict[str, Any], key: jax.Array
+) -> dict[str, Any]:
+    """Clips as in the student's `eval_step`, by `teacher_gate_steps` solver steps of the teacher, guided by the mean of
+    the scales that it is learned from with. `weights` are not used."""
+    low, high = student.guidance(config, batch["class_id"])
+    steps = config.teacher_gate_steps
+    return unet_outputs(config, frozen["teacher"], frozen, batch, key, steps, (low + high) / 2)[0]
 
 
 def _noise(config: ConfigDict, clips: ClipSet) -> list[np.ndarray]:

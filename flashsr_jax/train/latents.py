@@ -23,12 +23,12 @@ from ml_collections import ConfigDict
 from flashsr_jax.audio.front_end import log_mel
 from flashsr_jax.data import CLASSES, MANIFEST
 from flashsr_jax.data.batches import BatchIterator
+from flashsr_jax.data.dataset import folders
 from flashsr_jax.data.latents import ABOUT, CACHED, LatentCache
 from flashsr_jax.errors import UserError
 from flashsr_jax.files import local, writable_folder
 from flashsr_jax.locks import locked
 from flashsr_jax.models.pipeline import decode
-from flashsr_jax.train import losses
 from flashsr_jax.train.batch import prepare, waveform_batches
 from flashsr_jax.train.frozen import dtype_of, encode_pair, fingerprint, load, model_of
 
@@ -55,13 +55,6 @@ def latents(
     return Latents(z_hr, z_lr, log_mel(windows.hr, config.model.vae.mel_bins), windows.weight), counts
 
 
-def decoded_mel_l1(
-    config: ConfigDict, frozen: dict[str, Any], z: jax.Array, mel_BxTxF: jax.Array, weight: jax.Array
-) -> jax.Array:
-    """A loss (B,): L1 of the log-mel that the frozen VAE decodes from scaled latents, weighted as `losses.l1`."""
-    return losses.l1(decoded_mel(config, frozen, z), mel_BxTxF, weight)
-
-
 def decoded_mel(config: ConfigDict, frozen: dict[str, Any], z: jax.Array) -> jax.Array:
     """The log-mel (B, T, F) that the frozen VAE decodes from scaled latents."""
     return decode(frozen["vae"], model_of(config), z, frozen["scale_factor"], dtype_of(config), config.remat)
@@ -82,7 +75,7 @@ def cached_batches(
     if count < batch_size * process_count:
         raise UserError(f"data.latents={config.data.latents}: {count} windows are too few for a batch of {batch_size}")
     batches = windows.seed(config.seed).shuffle().repeat().batch(batch_size)[process_index::process_count]
-    classes = {name: count for cache in caches for name in cache.about["classes"]}
+    classes: dict[str, float] = {name: count for cache in caches for name in cache.about["classes"]}
     return BatchIterator(batches, config.data.workers, classes)
 
 
@@ -119,7 +112,9 @@ def _write_cache(config: ConfigDict, folder: Path, windows: int) -> None:
     partial = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    arrays, done, classes = {}, 0, Counter()
+    arrays: dict[str, np.memmap] = {}
+    classes: Counter[str] = Counter()
+    done = 0
     try:
         for step, batch in enumerate(data):
             encoded = encode(frozen, batch, step)
@@ -145,7 +140,7 @@ def _write_cache(config: ConfigDict, folder: Path, windows: int) -> None:
         "window_frames": config.data.window_frames,
         "vae": fingerprint(frozen["vae"]),
         "classes": dict(classes),
-        "manifest": hashlib.sha256((Path(config.data.dir) / MANIFEST).read_bytes()).hexdigest(),
+        "manifests": {f: hashlib.sha256((Path(f) / MANIFEST).read_bytes()).hexdigest() for f in folders(config.data)},
         "seed": config.seed,
         "data": json.loads(config.data.to_json()),
     }

@@ -58,13 +58,11 @@ class Logs:
         """One line of what was collected since the last one."""
         now = time.perf_counter()
         elapsed, steps = now - self._time_of_last_line, step - self._step_of_last_line
-        names = dict.fromkeys(name for values in self._collected for name in values)  # of a skipped step, only counts
-        reduced = {
-            name: (np.sum if name.startswith(COUNTS) else np.mean)(
-                [values[name] for values in self._collected if name in values]
-            )
-            for name in names
-        }
+        names = dict.fromkeys(name for of_step in self._collected for name in of_step)  # of a skipped step, only counts
+        reduced = {}
+        for name in names:
+            values = [of_step[name] for of_step in self._collected if name in of_step]
+            reduced[name] = float(np.sum(values) if name.startswith(COUNTS) else np.mean(values))
         wait = 100 * reduced.pop("data_wait") * steps / elapsed
         work = self._flops + reduced.get("solver_steps", 0.0) * self._flops_per_solver_step
         speed = {

@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -132,7 +132,8 @@ def _train(
             values = {name: float(value) for name, value in jax.device_get(metrics).items()}
             logs.add(divergence.check(step, values), waited)
 
-        pending, scores = None, {}
+        pending: Pending | None = None
+        scores: dict[str, float] = {}
         for step in range(start + 1, config.steps + 1):
             waiting = time.perf_counter()
             batch = next(data)
@@ -234,7 +235,7 @@ def _plan(config: ConfigDict, data: BatchIterator) -> str:
     return f"{config.steps} steps of {config.batch_size} windows: {hours:.1f} hours of audio; passes: {passes}"
 
 
-def _rules(config: ConfigDict) -> tuple:
+def _rules(config: ConfigDict) -> tuple[Sequence[tuple[str, tuple]], int]:
     return config.sharding.rules, config.sharding.min_size
 
 

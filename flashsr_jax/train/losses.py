@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import librosa
 import numpy as np
 from jax import lax
+from librosa.filters import mel as mel_filters
 
 from flashsr_jax.audio import SAMPLE_RATE, front_end
 from flashsr_jax.audio.mel import MEL_FMAX, MEL_FMIN
@@ -41,9 +42,26 @@ def _per_example(values: jax.Array, weight: jax.Array | float = 1.0) -> jax.Arra
     return jnp.sum(values.astype(jnp.float32) * weight, axes) / jnp.maximum(jnp.sum(weight, axes), 1.0)
 
 
+def _sum(terms: Sequence[jax.Array]) -> jax.Array:
+    return functools.reduce(jnp.add, terms)
+
+
+def _mean(terms: Sequence[jax.Array]) -> jax.Array:
+    return _sum(terms) / len(terms)
+
+
 def l1(estimate: jax.Array, target: jax.Array, weight: jax.Array | float = 1.0) -> jax.Array:
     """Mean absolute difference of each example, `weight` (see `band_weights`) broadcast to its elements."""
     return _per_example(jnp.abs(estimate.astype(jnp.float32) - target.astype(jnp.float32)), weight)
+
+
+def pinball(
+    estimate: jax.Array, target: jax.Array, quantile: jax.Array | float, weight: jax.Array | float = 1.0
+) -> jax.Array:
+    """The loss whose best guess is the target's `quantile` (Koenker & Bassett 1978), weighted as `l1`; twice the usual
+    scale, so that it is `l1` for 0.5, the median. `quantile` broadcasts to the elements."""
+    short = target.astype(jnp.float32) - estimate.astype(jnp.float32)
+    return _per_example(2.0 * jnp.maximum(quantile * short, (quantile - 1.0) * short), weight)
 
 
 def l2(estimate: jax.Array, target: jax.Array, weight: jax.Array | float = 1.0) -> jax.Array:
@@ -57,6 +75,12 @@ def band_weights(bins: int, cutoff_B: jax.Array, bandwidth_B: jax.Array, high_ba
     centres_F = _mel_centres(bins)
     weight_BxF = jnp.where(centres_F >= cutoff_B[:, None], high_band, 1.0)
     return jnp.where(centres_F < bandwidth_B[:, None], weight_BxF, 0.0)[:, None]
+
+
+def band_quantiles(bins: int, cutoff_B: jax.Array, quantile: float) -> jax.Array:
+    """Quantile (B, 1, bins) for `pinball` of each mel bin: `quantile` over the cutoff in Hz, the median under it,
+    where there is little to guess."""
+    return jnp.where(_mel_centres(bins) >= cutoff_B[:, None], quantile, 0.5)[:, None]
 
 
 def loudness_weights(mel_BxTxF: jax.Array, grid: tuple[int, ...], exponent: float) -> jax.Array:
@@ -121,7 +145,7 @@ def adversarial_generator(
     """
     losses = {"lsgan": lambda d: jnp.square(d - 1.0), "hinge": lambda d: -d}
     weights = weights or [1.0] * len(fake_logits)
-    return sum(_per_example(losses[kind](d), w) for d, w in zip(fake_logits, weights, strict=True)) / len(fake_logits)
+    return _mean([_per_example(losses[kind](d), w) for d, w in zip(fake_logits, weights, strict=True)])
 
 
 def adversarial_discriminator(
@@ -137,17 +161,14 @@ def adversarial_discriminator(
         "hinge": lambda real, fake: (jax.nn.relu(1.0 - real), jax.nn.relu(1.0 + fake)),
     }
     weights = weights or [1.0] * len(real_logits)
-    total = 0.0
-    for real, fake, weight in zip(real_logits, fake_logits, weights, strict=True):
-        loss_real, loss_fake = losses[kind](real, fake)
-        total += _per_example(loss_real, weight) + _per_example(loss_fake, weight)
-    return total / len(real_logits)
+    pairs = (losses[kind](real, fake) for real, fake in zip(real_logits, fake_logits, strict=True))
+    return _mean([_per_example(r, w) + _per_example(f, w) for (r, f), w in zip(pairs, weights, strict=True)])
 
 
 def feature_matching(real: list[list[jax.Array]], fake: list[list[jax.Array]]) -> jax.Array:
     """L1 between the discriminators' inner features, mean over layers and discriminators (Kumar et al. 2019, eq. 2)."""
     pairs = [pair for r, f in zip(real, fake, strict=True) for pair in zip(r, f, strict=True)]
-    return sum(l1(f, lax.stop_gradient(r)) for r, f in pairs) / len(pairs)
+    return _mean([l1(f, lax.stop_gradient(r)) for r, f in pairs])
 
 
 def mel_l1(estimate_BxN: jax.Array, target_BxN: jax.Array, mel_bins: int) -> jax.Array:
@@ -163,7 +184,8 @@ def multi_scale_mel_l1(estimate_BxN: jax.Array, target_BxN: jax.Array) -> jax.Ar
 
     The reconstruction loss of BigVGAN-v2 and DAC (Kumar et al. 2023, arXiv:2306.06546, section 3.5).
     """
-    return sum(l1(_log10_mel(estimate_BxN, window), _log10_mel(target_BxN, window)) for window in MULTI_SCALE_WINDOWS)
+    windows = MULTI_SCALE_WINDOWS
+    return _sum([l1(_log10_mel(estimate_BxN, window), _log10_mel(target_BxN, window)) for window in windows])
 
 
 def _log10_mel(x_BxN: jax.Array, window: int) -> jax.Array:
@@ -183,8 +205,7 @@ def multi_resolution_stft_l1(estimate_BxN: jax.Array, target_BxN: jax.Array) -> 
     The log-magnitude part of Parallel WaveGAN's loss (Yamamoto et al. 2020, arXiv:1910.11480, eq. 6). Its frequencies
     are linear: of the front end's mel bins, most lie under 4 kHz.
     """
-    distances = (l1(_log_stft(estimate_BxN, size), _log_stft(target_BxN, size)) for size in STFT_SIZES)
-    return sum(distances) / len(STFT_SIZES)
+    return _mean([l1(_log_stft(estimate_BxN, size), _log_stft(target_BxN, size)) for size in STFT_SIZES])
 
 
 def _log_stft(x_BxN: jax.Array, size: int) -> jax.Array:
@@ -202,10 +223,9 @@ def band_power_l1(estimate_BxN: jax.Array, target_BxN: jax.Array) -> jax.Array:
     Per bin, the best guess of a noise's log-magnitude lies under its mean power, and a vocoder whose phases do not fit
     from frame to frame loses more of it. A band's power says how loud the sound is whatever its fine structure.
     """
-    distances = (
-        l1(_log_band_power(estimate_BxN, window), _log_band_power(target_BxN, window)) for window in POWER_BANDS
+    return _mean(
+        [l1(_log_band_power(estimate_BxN, window), _log_band_power(target_BxN, window)) for window in POWER_BANDS]
     )
-    return sum(distances) / len(POWER_BANDS)
 
 
 def _log_band_power(x_BxN: jax.Array, window: int) -> jax.Array:
@@ -229,12 +249,12 @@ def _filterbank(bins: int, window: int) -> np.ndarray:
     """librosa's Slaney filterbank from 0 to 24000 Hz, (bins, window // 2 + 1)."""
     with warnings.catch_warnings():  # the finest scales have more mel bins than STFT bins in their lowest octaves
         warnings.simplefilter("ignore", UserWarning)
-        return librosa.filters.mel(sr=SAMPLE_RATE, n_fft=window, n_mels=bins, fmin=0.0, fmax=MEL_FMAX)
+        return mel_filters(sr=SAMPLE_RATE, n_fft=window, n_mels=bins, fmin=0.0, fmax=MEL_FMAX)
 
 
 def mel_errors(estimate_BxTxF: jax.Array, target_BxTxF: jax.Array, cutoff_B: jax.Array) -> dict[str, jax.Array]:
     """Mean absolute log-mel difference in nat, over all bins (`mel_l1`) and above each clip's cutoff (`mel_l1_hf`)."""
-    above_BxF = (_mel_centres(target_BxTxF.shape[-1]) >= cutoff_B[:, None]).astype(jnp.float32)
+    above_BxF = (cutoff_B[:, None] <= _mel_centres(target_BxTxF.shape[-1])).astype(jnp.float32)
     return {
         "mel_l1": l1(estimate_BxTxF, target_BxTxF),
         "mel_l1_hf": l1(estimate_BxTxF, target_BxTxF, above_BxF[:, None]),

@@ -5,6 +5,7 @@ from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import optax.contrib
 from ml_collections import ConfigDict
@@ -89,7 +90,7 @@ def _kernels_as_matrices(params: dict) -> dict:
     return jax.tree_util.tree_map_with_path(matrix, params)
 
 
-def by_phase(values: Sequence[float], boundaries: Sequence[int], step: jax.Array) -> jax.Array:
+def by_phase(values: Sequence[float] | np.ndarray, boundaries: Sequence[int], step: jax.Array) -> jax.Array:
     """The value (or row of values) of the phase that `step` is in; phase i ends before boundaries[i].
 
     Raises UserError unless there is one value more than boundaries.

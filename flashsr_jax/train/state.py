@@ -18,8 +18,7 @@ from flashsr_jax.train.logs import COUNTS
 from flashsr_jax.train.optimisers import learning_rate, make_optimizer, update_ema
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(flax.struct.PyTreeNode):
     """Step counter; parameters and optimizer state by role; EMA and measured constants, which are what is exported."""
 
     step: jax.Array
@@ -39,13 +38,13 @@ def create(config: ConfigDict, params: dict, exported: str, constants: dict | No
 class Gradients(NamedTuple):
     """Of a batch, or of a part of it.
 
-    of_role: {role: gradient}, of the mean over the examples that count. metrics: what there is to log. count: how many
-    examples count. made: arrays (B, ...) of the examples, for what comes after.
+    of_role: {role: gradient}, of the mean over the examples that count. metrics: what there is to log. examples: how
+    many count. made: arrays (B, ...) of the examples, for what comes after.
     """
 
     of_role: dict[str, Any]
     metrics: dict[str, jax.Array]
-    count: jax.Array
+    examples: jax.Array
     made: Any = None
 
 
@@ -108,9 +107,9 @@ def accumulated(parts: int, gradients: Callable[[Any, jax.Array], Gradients], ba
 
     def weighed(part: Any, key: jax.Array) -> tuple[Gradients, Any]:
         found = gradients(part, key)
-        of_role = jax.tree.map(lambda x: x * found.count, found.of_role)
-        metrics = {name: x if name.startswith(COUNTS) else x * found.count for name, x in found.metrics.items()}
-        return Gradients(of_role, metrics, found.count), found.made
+        of_role = jax.tree.map(lambda x: x * found.examples, found.of_role)
+        metrics = {name: x if name.startswith(COUNTS) else x * found.examples for name, x in found.metrics.items()}
+        return Gradients(of_role, metrics, found.examples), found.made
 
     def add(total: Gradients, part_key: tuple) -> tuple[Gradients, Any]:
         part, made = weighed(*part_key)
@@ -119,11 +118,11 @@ def accumulated(parts: int, gradients: Callable[[Any, jax.Array], Gradients], ba
     first = jax.tree.map(lambda x: x[0], split)
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(weighed, first, key)[0])
     total, made = lax.scan(add, zeros, (split, jax.random.split(key, parts)))
-    count = jnp.maximum(total.count, 1.0)
+    count = jnp.maximum(total.examples, 1.0)
     of_role = jax.tree.map(lambda x: x / count, total.of_role)
     metrics = {name: x if name.startswith(COUNTS) else x / count for name, x in total.metrics.items()}
     joined = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:]), made)
-    return Gradients(of_role, metrics, total.count, joined)
+    return Gradients(of_role, metrics, total.examples, joined)
 
 
 def apply_gradients(

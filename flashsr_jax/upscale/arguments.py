@@ -27,12 +27,12 @@ def as_samples(x: Any) -> np.ndarray:
     """
     if isinstance(x, (str, bytes)):
         raise UserError(f"expected an array of samples, got {_said(x)}: read a file with soundfile.read first")
-    if hasattr(x, "detach") and hasattr(x, "cpu"):  # a tensor: NumPy takes none with a gradient or from a GPU
-        x = x.detach().cpu()
-        x = x.float() if x.is_floating_point() else x  # bfloat16 is unknown to NumPy
     try:
+        if hasattr(x, "detach") and hasattr(x, "cpu"):  # a tensor: NumPy takes none with a gradient or from a GPU
+            x = x.detach().cpu()
+            x = x.float() if x.is_floating_point() else x  # bfloat16 is unknown to NumPy
         array = np.asarray(x)
-    except (TypeError, ValueError) as error:  # rows of different lengths, say
+    except (TypeError, ValueError, RuntimeError) as error:  # rows of different lengths, a tensor without values, say
         raise UserError(f"expected an array of samples: {str(error).splitlines()[0]}") from error
     kind = array.dtype.name
     if kind in INTEGERS:

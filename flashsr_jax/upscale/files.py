@@ -65,14 +65,14 @@ class Options:
 
     def bands(self, found: Survey) -> Bands | BandsByStretch:
         """What to do to the bands of an input."""
-        options = {
-            "lowpass": self.lowpass,
-            "keep_low_band": self.keep_low_band,
-            "high_band_gain_db": self.high_band_gain_db,
-        }
         if self.cutoff_hz is not None:
-            return Bands(self.cutoff_hz, **options)
-        return BandsByStretch.of(found.stretches, **options)
+            return Bands(self.cutoff_hz, self.lowpass, self.keep_low_band, self.high_band_gain_db)
+        return BandsByStretch.of(
+            found.stretches,
+            lowpass=self.lowpass,
+            keep_low_band=self.keep_low_band,
+            high_band_gain_db=self.high_band_gain_db,
+        )
 
 
 def upscale_files(
@@ -105,11 +105,11 @@ def upscale_files(
     failures = skipped = 0
     for number, source in enumerate(sources, start=1):
         progress = Progress(f"[{number}/{len(sources)}] {Path(source.name).name}")
-        report = {"input": source.name}
+        report: dict[str, object] = {"input": source.name}
         try:
             target = _target(source, naming, options)
             with _on_disk(source) as path:
-                if _is_done(target, options):
+                if target and _is_done(target, options):
                     report |= {"output": str(target), "skipped": True}
                     if options.spectrogram and not _picture_of(target).exists():
                         _picture(path, target)
@@ -169,7 +169,7 @@ def _check_done(source: Source, naming: Naming) -> None:
     if source.problem:
         raise UserError(source.problem)
     target = naming.target(source)
-    if target.exists():
+    if target and target.exists():
         with audio_files.opened(target):
             return
     with _on_disk(source) as path, audio_files.opened(path):
@@ -203,9 +203,9 @@ def _check_free(kind: str, path: Path, source: Source, replaces: bool) -> None:
         raise UserError(f"the {kind} {path} exists: choose another -o, or give --overwrite or --skip-existing")
 
 
-def _is_done(target: Path | None, options: Options) -> bool:
+def _is_done(target: Path, options: Options) -> bool:
     """Whether an output is left as it is; outputs are complete or not there."""
-    return options.skip_existing and target is not None and target.exists()
+    return options.skip_existing and target.exists()
 
 
 @contextlib.contextmanager
@@ -253,8 +253,8 @@ def _upscale_file(
             loudest = max(1.0, found.peak) if bit_depth == "float" else 1.0
             ceiling = loudest * TRUE_PEAK_CEILING if options.limit_peaks else None
             settings = dataclasses.replace(settings, bands=options.bands(found), ceiling=ceiling)
-            stream = {"channels": found.channels, "settings": settings, "tally": tally}
-            outputs = upscale_stream(model, blocks, found.sample_rate, **stream)
+            rate, channels = found.sample_rate, found.channels
+            outputs = upscale_stream(model, blocks, rate, channels=channels, settings=settings, tally=tally)
             if options.out_rate != SAMPLE_RATE:
                 outputs = resample_stream(outputs, SAMPLE_RATE, found.channels, options.out_rate)
         if options.limit_peaks and bit_depth != "float":
@@ -270,7 +270,7 @@ def _upscale_file(
                     peak = _write_film(path, partial, outputs, output, found.film_start, progress, target)
                 else:
                     peak = _write(partial, outputs, output, progress, target)
-    if options.spectrogram:
+    if options.spectrogram and target:
         _picture(path, target)
     restored = {} if passed_through else _restored(options, found.stretches, tally)
     return {
@@ -311,14 +311,15 @@ def _whole(found: Survey) -> Stretch:
 def _restored(options: Options, stretches: tuple[tuple[Stretch, ...], ...], tally: Tally) -> dict:
     """What a report says of a file that was not only resampled: the cutoff that most of it has, the level of what is
     over it beside the rest, and whether that was added."""
-    seconds: collections.Counter[float] = collections.Counter()
+    seconds: collections.defaultdict[float, float] = collections.defaultdict(float)
     for stretch in (stretch for channel in stretches for stretch in channel if not stretch.passes):
         seconds[stretch.cutoff_hz] += stretch.end - stretch.start
     high_band_db = _db(np.sqrt(tally.over / tally.under)) if tally.under else None
+    louder = tally.over > 10 ** (LOUDER_DB / 10) * tally.kept
     return {
-        "cutoff_hz": round(options.cutoff_hz or seconds.most_common(1)[0][0]),
-        "high_band_db": high_band_db and round(high_band_db, 1),
-        "added": not tally.under or (high_band_db > FAINT_DB and tally.over > 10 ** (LOUDER_DB / 10) * tally.kept),
+        "cutoff_hz": round(options.cutoff_hz or max(seconds, key=lambda cutoff_hz: seconds[cutoff_hz])),
+        "high_band_db": None if high_band_db is None else round(high_band_db, 1),
+        "added": high_band_db is None or (high_band_db > FAINT_DB and louder),
     }
 
 

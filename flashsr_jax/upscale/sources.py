@@ -1,5 +1,6 @@
 """Which files `flashsr upscale` is asked for, and what its outputs are called."""
 
+import dataclasses
 import glob
 import hashlib
 import os
@@ -32,6 +33,13 @@ class Source(NamedTuple):
     problem: str | None = None
     key: str = ""
 
+    @property
+    def file(self) -> Path:
+        """`path`, of an input that is not standard input. Raises ValueError for that."""
+        if self.path is None:
+            raise ValueError(f"{self.name} has no path")
+        return self.path
+
 
 class Found(NamedTuple):
     """The inputs, and a line for each folder or pattern in which something was passed over."""
@@ -40,7 +48,8 @@ class Found(NamedTuple):
     passed_over: list[str]
 
 
-class Shard(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Shard:
     """One of `count` parts of the inputs, from 1."""
 
     index: int
@@ -131,7 +140,7 @@ class _Walk:
             beside = {*audio, *(Path(name).stem for name in audio)}
             for name in names:
                 self._take(Path(folder, name), name in audio, beside)
-        self.sources.sort(key=lambda source: source.path)
+        self.sources.sort(key=lambda source: source.file)
 
     def line(self) -> list[str]:
         """What was passed over, in one line; none where nothing was."""
@@ -192,7 +201,8 @@ class Naming:
     """
 
     def __init__(self, sources: Sequence[Source], output: str | None, suffix: str | None, rate: int):
-        self._folder = self._file = None
+        self._folder: Path | None = None
+        self._file: Path | None = None
         self._mark = _mark(rate)
         self.suffix = suffix or "wav"
         self._names: dict[tuple[Path, str], set[str]] = defaultdict(set)  # of the inputs that share folder and stem
@@ -243,10 +253,12 @@ class Naming:
             return None
         if self._file:
             return self._file
-        if source.path is None:
-            return self._folder / f"stdin.{self.suffix}"
-        alone = len(self._names[source.path.parent, source.path.stem]) == 1
-        stem = source.path.stem if alone else source.path.name
         if self._folder:
-            return self._folder / source.folder / f"{stem}.{self.suffix}"
-        return source.path.with_name(f"{stem}{self._mark}.{self.suffix}")
+            return self._folder / source.folder / f"{self._stem(source)}.{self.suffix}"
+        return source.file.with_name(f"{self._stem(source)}{self._mark}.{self.suffix}")
+
+    def _stem(self, source: Source) -> str:
+        if source.path is None:
+            return "stdin"
+        alone = len(self._names[source.path.parent, source.path.stem]) == 1
+        return source.path.stem if alone else source.path.name

@@ -120,10 +120,12 @@ class Tally:
 
     @property
     def kept(self) -> float:
+        """Energy of what of `over` is the input's own: of its projection on it."""
         return self._common**2 / self._given if self._given else 0.0
 
     @property
     def least_gain(self) -> float:
+        """Smallest gain of the added band; 1 where nothing was turned down."""
         return self._limiter.least
 
     def add(self, bands: Bands | BandsByStretch, x_CxN: np.ndarray, y_CxN: np.ndarray, start: int, kept: slice) -> None:
@@ -286,9 +288,9 @@ def _predict_latent(
     seed: jax.Array,
 ) -> jax.Array:
     shape = latent_shape(config, lr_BxN.shape[-1])
-    noises = (anchored_noise(k, frame_B, shape) for k in jax.random.split(jax.random.key(seed)))
+    posterior, initial = (anchored_noise(k, frame_B, shape) for k in jax.random.split(jax.random.key(seed)))
     x_BxN, dtype = normalise(lr_BxN, stats), jnp.dtype(sampling.dtype)
-    return predict_latent(params, config, x_BxN, *noises, sampling.steps, sampling.guidance, dtype)
+    return predict_latent(params, config, x_BxN, posterior, initial, sampling.steps, sampling.guidance, dtype)
 
 
 def _decode(config: ModelConfig, dtype: str, params: dict, z0: jax.Array, scale: jax.Array) -> jax.Array:

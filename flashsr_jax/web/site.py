@@ -45,7 +45,10 @@ def write(files: dict[str, Path], folder: str | os.PathLike) -> None:
 
 
 def graphs_folder(weights: str | os.PathLike, cache: Path) -> Path:
-    """The folder of a model's graphs, `weights` itself or one in the cache, exported where it is not there yet."""
+    """The folder of a model's graphs, `weights` itself or one in the cache, exported where it is not there yet.
+
+    Raises UserError where there is neither a weights file nor such a folder.
+    """
     if (Path(weights) / MODEL).is_file():
         _check(Path(weights))
         return Path(weights)

@@ -185,7 +185,7 @@ def clone(repository: str, commit: str, folder: Path) -> None:
         if not path.is_dir() and name not in names and not path.name.lower().startswith(NOTICES):
             path.unlink()
     for path in list(folder.rglob("*.webm")):  # which libsndfile does not read; the Opus in it stays as it is
-        copy = ["ffmpeg", "-v", "error", "-i", path, "-c", "copy", path.with_suffix(".opus")]
+        copy: list[str | Path] = ["ffmpeg", "-v", "error", "-i", path, "-c", "copy", path.with_suffix(".opus")]
         run(copy, f"{repository}'s recordings are Opus in WebM")
 
 
@@ -412,7 +412,7 @@ def write_clips(manifest: list[dict], split: str, count: int, folder: Path, out:
     present = {row["class"] for row in manifest if row["split"] == split}
     for class_name in (name for name in CLASSES if name in present):
         (partial / class_name).mkdir(parents=True)
-        numbers = Counter()
+        numbers: Counter[str] = Counter()
         for clip in held_out_clips(manifest, split, class_name, count, folder):
             numbers[clip.group] += 1
             name = f"{class_name}/{clip.group}-{numbers[clip.group]:02d}.flac"
@@ -483,7 +483,8 @@ def write_licences(table: dict[str, list[Rule]], manifest: list[dict], out: Path
     """licences.md: what went in from each source, under which licence, by whom; copyright/: the sources' notices."""
     notices = out / "copyright"
     notices.mkdir(exist_ok=True)
-    hours, files = Counter(), Counter()
+    hours: defaultdict[tuple[str, str], float] = defaultdict(float)
+    files: Counter[str] = Counter()
     for row in manifest:
         hours[row["package"], row["class"]] += float(row["seconds"]) / 3600
         hours[row["class"], row["split"]] += float(row["seconds"]) / 3600

@@ -153,7 +153,7 @@ def relative_table(results: Results) -> str:
         means = by_class(results, metric)
         difference = against_noise(results, metric)
         for index, name in enumerate(ROWS):
-            noise, model = means[name, "noise"], means[name, results.model]
+            noise, model = means[name, "noise"], means[name, results.model_name]
             relative, required = model - noise if higher else model / noise, REQUIRED[metric][index]
             reached = relative >= required if higher else relative <= required
             shown = [
@@ -163,7 +163,7 @@ def relative_table(results: Results) -> str:
             shown[0] = f"**{shown[0]}**" if reached else f"{shown[0]}, not reached"
             interval = f"{difference[name].low:+.3g} to {difference[name].high:+.3g}"
             rows.append([f"{name}, {metric}", f"{noise:.3g}", f"{model:.3g}", *shown, interval])
-    head = ["", "noise", results.model, "relative", "required", "published FlashSR", "95 % of the difference"]
+    head = ["", "noise", results.model_name, "relative", "required", "published FlashSR", "95 % of the difference"]
     return table(head, rows)
 
 
@@ -175,12 +175,12 @@ def baselines_table(results: Results) -> str:
         row = [f"{name}, {khz(cutoff_hz)}"]
         for metric in PERCEPTUAL:
             means = by_class(dataclasses.replace(results, scores=of_cutoff), metric)
-            model, baselines = means[name, results.model], [means[name, system] for system in BASELINES]
+            model, baselines = means[name, results.model_name], [means[name, system] for system in BASELINES]
             best = max(baselines) if BETTER[metric] == "higher" else min(baselines)
             better = model > best if BETTER[metric] == "higher" else model < best
             row += [f"{best:.3g}", f"**{model:.3g}**" if better else f"{model:.3g}, not better"]
         rows.append(row)
-    head = [f"{metric}, {column}" for metric in PERCEPTUAL for column in ("best baseline", results.model)]
+    head = [f"{metric}, {column}" for metric in PERCEPTUAL for column in ("best baseline", results.model_name)]
     return table(["", *head], rows)
 
 
@@ -191,26 +191,26 @@ def before_table(results: Results, before: Results) -> str:
     rows = []
     for metric in results.main_metrics:
         means = by_class(both, metric)
-        compared = paired(both.scores, results.model, BEFORE, metric, ("class_name",))
+        compared = paired(both.scores, results.model_name, BEFORE, metric, ("class_name",))
         for row in sorted(compared, key=lambda row: ROWS.index(row.group["class_name"])):
             name = row.group["class_name"]
-            figures = [f"{means[name, system]:.3g}" for system in (BEFORE, results.model)]
+            figures = [f"{means[name, system]:.3g}" for system in (BEFORE, results.model_name)]
             difference = f"{row.mean:+.3g} [{row.low:+.3g}, {row.high:+.3g}]"
             clips = f"{row.better} of {row.better + row.worse + row.equal}"
             rows.append([f"{name}, {metric}", *figures, difference, clips])
-    return table(["", BEFORE, results.model, "difference [95 %]", "clips that got better"], rows)
+    return table(["", BEFORE, results.model_name, "difference [95 %]", "clips that got better"], rows)
 
 
 def against_noise(results: Results, metric: str) -> dict[str, Comparison]:
     """{class: the model minus the noise baseline}."""
-    rows = paired(results.scores, results.model, "noise", metric, ("class_name",))
+    rows = paired(results.scores, results.model_name, "noise", metric, ("class_name",))
     return {row.group["class_name"]: row for row in rows}
 
 
 def by_class(results: Results, metric: str) -> dict[tuple[str, str], float]:
     """{(class, system): mean over clips, median over seeds}."""
     rows = summarise(results.scores, metric, ("class_name", "system"))
-    return {(row.group["class_name"], row.group["system"]): row.mean for row in rows if row.count}
+    return {(row.group["class_name"], row.group["system"]): row.figures()[0] for row in rows if row.count}
 
 
 def low_band(results: Results) -> str:
@@ -218,19 +218,24 @@ def low_band(results: Results) -> str:
     own; sizes of the differences, whatever their sign."""
     distance, offset = by_class(results, "lsd_lf"), by_class(results, "time_offset")
     input_db = {
-        (score.clip, score.cutoff_hz): score.metrics.get("low_band_gain_db")
+        (score.clip, score.cutoff_hz): score.metrics["low_band_gain_db"]
         for score in results.scores
-        if score.system == "unprocessed"
+        if score.system == "unprocessed" and "low_band_gain_db" in score.metrics
     }
     rows = []
     for name in ROWS:
         changes_db = [
             abs(score.metrics["low_band_gain_db"] - input_db[score.clip, score.cutoff_hz])
             for score in results.scores
-            if score.class_name == name and score.system == results.model and "low_band_gain_db" in score.metrics
+            if score.class_name == name and score.system == results.model_name and "low_band_gain_db" in score.metrics
         ]
-        columns = (distance[name, "unprocessed"], distance[name, results.model], np.mean(changes_db), max(changes_db))
-        rows.append([name, *(f"{value:.3f}" for value in columns), f"{offset[name, results.model]:.0f}"])
+        columns = (
+            distance[name, "unprocessed"],
+            distance[name, results.model_name],
+            np.mean(changes_db),
+            max(changes_db),
+        )
+        rows.append([name, *(f"{value:.3f}" for value in columns), f"{offset[name, results.model_name]:.0f}"])
     head = ["", "LSD under the cutoff, input", "output", "level against the input, dB", "at most", "offset, samples"]
     return table(head, rows)
 
@@ -240,12 +245,12 @@ def teacher_table(results: Results) -> str:
     means = by_class(results, "lsd")
     rows = []
     for name in CLASSES:
-        model, teacher = means[name, results.model], means[name, "teacher"]
+        model, teacher = means[name, results.model_name], means[name, "teacher"]
         rows.append([name, f"{model:.3f}", f"{teacher:.3f}", f"{model / teacher:.2f}"])
     times = {row.system: row.rtf for row in results.speeds}
-    times_as_long = times["teacher"] / times[results.model]
+    times_as_long = times["teacher"] / times[results.model_name]
     note = f"The teacher ({results.settings['teacher']}) takes {times_as_long:.1f} times as long."
-    return table(["LSD", results.model, "teacher", "ratio"], rows) + "\n\n" + note
+    return table(["LSD", results.model_name, "teacher", "ratio"], rows) + "\n\n" + note
 
 
 def speed_and_size(results: Results, evaluation: Path) -> str:
@@ -253,12 +258,12 @@ def speed_and_size(results: Results, evaluation: Path) -> str:
     rng = np.random.default_rng(0)
     source, target = evaluation / "minute.wav", evaluation / "minute_48khz.wav"
     soundfile.write(source, rng.uniform(-0.1, 0.1, size=(60 * 8000, 2)), 8000)
-    command = [FLASHSR, "upscale", source, "-o", target, "--overwrite"]
+    command: list[str | Path] = [FLASHSR, "upscale", source, "-o", target, "--overwrite"]
     subprocess.run(command, check=True)  # compiles
     subprocess.run(command, check=True)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     costs = preset_costs(preset(NAME)).values()
-    rtf = next(row.rtf for row in results.speeds if row.system == results.model)
+    rtf = next(row.rtf for row in results.speeds if row.system == results.model_name)
     rows = {
         "parameters": f"{sum(cost.parameters for cost in costs) / 1e6:.2f} M",
         "weights file": f"{SHIPPED[NAME].stat().st_size / 1e6:.1f} MB",
@@ -325,7 +330,7 @@ def pictures(results: Results, model: Model, clips: Path) -> str:
     compared = against_noise(results, "zimtohrli")
     for name in CLASSES:
         row, difference = compared[name], clip_differences(results, name)
-        order = sorted(difference, key=difference.get)
+        order = sorted(difference, key=lambda clip: difference[clip])
         for place, clip in (("best", order[0]), ("median", order[len(order) // 2]), ("worst", order[-1])):
             path = PICTURES / f"{name}-{place}.png"
             draw(references[clip], model, path)
@@ -336,11 +341,11 @@ def pictures(results: Results, model: Model, clips: Path) -> str:
 
 def clip_differences(results: Results, class_name: str) -> dict[str, float]:
     """{clip: the model's Zimtohrli less noise's}, each its median over seeds."""
-    values = {}
+    values: dict[str, dict[str, list[float]]] = {}
     for score in results.scores:
-        if score.class_name == class_name and score.system in (results.model, "noise"):
+        if score.class_name == class_name and score.system in (results.model_name, "noise"):
             values.setdefault(score.clip, {}).setdefault(score.system, []).append(score.metrics["zimtohrli"])
-    return {clip: float(np.median(of[results.model]) - np.median(of["noise"])) for clip, of in values.items()}
+    return {clip: float(np.median(of[results.model_name]) - np.median(of["noise"])) for clip, of in values.items()}
 
 
 def draw(reference: Reference, model: Model, path: Path) -> None:

@@ -171,6 +171,7 @@ print(json.dumps([main(command.split()) for command in json.loads(sys.argv[2])])
 """
 
 
+@pytest.mark.training
 def test_what_a_listener_has_not_installed_is_named_with_the_line_that_installs_it(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.wav").write_bytes(b"")

@@ -117,7 +117,10 @@ def network_of(name, remat):
     module, shapes = {
         "vae": (VAE(model.vae, remat=remat), [mel]),
         "unet": (UNet(model.unet, remat=remat), [z, z, ()]),
-        "vocoder": (SRVocoder(dataclasses.replace(model.vocoder, kernels=(3, 5, 7)), remat=remat), [mel, audio]),
+        "vocoder": (
+            SRVocoder(dataclasses.replace(model.vocoder, kernels=(3, 5, 7), dilations=(1, 3)), remat=remat),
+            [mel, audio],
+        ),
     }[name]
     return module, lambda size: [jax.ShapeDtypeStruct((size, *shape), jnp.float32) for shape in shapes]
 

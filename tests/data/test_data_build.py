@@ -2,6 +2,7 @@
 
 import collections
 import csv
+import errno
 import multiprocessing
 import os
 import shutil
@@ -22,10 +23,11 @@ import tensorflow_datasets as tfds
 from flashsr_jax.audio.formats import SUFFIXES
 from flashsr_jax.audio.lowpass import LowpassFilter, simulate_low_resolution
 from flashsr_jax.cli import main
-from flashsr_jax.data import build
-from flashsr_jax.data.build import build_dataset, hashed_split
+from flashsr_jax.data import build, catalogue, stages
+from flashsr_jax.data.build import build_dataset
 from flashsr_jax.data.dataset import Recordings
 from flashsr_jax.data.recording import SEGMENT_SAMPLES, Unusable, decode, segment_lengths
+from flashsr_jax.data.stages import hashed_split
 from flashsr_jax.errors import UserError
 
 from helpers import RECORDINGS
@@ -210,7 +212,7 @@ def test_long_recordings_are_cut_into_equal_segments(tmp_path):
     (row,) = build_dataset([], tmp_path / "out", csv=tmp_path / "list.csv", workers=0).recordings
     found = records(tmp_path / "out", row["split"])
     lengths = [len(record["audio"]) for record in found]
-    assert lengths == segment_lengths(row["samples"]) and len(lengths) == 3
+    assert lengths == segment_lengths(int(row["samples"])) and len(lengths) == 3
     assert max(lengths) <= SEGMENT_SAMPLES and max(lengths) - min(lengths) <= 3
     assert [record["segment"] for record in found] == [0, 1, 2]
     assert found[0]["gain"] < 0.01 * found[2]["gain"]  # each at full scale: quiet ones keep their resolution
@@ -270,6 +272,7 @@ def test_bad_csv(tmp_path, text, message):
         build_dataset([tmp_path], tmp_path / "out", csv=table, workers=0)
 
 
+@pytest.mark.training
 def test_groups_are_folders_and_are_never_divided(tmp_path):
     for group in range(40):
         for number in range(2):
@@ -293,6 +296,7 @@ def first_hour(tmp_path):
     return tmp_path / "data"
 
 
+@pytest.mark.training
 def test_each_class_of_the_first_dataset_gives_to_validation_and_test(first_hour, tmp_path, capsys):
     assert main(["data", "build", str(first_hour), "--out", str(tmp_path / "out"), "--workers", "1"]) == 0
     found = [(row["path"], row["split"], float(row["seconds"])) for row in rows(tmp_path / "out", "manifest.csv")]
@@ -410,23 +414,85 @@ def test_nothing_usable_leaves_nothing_behind(tmp_path):
 
 
 @pytest.mark.training
-def test_a_killed_build_leaves_no_dataset_and_the_next_one_is_whole(tmp_path):
+def test_a_killed_build_leaves_no_dataset_and_the_next_one_goes_on_from_there(tmp_path, monkeypatch):
     for number in range(30):
         write(tmp_path / "data" / "music" / str(number) / "a.wav", noise(5, seed=number))
     arguments = [str(tmp_path / "data"), "--out", str(tmp_path / "out"), "--workers", "1"]
     script = "import sys; from flashsr_jax.cli import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", script, "data", "build", *arguments]
     process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
-    partial = tmp_path / ".out.partial"
-    while not any(partial.glob("recordings-*")):
+    decoded = tmp_path / ".out.partial" / "decoded"
+    while len(list(decoded.rglob("*.json"))) < 10:
         assert process.poll() is None
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert partial.exists() and not (tmp_path / "out").exists()
-    assert main(["data", "build", *arguments]) == 0
+    assert not (tmp_path / "out").exists()
+    kept = len(list(decoded.rglob("*.json")))
+    again = []
+    monkeypatch.setattr(stages, "decode", lambda path, *rest: again.append(path) or decode(path, *rest))
+    build_dataset([tmp_path / "data"], tmp_path / "out", workers=0)
+    assert len(again) == 30 - kept
     assert sum(len(records(tmp_path / "out", split)) for split in build.SPLITS) == 30
     assert sorted(p.name for p in tmp_path.iterdir()) == ["data", "out"]
+
+
+def test_a_build_that_a_full_disk_ended_writes_only_what_is_missing(first_hour, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(stages, "SHARD_RECORDS", 2)
+    build_dataset([first_hour], tmp_path / "whole", workers=0)
+    records_of = stages._records
+
+    def full(part, first, last):
+        if part.recording.name == "music/1.aiff":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        yield from records_of(part, first, last)
+
+    monkeypatch.setattr(stages, "_records", full)
+    with pytest.raises(UserError, match=r"No space left on device; the same command goes on from .*/\.out\.partial"):
+        build_dataset([first_hour], tmp_path / "out", workers=0)
+    partial = tmp_path / ".out.partial"
+    done = {path.name: path.stat().st_mtime_ns for path in partial.glob("recordings-*")}
+    assert len(done) == 2 and not (tmp_path / "out").exists()
+    monkeypatch.setattr(stages, "_records", records_of)
+    monkeypatch.setattr(stages, "decode", None)  # not needed again
+    build_dataset([first_hour], tmp_path / "out", workers=0)
+    assert same_files(tmp_path / "whole", tmp_path / "out") >= 6
+    assert {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in done} == done
+    assert not partial.exists()
+
+
+def same_files(one: Path, other: Path) -> int:
+    """Asserts that two folders have the same files in them; how many."""
+    names = sorted(path.name for path in one.iterdir())
+    assert names == sorted(path.name for path in other.iterdir())
+    for name in names:
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+    return len(names)
+
+
+def test_a_runner_of_beam_builds_the_same_dataset(first_hour, tmp_path, monkeypatch, capsys):
+    """Copies, recordings that cannot be used, splits that are filled up, several shards."""
+    pytest.importorskip("apache_beam", reason="the extra `beam` is not installed")
+    shutil.copy(first_hour / "speech" / "0.wav", first_hour / "speech" / "copy.wav")
+    (first_hour / "music" / "text.wav").write_text("this is no audio")
+    write(first_hour / "unknown.wav", noise(1, seed=30))
+    monkeypatch.setattr(stages, "SHARD_RECORDS", 2)
+    build_dataset([first_hour], tmp_path / "local", workers=0)
+    command = ["data", "build", str(first_hour), "--out", str(tmp_path / "beam"), "--runner", "DirectRunner"]
+    assert main([*command, "--direct_num_workers=1"]) == 0
+    assert same_files(tmp_path / "local", tmp_path / "beam") >= 10
+    assert reasons(tmp_path / "beam").keys() == {"copy.wav", "text.wav", "unknown.wav"}
+    assert main(command) == 0 and "up to date" in capsys.readouterr().out
+
+
+def test_beam_is_named_where_it_is_not_installed_and_decides_on_its_workers(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "apache_beam", None)
+    command = ["data", "build", str(tmp_path), "--out", str(tmp_path / "out")]
+    assert main([*command, "--runner", "FlinkRunner", "--flink_master=nowhere:8081"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("flashsr: --runner FlinkRunner needs apache_beam ") and line.endswith("flashsr_jax[beam]'")
+    assert main([*command, "--workers", "2", "--runner", "FlinkRunner"]) == 1
+    assert "--workers 2: with --runner, Beam's options say" in capsys.readouterr().err
 
 
 @pytest.mark.training
@@ -435,8 +501,7 @@ def test_workers_change_nothing(tmp_path):
         write(tmp_path / "data" / "music" / f"{number}.wav", noise(0.5, seed=number))
     for workers in (0, 2):
         build_dataset([tmp_path / "data"], tmp_path / f"out{workers}", workers=workers)
-    for file in sorted((tmp_path / "out0").iterdir()):
-        assert file.read_bytes() == (tmp_path / "out2" / file.name).read_bytes(), file.name
+    same_files(tmp_path / "out0", tmp_path / "out2")
     assert not multiprocessing.active_children()
 
 
@@ -452,13 +517,12 @@ class FakeCatalogueDataset:
     info = SimpleNamespace(features={"audio": SimpleNamespace(sample_rate=48_000)}, splits=["train"])
 
     def as_data_source(self, split):
-        for number in range(4):
-            audio = np.rint(noise(0.5, seed=number) * 32_767).astype(np.int64)
-            yield {"audio": audio, "speaker": number // 2}
+        audio = [np.rint(noise(0.5, seed=number) * 32_767).astype(np.int64) for number in range(4)]
+        return [{"audio": audio_N, "speaker": number // 2} for number, audio_N in enumerate(audio)]
 
 
 def test_catalogue_datasets(tmp_path, monkeypatch):
-    monkeypatch.setattr(build, "_catalogue_builder", lambda name: FakeCatalogueDataset())
+    monkeypatch.setattr(catalogue, "builder", lambda name: FakeCatalogueDataset())
     summary = build_dataset([], tmp_path / "out", tfds=["vctk=speech"], workers=0)
     assert [(row["path"], row["class"], row["group"]) for row in summary.recordings] == [
         (f"vctk/train/{number}", "speech", f"vctk/{number // 2}") for number in range(4)
@@ -469,7 +533,7 @@ def test_catalogue_datasets(tmp_path, monkeypatch):
 
 
 def test_catalogue_datasets_need_tensorflow(tmp_path, capsys):
-    if shutil.which("python") and build.importlib.util.find_spec("tensorflow"):
+    if shutil.which("python") and catalogue.importlib.util.find_spec("tensorflow"):
         pytest.skip("TensorFlow is installed")
     assert main(["data", "build", "--tfds", "vctk=speech", "--out", str(tmp_path / "out")]) == 1
     error = capsys.readouterr().err

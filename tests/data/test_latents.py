@@ -1,5 +1,6 @@
 """Windows that were encoded before: the same latents as those of the step, every one once an epoch."""
 
+import functools
 from pathlib import Path
 
 import jax
@@ -27,7 +28,7 @@ def config(dataset, tmp_path, monkeypatch):
     config.data.floor_probability = 0.5
     model = model_of(config)
     mel = jnp.zeros((1, config.data.window_frames, model.vae.mel_bins))
-    params = VAE(model.vae).init(jax.random.key(1), mel)["params"]
+    params = jax.jit(VAE(model.vae).init)(jax.random.key(1), mel)["params"]
     frozen = {"vae": params, "scale_factor": jnp.float32(0.5)}
     monkeypatch.setattr(cache_module, "load", lambda *_: frozen)
     return config, frozen
@@ -40,7 +41,7 @@ def test_cached_latents_are_those_of_the_step(config):
     cache = LatentCache(config.data.latents)
     waveforms = next(make_iterator(config.data, "train", batch_size=8, window_samples=32 * HOP, seed=config.seed))
     key = jax.random.fold_in(jax.random.key(config.seed), 0)
-    direct, _ = latents(config, frozen, waveforms, key)
+    direct, _ = jax.jit(functools.partial(latents, config))(frozen, waveforms, key)
     cached, _ = latents(config, frozen, jax.tree.map(lambda *x: np.stack(x), *(cache[i] for i in range(8))), key)
     for name, one, other in zip(direct._fields, direct, cached, strict=True):
         np.testing.assert_allclose(one, other, rtol=2e-3, atol=2e-3, err_msg=name)

@@ -1,12 +1,16 @@
 """`flashsr weights export --to onnx` and `--to stablehlo`: the graphs compute what JAX does, without the package."""
 
+import contextlib
 import dataclasses
 import functools
+import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +42,6 @@ SPECTRAL = dataclasses.replace(
     vocoder=dataclasses.replace(MICRO.vocoder, rates=(2, 2), istft_size=480, kernels=(3, 5), dilations=(1, 2)),
 )
 OF_THE_MEL = dataclasses.replace(MICRO, vocoder=dataclasses.replace(MICRO.vocoder, lr_conditioned=False))
-CONFIGS = {"spectral": SPECTRAL, "of the mel": OF_THE_MEL}
 OUTPUTS = {"encoder": "latent", "decoder": "mel", "vocoder": "restored"}
 
 
@@ -57,6 +60,28 @@ def exported(source: str, *options: str, to: str = "onnx") -> Path:
     out = Path("-".join(["graphs", to, *(option.strip("-") for option in options)]))
     assert main(["weights", "export", source, "--to", to, *options, "-o", str(out)]) == 0
     return out
+
+
+class Exported(NamedTuple):
+    """A model's file, its graphs' folder, and the lines of the command that wrote them."""
+
+    model: Path
+    graphs: Path
+    said: list[str]
+
+
+def exported_to(folder: Path, config: ModelConfig) -> Exported:
+    model, graphs = folder / "model.safetensors", folder / "graphs"
+    save_weights(model, config, micro_params(config=config), {"unet": "student, step 4"})
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        assert main(["weights", "export", str(model), "--to", "onnx", "-o", str(graphs)]) == 0
+    return Exported(model, graphs, said.getvalue().splitlines())
+
+
+@pytest.fixture(scope="module")
+def spectral(tmp_path_factory) -> Exported:
+    """Made once: compiling and comparing takes seconds. Tests change nothing of it."""
+    return exported_to(tmp_path_factory.mktemp("spectral"), SPECTRAL)
 
 
 def inputs(config: ModelConfig, batch: int, frames: int) -> dict[str, np.ndarray]:
@@ -109,21 +134,21 @@ def described(folder: Path) -> dict:
     return json.loads((folder / "model.json").read_text())
 
 
-@pytest.mark.parametrize("name", ["spectral", pytest.param("of the mel", marks=pytest.mark.training)])
-def test_each_graph_computes_what_jax_does_for_any_batch_and_length(name, capsys):
+@pytest.mark.training
+@pytest.mark.parametrize("config", [SPECTRAL, OF_THE_MEL], ids=["spectral", "of the mel"])
+def test_each_graph_computes_what_jax_does_for_any_batch_and_length(config, spectral, folder):
     """Two windows of 0.32 s here, and in the command's own comparison one of 1.28 s."""
-    config = CONFIGS[name]
-    graphs = exported(saved(config))
-    *files, difference = capsys.readouterr().out.splitlines()
+    model, graphs, said = spectral if config == SPECTRAL else exported_to(folder, config)
+    *files, difference = said
     assert files == [f"{graphs}/{file}" for file in ("encoder.onnx", "decoder.onnx", "vocoder.onnx", "model.json")]
     beginning = "float32 in ONNX Runtime differs from float32 in JAX by 0.00"
     assert difference.startswith(beginning) and float(difference.split(" of full")[0].split()[-1]) < TOLERANCE
     given = inputs(config, 2, 32)
-    assert max(errors("model.safetensors", given, outputs(graphs, given)).values()) < TOLERANCE
+    assert max(errors(model, given, outputs(graphs, given)).values()) < TOLERANCE
 
 
-def test_the_graphs_are_plain_onnx_of_the_stated_opset():
-    graphs = exported(saved())
+def test_the_graphs_are_plain_onnx_of_the_stated_opset(spectral):
+    graphs = spectral.graphs
     about = described(graphs)
     for name, output in OUTPUTS.items():
         model = onnx.load(graphs / f"{name}.onnx")
@@ -140,13 +165,14 @@ def test_the_graphs_are_plain_onnx_of_the_stated_opset():
     assert about["origins"] == {"unet": "student, step 4"}
 
 
-def test_a_program_upscales_by_the_graphs_alone_as_python_does():
+@pytest.mark.training
+def test_a_program_upscales_by_the_graphs_alone_as_python_does(spectral):
     """Windows, noise, level and front end of model.json, in NumPy: two channels, two windows, within -60 dB."""
-    graphs = Graphs(exported(saved()))
+    graphs = Graphs(spectral.graphs)
     rng = np.random.default_rng(3)
     time_N = np.arange(int(4.5 * SAMPLE_RATE)) / SAMPLE_RATE
     x_CxN = np.stack([0.3 * np.sin(2 * np.pi * 700 * time_N), 0.1 * rng.normal(size=len(time_N))]).astype(np.float32)
-    expected = FlashSR.load("model.safetensors")(x_CxN, SAMPLE_RATE, cutoff_hz=None, seed=7)
+    expected = FlashSR.load(spectral.model)(x_CxN, SAMPLE_RATE, cutoff_hz=None, seed=7)
     got = graphs.upscale(x_CxN, seed=7)
     assert got.shape == expected.shape
     assert np.abs(got - expected).max() < TOLERANCE * np.abs(expected).max()
@@ -171,8 +197,8 @@ def test_the_log_mel_is_in_the_graph_where_asked():
 
 
 @pytest.mark.parametrize(("dtype", "size", "change"), [("float16", 0.6, 0.02), ("int8", 0.4, 0.3)])
-def test_smaller_types_are_smaller_and_say_what_they_change(dtype, size, change, capsys):
-    whole, small = exported(saved()), exported("model.safetensors", "--dtype", dtype)
+def test_smaller_types_are_smaller_and_say_what_they_change(dtype, size, change, spectral, capsys):
+    whole, small = spectral.graphs, exported(str(spectral.model), "--dtype", dtype)
     (said,) = re.findall(rf"^{dtype} in ONNX Runtime .* by (\S+) in LSD", capsys.readouterr().out, re.MULTILINE)
     assert 0 < float(said) < 1 and described(small)["dtype"] == dtype
     bytes_of = [
@@ -180,7 +206,7 @@ def test_smaller_types_are_smaller_and_say_what_they_change(dtype, size, change,
     ]
     assert bytes_of[1] < size * bytes_of[0]
     given = inputs(SPECTRAL, 2, 32)
-    of_whole, of_small = (errors("model.safetensors", given, outputs(g, given)) for g in (whole, small))
+    of_whole, of_small = (errors(spectral.model, given, outputs(g, given)) for g in (whole, small))
     for name in OUTPUTS:
         assert of_whole[name] < of_small[name] < change, name
 
@@ -214,6 +240,7 @@ def test_stablehlo_runs_in_a_process_without_the_package():
     assert max(errors("model.safetensors", given, np.load("outputs.npz")).values()) < TOLERANCE
 
 
+@pytest.mark.training
 def test_stablehlo_takes_the_waveform_where_asked():
     programs = exported(saved(), "--with-stft", "--dtype", "bfloat16", to="stablehlo")
     program = export.deserialize(bytearray((programs / "encoder.stablehlo").read_bytes()))
@@ -267,8 +294,8 @@ def test_mistakes_are_one_line_and_leave_nothing(arguments, capsys):
     assert not Path("out").exists()
 
 
-def test_what_is_no_graph_or_does_not_suit_one_is_named():
-    good = exported(saved())
+def test_what_is_no_graph_or_does_not_suit_one_is_named(spectral):
+    good = shutil.copytree(spectral.graphs, Path("graphs"))
     graphs = Graphs(good)
     for shape, frames, message in (
         ((4800,), None, r"expected audio of shape \(channels, samples\), got \(4800,\)"),

@@ -13,7 +13,8 @@ SOUNDS = {  # file, and where its band is made to end, in Hz
     "speech": ("speech/klettres-german/letters.ogg", 3900.0),
     "music": ("music/mauricio-duarte/ubports.ogg", 7800.0),
 }
-FLOORS = (  # peak of the sound and mean square of the noise in dB of full scale, or what makes the floor
+# Peak of the sound and mean square of the noise in dB of full scale, or what makes the floor.
+FLOORS: tuple[tuple[float, float | str], ...] = (
     *((0, -100), (0, -80), (0, -60), (0, -50), (-10, -50), (-20, -60), (-40, -90), (-60, -100)),
     *((0, "16 bit"), (-20, "16 bit"), (-40, "16 bit"), (-50, "16 bit")),
 )
@@ -31,7 +32,7 @@ def dull(sound: str) -> np.ndarray:
 def with_floor(x_N: np.ndarray, peak_db: float, floor: float | str) -> np.ndarray:
     """A sound at a peak of 0.9 x peak_db over a floor."""
     x_N = 0.9 * 10 ** (peak_db / 20) * x_N
-    if floor == "16 bit":
+    if isinstance(floor, str):  # the rounding to 16 bits
         return np.round(x_N * 2**15) / 2**15
     return x_N + 10 ** (floor / 20) * np.random.default_rng(0).standard_normal(len(x_N))
 

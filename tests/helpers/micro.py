@@ -18,7 +18,7 @@ def get_config(name):
     config.model.vae.update(channels=4, multipliers=(1, 2), mel_bins=32, latent_channels=2, blocks=1)
     config.model.unet.update(channels=8, multipliers=(1, 2), head_channels=4, latent_channels=2, blocks=1)
     config.model.unet.attention_downsamplings = ()  # the middle still attends
-    config.model.vocoder.update(mel_bins=32, channels=8, rates=(24, 20), kernels=(3,), dilations=(1, 3))
+    config.model.vocoder.update(mel_bins=32, channels=8, rates=(24, 20), kernels=(3,), dilations=(3,))
     config.data.window_frames = 32
     config.sharding.min_size = 64
     config.batch_size = 8
@@ -40,7 +40,7 @@ def get_config(name):
     if stage == "vocoder":
         config.crop_frames = 16
         config.discriminator.update(
-            periods=(2, 3), resolutions=((512, 120),), channels=2, max_channels=8, spectrogram_channels=2
+            periods=(2,), resolutions=((512, 120),), channels=2, max_channels=8, spectrogram_channels=2
         )
     if stage == "tune":
         config.discriminator_steps = 3

@@ -12,6 +12,9 @@ from typing import NamedTuple
 import numpy as np
 import soundfile as sf
 
+Make = Callable[[Path, int], object]  # writes a recording to a path, at a rate
+Change = Callable[[bytearray], bytes | bytearray]
+
 
 class Kind(NamedTuple):
     """An odd recording. make(path, rate) writes it; it has `parts` times the samples of `signal`, and up to `more`;
@@ -19,7 +22,7 @@ class Kind(NamedTuple):
 
     name: str
     what: str
-    make: Callable[[Path, int], None]
+    make: Make
     parts: int = 1
     said: str = ""
     more: int = 0
@@ -31,27 +34,27 @@ def signal(rate: int) -> np.ndarray:
     return x_N * (1 + np.sin(np.arange(len(x_N)) * 20 / rate)) / 2
 
 
-def coded(path: Path, rate: int, **options) -> bytes:
+def coded(path: Path, rate: int, **options: str) -> bytes:
     """The signal as a file of the format that the name or the options say; its bytes."""
     sf.write(path, signal(rate), rate, **options)
     return path.read_bytes()
 
 
-def mp3_frames(data: bytes) -> tuple[int, int]:
+def mp3_frames(data: bytes | bytearray) -> tuple[int, int]:
     """(Position of the count in a Xing header, the count)."""
     position = max(data.find(b"Xing"), data.find(b"Info")) + 8
     return position, struct.unpack(">I", data[position : position + 4])[0]
 
 
-def _mp3(change: Callable[[bytearray], bytes]):
-    def make(path, rate):
+def _mp3(change: Change) -> Make:
+    def make(path: Path, rate: int) -> None:
         path.write_bytes(change(bytearray(coded(path, rate, format="MP3", bitrate_mode="VARIABLE"))))
 
     return make
 
 
-def _count(share: float, more: int = 0):
-    def change(data):
+def _count(share: float, more: int = 0) -> Change:
+    def change(data: bytearray) -> bytearray:
         position, count = mp3_frames(data)
         data[position : position + 4] = struct.pack(">I", int(count * share) + more)
         return data
@@ -59,7 +62,7 @@ def _count(share: float, more: int = 0):
     return change
 
 
-def without_xing(data: bytes) -> bytes:
+def without_xing(data: bytearray) -> bytearray:
     """An mp3 without its first frame, which is the header."""
     start = data.index(b"\xff", 1)
     while data[start : start + 2] != data[:2] or (data[start + 2] & 0x0C) != (data[2] & 0x0C):
@@ -75,15 +78,15 @@ def wav(rate: int, length: int | None = None, after: bytes = b"", kind: int = 1)
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
-def _wav(length: Callable[[int], int], after: bytes = b""):
-    def make(path, rate):
+def _wav(length: Callable[[int], int], after: bytes = b"") -> Make:
+    def make(path: Path, rate: int) -> None:
         path.write_bytes(wav(rate, length(2 * len(signal(rate))), after))
 
     return make
 
 
-def _flac_total(share: float):
-    def make(path, rate):
+def _flac_total(share: float) -> Make:
+    def make(path: Path, rate: int) -> None:
         data = bytearray(coded(path, rate))
         total = int(len(signal(rate)) * share)
         data[21:26] = (int.from_bytes(data[21:26]) >> 36 << 36 | total).to_bytes(5)
@@ -92,27 +95,27 @@ def _flac_total(share: float):
     return make
 
 
-def _twice(**options):
-    def make(path, rate):
+def _twice(**options: str) -> Make:
+    def make(path: Path, rate: int) -> None:
         data = coded(path, rate, **options)
         path.write_bytes(data + data)
 
     return make
 
 
-def _of_two_rates(path, rate):
+def _of_two_rates(path: Path, rate: int) -> None:
     path.write_bytes(coded(path, rate, format="OGG") + coded(path, rate * 2, format="OGG"))
 
 
-def _cut(**options):
-    def make(path, rate):
+def _cut(**options: str) -> Make:
+    def make(path: Path, rate: int) -> None:
         data = coded(path, rate, **options)
         path.write_bytes(data[: int(len(data) * 0.6)])
 
     return make
 
 
-def _gsm(path, rate):
+def _gsm(path: Path, rate: int) -> None:
     sf.write(path, signal(rate), rate, format="WAV", subtype="GSM610")
 
 

@@ -39,8 +39,9 @@ def random_params(stage, frozen, rng):
     return jax.tree.map(lambda x: (0.2 * rng.standard_normal(x.shape)).astype(np.float32), shapes)
 
 
+@functools.cache
 def frozen_of(variant):
-    """Stand-ins for the trained networks that a stage needs."""
+    """Stand-ins for the trained networks that a stage needs; made once for all tests, which change nothing of them."""
     rng = np.random.default_rng(0)
     if variant in ("vae", "vocoder"):
         return {}

@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
 
@@ -50,9 +50,20 @@ def run_here(options: list[str]) -> tuple[int, str]:
     """Run `python -m flashsr_jax.main` in this process, as ENVIRONMENT has it; (exit code, stderr)."""
     from flashsr_jax.main import main
 
+    return _run(main, options)
+
+
+def run_word(words: list[str]) -> tuple[int, str]:
+    """Run `flashsr WORDS` in this process, as ENVIRONMENT has it; (exit code, stderr)."""
+    from flashsr_jax.cli import main
+
+    return _run(main, words)
+
+
+def _run(main: Callable[[list[str]], int], arguments: list[str]) -> tuple[int, str]:
     with _as_in_a_new_process() as stderr:
         try:
-            code = main(options)
+            code = main(arguments)
         except SystemExit as ended:
             code = ended.code
         except Exception:  # noqa: BLE001 as a process ends with one that nobody expected

@@ -12,6 +12,7 @@ from flashsr_jax.train.logs import Logs
 
 from helpers import micro
 from helpers.steps import programs_of
+from helpers.toy import toy_config, toy_stage
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 
@@ -83,9 +84,8 @@ def test_the_next_step_is_dispatched_before_the_last_ones_metrics_are_fetched(da
     monkeypatch.setattr(loop, "make_programs", recording_programs)
     monkeypatch.setattr(loop.flops, "count", lambda *args, **kwargs: 1.0)
     monkeypatch.setattr(Logs, "add", recording_add)
-    config = micro.get_config("vocoder")
-    config.data.dir = str(dataset)
-    config.update(steps=4, log_every=4)
+    monkeypatch.setitem(loop.STAGES, "vae", toy_stage())
+    config = toy_config(dataset, steps=4, log_every=4)
     config.checkpoint.every = config.eval.every = 4
     loop.train(config, str(tmp_path))
     assert ", ".join(events) == "dispatch, dispatch, fetch 1, dispatch, fetch 2, dispatch, fetch 3, fetch 4"

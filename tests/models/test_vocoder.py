@@ -19,6 +19,7 @@ from flashsr_jax.models.vocoder import SRVocoder, WeightNormConv, WeightNormUpsa
 from helpers.parity import VOCODER_TINY, assert_parity, golden, synthetic_params
 
 
+@pytest.mark.training
 def test_parity():
     arrays = golden("sr_vocoder_tiny")
     variables = {"params": synthetic_params(vocoder_names(VOCODER_TINY))}
@@ -26,12 +27,21 @@ def test_parity():
     assert_parity(out, arrays["out"])
 
 
+def variables_of(config, mel, lr):
+    """Random ones of a network: drawn by numpy, since compiling the draws takes longer than the tests."""
+    shapes, rng = jax.eval_shape(SRVocoder(config).init, jax.random.key(0), mel, lr), np.random.default_rng(2)
+    return jax.tree.map(lambda x: (0.3 * rng.standard_normal(x.shape)).astype(np.float32), shapes)
+
+
 @pytest.fixture(scope="module")
 def micro():
-    """A network that compiles fast: (config, fresh variables, mel, waveform)."""
-    config = VocoderConfig(mel_bins=8, channels=8, rates=(4, 2), kernels=(3,), dilations=(1,))
-    mel, lr = jax.random.normal(jax.random.key(0), (1, 8, 8)), jax.random.normal(jax.random.key(1), (1, 64))
-    return config, jax.jit(SRVocoder(config).init)(jax.random.key(2), mel, lr), mel, lr
+    """A network that compiles fast: (config, variables, mel, waveform)."""
+    config, rng = (
+        VocoderConfig(mel_bins=8, channels=8, rates=(4, 2), kernels=(3,), dilations=(1,)),
+        np.random.default_rng(0),
+    )
+    mel, lr = (rng.standard_normal(shape).astype(np.float32) for shape in ((1, 8, 8), (1, 64)))
+    return config, variables_of(config, mel, lr), mel, lr
 
 
 @pytest.mark.training
@@ -54,21 +64,21 @@ def test_bfloat16_computes_close_and_returns_float32(micro):
 def test_refuses_lengths_that_do_not_fit(micro, frames, samples):
     config, variables, _, _ = micro
     with pytest.raises(ValueError, match="8 samples a mel frame"):
-        SRVocoder(config).apply(variables, jnp.zeros((1, frames, 8)), jnp.zeros((1, samples)))
+        jax.eval_shape(SRVocoder(config).apply, variables, jnp.zeros((1, frames, 8)), jnp.zeros((1, samples)))
 
 
 @pytest.mark.training
 def test_with_an_inverse_stft_the_low_resolution_passes_unchanged_and_the_rest_is_added():
     config = VocoderConfig(mel_bins=8, channels=8, rates=(2,), kernels=(3,), dilations=(1,), istft_size=16)
     assert config.hop == 8
-    mel, lr = jax.random.normal(jax.random.key(0), (2, 6, 8)), jax.random.normal(jax.random.key(1), (2, 48))
-    apply, variables = jax.jit(SRVocoder(config).apply), jax.jit(SRVocoder(config).init)(jax.random.key(2), mel, lr)
+    rng = np.random.default_rng(0)
+    mel, lr = (rng.standard_normal(shape).astype(np.float32) for shape in ((2, 6, 8), (2, 48)))
+    apply, variables = jax.jit(SRVocoder(config).apply), variables_of(config, mel, lr)
     added_to = {level: apply(variables, mel, level * lr) - level * lr for level in (1.0, 1e-3)}
     assert added_to[1e-3].shape == lr.shape and np.abs(added_to[1e-3]).max() > 1e-3
     assert np.abs(added_to[1.0]).max() < 0.1 * np.abs(added_to[1e-3]).max()  # it has all that the network would make
-    silent = jax.tree.map(jnp.zeros_like, variables)
-    silent["params"]["conv_post"]["bias"] = silent["params"]["conv_post"]["bias"].at[:9].set(-40.0)
-    silent["params"] = jax.tree.map(lambda x: x + 1e-9, silent["params"])  # no 0 / 0 in the weight norm
+    silent = jax.tree.map(lambda x: np.full_like(x, 1e-9), variables)  # not 0: no 0 / 0 in the weight norm
+    silent["params"]["conv_post"]["bias"][:9] = -40.0
     np.testing.assert_allclose(apply(silent, mel, lr), lr, atol=1e-6)
 
 
@@ -107,15 +117,18 @@ def test_activation_and_its_gradient_match_the_definition(samples):
     rng = np.random.default_rng(0)
     x, weight = (jnp.asarray(3 * rng.standard_normal((2, samples, 5)), jnp.float32) for _ in range(2))
     alpha, beta = (jnp.asarray(0.5 * rng.standard_normal(5), jnp.float32) for _ in range(2))
-    for ours, expected in zip(
-        *(
-            jax.jit(jax.value_and_grad(lambda *args, f=f: jnp.sum(f(*args) * weight), (0, 1, 2)))(x, alpha, beta)[1]
-            for f in (antialiased_snake_beta, direct_activation)
-        ),
-        strict=True,
-    ):
+
+    def output_and_gradient(activation):
+        def loss(*args):
+            y = activation(*args)
+            return jnp.sum(y * weight), y
+
+        (_, y), gradients = jax.jit(jax.value_and_grad(loss, (0, 1, 2), has_aux=True))(x, alpha, beta)
+        return [y, *gradients]
+
+    found, definition = map(output_and_gradient, (antialiased_snake_beta, direct_activation))
+    for ours, expected in zip(found, definition, strict=True):
         assert_parity(ours, np.asarray(expected))
-    assert_parity(antialiased_snake_beta(x, alpha, beta), np.asarray(direct_activation(x, alpha, beta)))
 
 
 def test_activation_of_a_constant_is_constant():
@@ -126,33 +139,31 @@ def test_activation_of_a_constant_is_constant():
 
 def test_activation_gradient_keeps_types():
     x = jnp.ones((1, 8, 2), jnp.bfloat16)
-    grads = jax.grad(lambda *args: antialiased_snake_beta(*args).astype(jnp.float32).sum(), (0, 1, 2))(
-        x, jnp.zeros(2), jnp.zeros(2)
-    )
+    gradient = jax.grad(lambda *args: antialiased_snake_beta(*args).astype(jnp.float32).sum(), (0, 1, 2))
+    grads = jax.eval_shape(gradient, x, jnp.zeros(2), jnp.zeros(2))
     assert [grad.dtype for grad in grads] == [jnp.bfloat16, jnp.float32, jnp.float32]
 
 
 @pytest.mark.training
 @pytest.mark.parametrize("module", [WeightNormConv(6, 3, dilation=2), WeightNormUpsample(6, 4)])
 def test_weight_norm_starts_as_its_own_norm_and_ignores_the_scale_of_v(module):
-    x = jax.random.normal(jax.random.key(0), (1, 16, 5))
-    params = module.init(jax.random.key(1), x)["params"]
+    x, apply = np.random.default_rng(0).standard_normal((1, 16, 5)).astype(np.float32), jax.jit(module.apply)
+    params = jax.jit(module.init)(jax.random.key(1), x)["params"]
     scaled = {**params, "v": 3 * params["v"]}
-    out = module.apply({"params": params}, x)
-    np.testing.assert_allclose(module.apply({"params": scaled}, x), out, atol=1e-5)
+    np.testing.assert_allclose(apply({"params": scaled}, x), apply({"params": params}, x), atol=1e-5)
     axes = (0, 1) if isinstance(module, WeightNormConv) else (0, 2)
     np.testing.assert_allclose(params["g"], np.sqrt(np.sum(np.square(params["v"]), axes)), rtol=1e-5)
 
 
 def test_upsampling_is_the_transposed_convolution():
     module, rate = WeightNormUpsample(3, 4), 4
-    x = jax.random.normal(jax.random.key(0), (2, 10, 5))
-    params = module.init(jax.random.key(1), x)["params"]
+    x = np.random.default_rng(0).standard_normal((2, 10, 5)).astype(np.float32)
+    params = jax.jit(module.init)(jax.random.key(1), x)["params"]
     expected = np.zeros((2, 10 * rate + rate, 3))
     for n in range(10):
         for k in range(2 * rate):
-            expected[:, n * rate + k] += np.asarray(x[:, n] @ params["v"][k])
-    assert_parity(module.apply({"params": params}, x), expected[:, rate // 2 : -rate // 2])
+            expected[:, n * rate + k] += x[:, n] @ np.asarray(params["v"][k])
+    assert_parity(jax.jit(module.apply)({"params": params}, x), expected[:, rate // 2 : -rate // 2])
 
 
 @pytest.mark.training
@@ -163,9 +174,9 @@ def test_a_vocoder_of_the_mel_alone_does_not_hear_the_waveform(istft_size):
     )
     rng = np.random.default_rng(0)
     mel, lr = rng.normal(size=(1, 4, 8)), rng.normal(size=(2, 1, 4 * config.hop))
-    variables = SRVocoder(config).init(jax.random.key(0), mel, lr[0])
+    variables, apply = variables_of(config, mel, lr[0]), jax.jit(SRVocoder(config).apply)
     assert "lr_branch" not in variables["params"]
-    one, other = (SRVocoder(config).apply(variables, mel, waveform) for waveform in lr)
+    one, other = (apply(variables, mel, waveform) for waveform in lr)
     assert one.shape == lr[0].shape and np.abs(one).max() > 0
     np.testing.assert_array_equal(one, other)
 
@@ -174,13 +185,14 @@ def test_missing_is_what_the_low_resolution_waveform_lacks():
     noise = np.random.default_rng(0).normal(size=48_000).astype(np.float32)
     low = scipy.signal.sosfiltfilt(scipy.signal.cheby1(8, 0.1, 6000 / 24_000, output="sos"), noise).astype(np.float32)
     edge = 360
-    full = np.abs(front_end.stft(jnp.pad(noise, (edge, edge))[None], 960, 240))
-    share = np.asarray(missing(jnp.log(jnp.sqrt(jnp.mean(full**2))) * jnp.ones_like(full), jnp.asarray(low)[None]))
+    full = np.abs(jax.jit(front_end.stft, static_argnums=(1, 2))(np.pad(noise, edge)[None], 960, 240))
+    lacks, level = jax.jit(missing), np.log(np.sqrt(np.mean(full**2)))
+    share = np.asarray(lacks(np.full_like(full, level), low[None]))
     hz = np.fft.rfftfreq(960, 1 / 48_000)
     assert share.shape == (1, 200, 481)
     assert share[0, 2:-2][:, hz < 5800].mean() < 0.02
     assert share[0, :, hz > 7000].min() > 0.99
-    assert not np.any(np.isnan(missing(jnp.full_like(full, -200.0), jnp.zeros((1, 48_000)))))
+    assert not np.any(np.isnan(lacks(np.full_like(full, -200.0), np.zeros((1, 48_000), np.float32))))
 
 
 @pytest.mark.training

@@ -17,6 +17,7 @@ import flashsr_jax
 
 from helpers import ROOT
 
+pytestmark = pytest.mark.training
 SOURCES = ("flashsr_jax", "configs", "setup.py", "pyproject.toml", "README.md", "LICENSE")  # what building reads
 
 
@@ -71,7 +72,6 @@ def test_the_wheel_holds_the_configurations_and_the_model(wheel):
     assert not [name for name in names if not name.startswith(("flashsr_jax/", "flashsr_jax-"))]
 
 
-@pytest.mark.training
 def test_the_wheel_upscales_a_file(installed, tmp_path):
     sf.write(tmp_path / "in.wav", 0.1 * np.random.default_rng(0).standard_normal(8000), 8000)
     call(installed / "flashsr", "upscale", "in.wav", "-o", "out.wav", cwd=tmp_path)
@@ -79,7 +79,6 @@ def test_the_wheel_upscales_a_file(installed, tmp_path):
     assert rate == 48_000 and len(y_N) == 48_000 and 0.01 < np.std(y_N) < 1
 
 
-@pytest.mark.training
 def test_the_wheel_trains(installed, dataset, tmp_path):
     """Two steps; and what a run writes has the permissions that the user's umask gives."""
     options = [f"--config.data.dir={dataset}", "--config.steps=2", "--config.eval.clips_per_class=1"]

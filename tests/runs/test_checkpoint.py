@@ -136,6 +136,7 @@ def flipped(file, at=None):
     file.write_bytes(content)
 
 
+@pytest.mark.training
 def test_one_flipped_bit_in_any_file_of_a_checkpoint_is_noticed(two, tmp_path, caplog):
     """The values of arrays among them, which no format checks."""
     files = [path.relative_to(two) for path in (two / "checkpoints" / "2").rglob("*") if path.is_file()]

@@ -50,7 +50,7 @@ def test_the_mean_of_the_parts_is_that_of_the_batch(parts):
     error = (x @ w - y) * weight[:, None]
     np.testing.assert_allclose(found.of_role["w"], 2 * x.T @ error / weight.sum(), rtol=1e-5, atol=1e-5)
     assert found.metrics["loss"] == pytest.approx(np.square(error).sum() / weight.sum(), rel=1e-5)
-    assert found.metrics["data/rejected"] == 3 and found.count == 5
+    assert found.metrics["data/rejected"] == 3 and found.examples == 5
     np.testing.assert_array_equal(found.made["x"], batch[0])
     nothing = accumulated(parts, functools.partial(least_squares, w), (*batch[:2], 0 * batch[2]), jax.random.key(0))
     assert not nothing.of_role["w"].any() and nothing.metrics["loss"] == 0

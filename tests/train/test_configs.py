@@ -25,14 +25,20 @@ from helpers.configs import get_config
 
 
 @pytest.mark.parametrize(
-    "preset", [pytest.param("small", marks=pytest.mark.training), pytest.param("base", marks=pytest.mark.full)]
+    ("preset", "options"),
+    [
+        pytest.param("small", True, marks=pytest.mark.training),
+        pytest.param("base", False, marks=pytest.mark.full),
+        pytest.param("base", True, marks=pytest.mark.slow),
+    ],
 )
-def test_all_stages_trace(preset):
+def test_all_stages_trace(preset, options):
+    """As they are configured; with `options`, with the losses, too, that the configurations leave out."""
     key = jax.random.key(0)
     frozen = {"scale_factor": jax.ShapeDtypeStruct((), jnp.float32)}
     for stage in ("vae", "regression", "teacher", "student", "vocoder", "tune"):
         config = get_config(stage, preset)
-        if stage == "student":
+        if stage == "student" and options:
             config.fake_score = "separate"
             config.losses.update(dict.fromkeys(("distill_mel", "waveform", "features"), (1.0,) * 4))
             config.accumulate = 2

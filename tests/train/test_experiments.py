@@ -15,11 +15,12 @@ from flashsr_jax.exchange.published import FILES, import_published
 from flashsr_jax.exchange.torch_files import save_torch
 from flashsr_jax.runs.checkpoint import load_parameters, load_weights
 from flashsr_jax.runs.networks import load_network
-from flashsr_jax.train import finished
+from flashsr_jax.train import finished, loop
 from flashsr_jax.train.frozen import model_of
 from flashsr_jax.weights.store import load_weights as load_file
 
 from helpers import micro
+from helpers.toy import toy_stage
 from helpers.training import ROOT, assert_same_checkpoint, logged, run, run_here
 
 FINETUNED = ("vocoder", "vae", "regression", "teacher", "student")
@@ -174,17 +175,19 @@ def test_the_folder_of_a_run_alone_makes_it_again(runs, tmp_path):
 
 
 @pytest.mark.training
-def test_what_a_resumed_run_changes_is_kept_and_said(runs, dataset, tmp_path):
-    shutil.copytree(runs["vae"], tmp_path / "vae")
+def test_what_a_resumed_run_changes_is_kept_and_said(dataset, tmp_path, monkeypatch):
+    monkeypatch.setitem(loop.STAGES, "vae", toy_stage())
+    options = ["--config.best_metric=error", "--config.eval.every=100"]
+    code, stderr = run("vae", tmp_path / "vae", dataset, *options, "--config.steps=6")
+    assert code == 0, stderr
     shutil.copytree(dataset, tmp_path / "other")
     with (tmp_path / "other" / "manifest.csv").open("a") as manifest:
         manifest.write("\n")
-    options = ["--config.steps=13", f"--config.vocoder_from={runs['vocoder']}"]
-    code, stderr = run("vae", tmp_path / "vae", tmp_path / "other", *options)
+    code, stderr = run("vae", tmp_path / "vae", tmp_path / "other", *options, "--config.steps=7")
     assert code == 0 and "goes on with another data than before" in stderr, stderr
     first, second = map(json.loads, (tmp_path / "vae" / "provenance.jsonl").read_text().splitlines())
-    assert second["step"] == 12 and second["manifests"] != first["manifests"]
-    assert second["changes"]["steps"] == [12, 13] and second["changes"].keys() == {"steps", "data.dir"}
+    assert second["step"] == 6 and second["manifests"] != first["manifests"]
+    assert second["changes"]["steps"] == [6, 7] and second["changes"].keys() == {"steps", "data.dir"}
 
 
 def test_a_configuration_of_another_version_or_of_something_else_is_one_line(tmp_path):

@@ -19,6 +19,7 @@ from helpers.training import ENVIRONMENT, ROOT, assert_same_checkpoint, command,
 STEPS = 40
 # A line a step, so that the log shows each one once; a save every other step, so that kills meet one.
 OPTIONS = (f"--config.steps={STEPS}", "--config.log_every=1", "--config.checkpoint.every=2", "--config.eval.every=40")
+OPTIONS += ("--config.losses.adversarial=0.0",)  # half as much to compile
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,7 @@ def kill(folder, dataset, rng, during_save):
 
 
 @pytest.mark.training
-@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
 def test_killed_at_random_moments_a_run_ends_as_if_it_had_not_been(kills, whole, dataset, tmp_path):
     seed = time.time_ns()
     rng = random.Random(seed)
@@ -74,7 +75,7 @@ def test_killed_at_random_moments_a_run_ends_as_if_it_had_not_been(kills, whole,
             shutil.rmtree(tmp_path)
             tmp_path.mkdir()
     print(f"killed {kills} times (seed {seed}): {'; '.join(moments)}")
-    assert sum("being saved" in moment for moment in moments) >= kills // 4
+    assert sum("being saved" in moment for moment in moments) >= max(1, kills // 4)
     code, stderr = run_alone("vae", tmp_path, dataset, *OPTIONS)
     assert code == 0, stderr
     assert_same_run(tmp_path, whole)

@@ -6,6 +6,7 @@ import librosa
 import numpy as np
 import pytest
 
+from flashsr_jax.audio.mel import MEL_FMAX, MEL_FMIN
 from flashsr_jax.errors import UserError
 from flashsr_jax.models import diffusion
 from flashsr_jax.train import losses
@@ -13,6 +14,7 @@ from flashsr_jax.train import losses
 RNG = np.random.default_rng(0)
 SHAPE = (3, 4, 5, 2)
 mel_l1 = jax.jit(lambda x, y: losses.mel_l1(x, y, 64))
+multi_scale_mel_l1 = jax.jit(losses.multi_scale_mel_l1)
 multi_resolution_stft_l1, band_power_l1 = jax.jit(losses.multi_resolution_stft_l1), jax.jit(losses.band_power_l1)
 A, B, C = (RNG.standard_normal(SHAPE).astype(np.float32) for _ in range(3))
 AXES = (1, 2, 3)
@@ -37,10 +39,30 @@ def test_l1_and_l2():
     difference = A.astype(np.float64) - B
     np.testing.assert_allclose(losses.l1(A, B), np.abs(difference).mean(AXES), rtol=1e-6)
     np.testing.assert_allclose(losses.l2(A, B), (difference**2).mean(AXES), rtol=1e-6)
-    gradient = jax.grad(lambda a: jnp.sum(losses.l2(a, B)))(A)
+    gradient = jax.jit(jax.grad(lambda a: jnp.sum(losses.l2(a, B))))(A)
     np.testing.assert_allclose(gradient, 2 * difference / np.prod(SHAPE[1:]), rtol=1e-5)
-    gradient = jax.grad(lambda a: jnp.sum(losses.l1(a, B)))(A)
+    gradient = jax.jit(jax.grad(lambda a: jnp.sum(losses.l1(a, B))))(A)
     np.testing.assert_allclose(gradient, np.sign(difference) / np.prod(SHAPE[1:]), rtol=1e-6)
+
+
+@pytest.mark.parametrize("quantile", [0.5, 0.6, 0.9])
+def test_the_best_guess_under_the_pinball_loss_is_the_quantile(quantile):
+    drawn = RNG.standard_normal(10_001).astype(np.float32)
+    guesses = np.linspace(-2, 2, 401, dtype=np.float32)
+    best = min(guesses, key=lambda guess: losses.pinball(jnp.full((1, len(drawn)), guess), drawn[None], quantile)[0])
+    assert best == pytest.approx(np.quantile(drawn, quantile), abs=0.02)
+
+
+def test_the_pinball_loss_of_the_median_is_l1_and_weighted_as_it_is():
+    weight = np.abs(C)
+    np.testing.assert_allclose(losses.pinball(A, B, 0.5, weight), losses.l1(A, B, weight), rtol=1e-6)
+
+
+def test_quantiles_of_bands():
+    quantile_Bx1xF = np.asarray(losses.band_quantiles(256, jnp.array([4000.0, 24_000.0]), 0.6))
+    centres = librosa.mel_frequencies(258, fmin=MEL_FMIN, fmax=MEL_FMAX)[1:-1]
+    np.testing.assert_allclose(quantile_Bx1xF[0, 0], np.where(centres < 4000, 0.5, 0.6))
+    np.testing.assert_array_equal(quantile_Bx1xF[1, 0], 0.5)
 
 
 def test_losses_are_float32_whatever_the_compute_type():
@@ -145,14 +167,14 @@ def test_multi_scale_mel_l1():
         for i in range(2):
             a, b = (reference_mel(z[i], window, window // 4, window // 2, window * 5 // 32, 0) for z in (x, y))
             expected[i] += np.abs(np.log10(np.maximum(a, 1e-5)) - np.log10(np.maximum(b, 1e-5))).mean()
-    np.testing.assert_allclose(losses.multi_scale_mel_l1(x, y), expected, rtol=1e-4)
+    np.testing.assert_allclose(multi_scale_mel_l1(x, y), expected, rtol=1e-4)
 
 
 @pytest.mark.training
-@pytest.mark.parametrize("loss", [lambda a, b: losses.mel_l1(a, b, 64), losses.multi_scale_mel_l1])
+@pytest.mark.parametrize("loss", [mel_l1, multi_scale_mel_l1])
 def test_spectral_losses_have_finite_gradients_on_silence(loss):
     silence, noise = np.zeros((1, 4800), np.float32), RNG.standard_normal((1, 4800)).astype(np.float32)
-    assert np.isfinite(jax.grad(lambda x: jnp.sum(loss(x, noise)))(silence)).all()
+    assert np.isfinite(jax.jit(jax.grad(lambda x: jnp.sum(loss(x, noise))))(silence)).all()
 
 
 def test_mel_errors_above_the_cutoff():

@@ -10,7 +10,7 @@ from flashsr_jax.train import loop
 
 from helpers.configs import get_config
 from helpers.toy import toy_stage
-from helpers.training import logged, run
+from helpers.training import assert_same_checkpoint, logged, options_of, run, run_here
 
 TOLD = []
 
@@ -106,3 +106,40 @@ def test_weights_and_biases_gets_the_figures_offline(dataset, tmp_path, monkeypa
     (stored,) = tmp_path.rglob("*.wandb")
     assert b"train/loss" in stored.read_bytes() and b"eval/error" in stored.read_bytes()
     assert not (tmp_path / "tensorboard").exists()
+
+
+@pytest.mark.training
+def test_a_run_on_a_mixture_of_datasets_resumes_and_is_made_again_bit_for_bit(dataset, tmp_path, monkeypatch):
+    """By folders with dots in their names, too, and from the configuration that it left."""
+    monkeypatch.setitem(loop.STAGES, "vae", toy_stage())
+    other = tmp_path / "speech.v2"
+    other.symlink_to(dataset)
+    mixture = f"--config.data.mixture={{'{dataset}': 2, '{other}': 0.5}}"
+    options = (mixture, "--config.best_metric=error", "--config.eval.every=100")
+    for name, steps in (("whole", 4), ("stopped", 2), ("stopped", 4)):
+        code, stderr = run("vae", tmp_path / name, "nowhere", *options, f"--config.steps={steps}")
+        assert code == 0, stderr
+    assert "resuming from step 2" in stderr and f"{other}: music " in stderr
+    assert_same_checkpoint(tmp_path / "whole", tmp_path / "stopped", 4, least=1)
+    (first,) = map(json.loads, (tmp_path / "whole" / "provenance.jsonl").read_text().splitlines())
+    assert first["manifests"].keys() == {f"data {dataset}", f"data {other}"}
+    code, stderr = run_here(["--config", str(tmp_path / "whole" / "config.json"), "--workdir", str(tmp_path / "again")])
+    assert code == 0, stderr
+    assert_same_checkpoint(tmp_path / "whole", tmp_path / "again", 4, least=1)
+
+
+def test_a_mixture_is_printed_and_refused_where_it_cannot_be(capsys):
+    micro = options_of("vae", "w", "d")[:2]
+    mixture = "--config.data.mixture={'a/b.v2': 2, '../c': 1.5}"
+    assert main(["train", *micro, "--print-config", mixture]) == 0
+    assert json.loads(capsys.readouterr().out)["data"]["mixture"] == {"a/b.v2": 2, "../c": 1.5}
+    for wrong, said in {
+        "{'a': 0}": "config.data.mixture={'a': 0}: give each folder a weight, a number over 0",
+        "{'a': 1, 'b': -1}": "config.data.mixture={'a': 1, 'b': -1}: give each folder a weight",
+        "{'a': True}": "config.data.mixture={'a': True}: give each folder a weight",
+        "a=1": "flag --config.data.mixture=a=1: a=1: give it as {'NAME': VALUE, ...}, in quotes for the shell",
+    }.items():
+        capsys.readouterr()
+        assert main(["plan", *micro, f"--config.data.mixture={wrong}"]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"flashsr: {said}")

@@ -15,6 +15,7 @@ from flashsr_jax.train import frozen
 from flashsr_jax.train.batch import prepare
 from flashsr_jax.train.divergence import Divergence
 from flashsr_jax.train.stages import STAGES, student
+from flashsr_jax.train.starts import Start
 
 from helpers import micro
 from helpers.steps import frozen_of, random_params
@@ -105,7 +106,7 @@ def test_the_students_losses_are_functions_of_its_prediction():
     """At t = 0 the student's prediction is its input; what the teacher makes of the same start is a constant."""
     z0 = jnp.asarray(RNG.standard_normal((2, 4, 4, 2)), jnp.float32)
     grid = diffusion.solver_grid(4)
-    start = student.Start(grid, jnp.int32(1), jnp.full(2, 749), z0)
+    start = Start(grid, jnp.int32(1), jnp.full(2, 749), z0)
 
     def teacher(z: jax.Array, t_B: jax.Array) -> jax.Array:
         return 0.3 * z

@@ -11,11 +11,10 @@ import pytest
 from flashsr_jax.audio.front_end import denormalise
 from flashsr_jax.errors import UserError
 from flashsr_jax.models.diffusion import schedule, velocity
-from flashsr_jax.train import losses
-from flashsr_jax.train.batch import band_weights, prepare
+from flashsr_jax.train import losses, starts
+from flashsr_jax.train.batch import band_weights, prepare, random_crops
 from flashsr_jax.train.optimisers import by_phase, learning_rate, make_optimizer, update_ema
 from flashsr_jax.train.stages import student, teacher
-from flashsr_jax.train.stages.vocoder import random_crops
 
 from helpers import micro
 
@@ -131,7 +130,7 @@ def test_ema_starts_fast():
 def test_start_probabilities():
     """K = 32: modes at 0, 8, 16, 24 of width exp(-d^2 / 0.5), weighted by phase."""
     weights = [[0.0, 0.0, 0.5, 0.5], [0.4, 0.2, 0.2, 0.2]]
-    probabilities = student.start_probabilities(32, weights)
+    probabilities = starts.start_probabilities(32, weights)
     assert probabilities.shape == (2, 32)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1)
     assert probabilities[0, :12].max() < 1e-6
@@ -146,7 +145,7 @@ def test_starts_are_drawn_from_the_phase_of_the_step():
     config.teacher_steps, config.phases = 32, (100, 200, 300)
     config.start_modes = ((0.0, 0.0, 0.5, 0.5),) * 3 + ((1.0, 0.0, 0.0, 0.0),)
     keys = jax.random.split(jax.random.key(0), 500)
-    draw = jax.jit(jax.vmap(lambda key, step: student.sample_start(config, key, step), in_axes=(0, None)))
+    draw = jax.jit(jax.vmap(lambda key, step: starts.draw_first(config, key, step), in_axes=(0, None)))
     early, late = np.asarray(draw(keys, 0)), np.asarray(draw(keys, 300))
     assert early.min() >= 13 and abs((early >= 20).mean() - 0.5) < 0.08
     assert late.max() <= 3 and abs((late == 0).mean() - 1 / (1 + np.exp(-2) + np.exp(-8))) < 0.06
@@ -172,7 +171,7 @@ def test_the_teachers_loss_is_weighted_as_its_configuration_says(monkeypatch):
     batch |= {"cutoff_hz": jnp.full(4, 4000.0), "bandwidth_hz": jnp.full(4, 24_000.0)}
     state = SimpleNamespace(params={"teacher": {"gain": jnp.zeros(())}})
     key = jax.random.key(5)
-    found = teacher.gradients(config, state, {}, batch, key)
+    found = jax.jit(lambda batch, key: teacher.gradients(config, state, {}, batch, key))(batch, key)
 
     _, key_t, key_eps, _ = jax.random.split(key, 4)
     t_B = teacher.draw_timesteps(key_t, (4,), 2.0)
@@ -182,7 +181,7 @@ def test_the_teachers_loss_is_weighted_as_its_configuration_says(monkeypatch):
     of_example = (weight * v**2).sum((1, 2, 3)) / weight.sum((1, 2, 3)) * (1 - schedule().alpha_bar[t_B])
     assert (
         found.metrics["loss"] == pytest.approx(np.mean(np.asarray(of_example)[[0, 1, 3]]), rel=1e-4)
-        and found.count == 3
+        and found.examples == 3
     )
 
 

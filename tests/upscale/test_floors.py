@@ -67,6 +67,7 @@ def test_where_nothing_was_added_that_is_said(tmp_path, capfd, speech):
     assert "in.wav: nothing was added over 4.2 kHz: try without --no-lowpass" in err
 
 
+@pytest.mark.training
 def test_what_took_the_place_of_images_was_added(tmp_path, capfd, speech):
     """Samples that were held have images over the cutoff, louder than what the networks put there."""
     sf.write(tmp_path / "in.wav", np.repeat(soxr.resample(0.5 * speech[RATE:], RATE, 8000), 6), RATE)
@@ -76,6 +77,7 @@ def test_what_took_the_place_of_images_was_added(tmp_path, capfd, speech):
     assert added_db(sf.read(tmp_path / "out.wav")[0]) < added_db(sf.read(tmp_path / "in.wav")[0])
 
 
+@pytest.mark.training
 def test_a_jingle_is_passed_through_and_the_rest_upscaled_without_a_click(tmp_path, capfd, speech):
     """Also: mixed to one channel, and at 44.1 kHz with the input's exact length."""
     x, rate = sf.read(RECORDINGS / "music/mauricio-duarte/ubports.ogg", dtype="float32", always_2d=True)

@@ -5,6 +5,7 @@ import struct
 import subprocess
 import sys
 import wave
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -73,6 +74,7 @@ def test_the_output_lags_by_what_was_promised(model, rate):
     assert taken == round(X_CxN.shape[1] * 48_000 / rate)
 
 
+@pytest.mark.training
 def test_blocks_level_offset_and_channels_are_as_in_a_file(model):
     def live(x_CxN, size=777):
         return np.concatenate(
@@ -177,7 +179,7 @@ def test_a_wav_with_other_parts_before_its_samples_is_read():
     ("data", "said"),
     [
         (b"", "ends before its first sample"),
-        (b"fLaC" + bytes(40), "is no wav: for bare samples say --raw"),
+        (b"fLaC" + bytes(40), "standard input is no wav"),
         (wav_header(Format(RATE, 2, "s16"))[:30], "ends before its first sample"),
         (
             wav_header(Format(RATE, 2, "s16")).replace(b"fmt \x10\0\0\0\1\0", b"fmt \x10\0\0\0\6\0"),
@@ -189,6 +191,13 @@ def test_a_wav_with_other_parts_before_its_samples_is_read():
 def test_what_is_no_such_wav_is_refused(data, said):
     with pytest.raises(UserError, match=said):
         read_wav_header(io.BytesIO(data))
+
+
+def test_what_is_no_wav_may_be_bare_samples(weights, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"fLaC" + bytes(40))))
+    assert flashsr(["live", "--weights", str(weights)]) == 1
+    said = capsys.readouterr().err
+    assert said == "flashsr: standard input is no wav: for bare samples give --raw, --rate and --channels\n"
 
 
 def test_bare_samples_need_a_rate_and_a_wav_does_not(capsys):

@@ -88,6 +88,7 @@ def test_silence_stays_silence(model):
     assert np.abs(pause).max() < 1e-4
 
 
+@pytest.mark.training
 def test_a_tone_stays_a_tone(model):
     time = np.arange(6 * 8000) / 8000
     y = upscale(model, 0.3 * np.sin(2 * np.pi * 1000 * time), 8000)[SAMPLE_RATE:-SAMPLE_RATE]

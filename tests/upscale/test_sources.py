@@ -267,6 +267,7 @@ def test_skipping_and_replacing_exclude_each_other(capsys):
     assert "--overwrite: not allowed with argument --skip-existing" in capsys.readouterr().err
 
 
+@pytest.mark.training
 def test_a_job_that_is_told_to_stop_leaves_nothing_half_written(weights):
     sf.write("a.wav", np.random.default_rng(0).uniform(-0.1, 0.1, 8000 * 600), 8000)
     command = [str(Path(sys.executable).with_name("flashsr")), "upscale", "a.wav", "-o", "out/", "--weights", weights]

@@ -323,8 +323,8 @@ def test_bad_input_is_one_line_and_the_others_go_on(upscale, bad):
     [
         (["a.wav", "-o", "/dev/full"], "-o /dev/full is a file, not a folder: end its name in .wav or .flac"),
         (["a.wav", "-o", "taken/b.wav"], "taken"),
-        (["nine.wav", "-o", "b.flac"], "flac holds 8 channels, not 9: take --format wav"),
-        (["a.wav", "-o", "b.flac", "--bit-depth", "float"], "flac holds no floats: take --bit-depth 24"),
+        (["nine.wav", "-o", "b.flac"], "flac holds 8 channels, not 9: take wav"),
+        (["a.wav", "-o", "b.flac", "--bit-depth", "float"], "flac holds no floats: take 24 bits, or wav"),
         (["a.wav", "-o", "folder.wav"], "folder.wav"),
         (["-r", "nothing"], "has no audio files in it"),
         (["*.nothing"], "no file has such a name"),

@@ -51,7 +51,7 @@ def test_half_precision_stores_the_nearest_values(params, tmp_path, dtype):
 
 
 def test_jax_arrays_and_half_precision_trees_are_stored(params, tmp_path):
-    vae = jax.tree.map(lambda x: jax.numpy.asarray(x, ml_dtypes.bfloat16), params["vae"])
+    vae = jax.tree.map(lambda x: jax.numpy.asarray(x.astype(ml_dtypes.bfloat16)), params["vae"])
     save_weights(tmp_path / "vae.safetensors", MICRO, {"vae": vae})
     assert_trees_equal(
         load_weights(tmp_path / "vae.safetensors").params["vae"], jax.tree.map(lambda x: np.asarray(x, np.float32), vae)

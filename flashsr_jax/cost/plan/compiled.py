@@ -41,7 +41,9 @@ def compiled_report(config: ConfigDict, platform: str) -> Iterator[str]:
     sharding.check_batch_size(config.batch_size, mesh, config.accumulate)
     yield f"\ncompiled for {len(devices)} x {devices[0].device_kind}, XLA's own figures"
     compiled, seconds = compile_step(config, mesh)
-    memory = compiled.memory_analysis()
+    memory, text = compiled.memory_analysis(), compiled.as_text()
+    if memory is None or text is None:
+        raise UserError(f"{platform}: this compiler says nothing of a program's memory; leave its figures out")
     whole = memory.argument_size_in_bytes + memory.temp_size_in_bytes + memory.output_size_in_bytes
     sizes = {
         "arguments": memory.argument_size_in_bytes,
@@ -51,8 +53,8 @@ def compiled_report(config: ConfigDict, platform: str) -> Iterator[str]:
         "total": whole - memory.alias_size_in_bytes + memory.generated_code_size_in_bytes,
     }
     yield "  GiB a device: " + ", ".join(f"{name} {size / GIB:.3f}" for name, size in sizes.items())
-    for kind, found in step_collectives(compiled.as_text()).items():
-        yield f"  {kind}: {found.count} of {found.size / 2**20:.2f} MiB a device in all (in a loop's body: once)"
+    for kind, found in step_collectives(text).items():
+        yield f"  {kind}: {found.number} of {found.size / 2**20:.2f} MiB a device in all (in a loop's body: once)"
     yield (
         f"  traced in {seconds.trace:.0f} s ({seconds.trace_processor:.0f} of processor time), compiled in "
         f"{seconds.compile:.0f} s ({seconds.compile_processor:.0f})"
@@ -103,16 +105,17 @@ def _topology(name: str) -> list:
 class Exchanges(NamedTuple):
     """Collectives of one kind in a program: how many, and the bytes of their results on a device."""
 
-    count: int
+    number: int
     size: int
 
 
 def step_collectives(text: str) -> dict[str, Exchanges]:
     """{kind: exchanges} of an HLO text; what stands in a loop's body counts once."""
-    counts, sizes = Counter(), Counter()
+    numbers: Counter[str] = Counter()
+    sizes: Counter[str] = Counter()
     for found in COLLECTIVES.finditer(re.sub(r"/\*.*?\*/", "", text)):
-        counts[found["kind"]] += 1
+        numbers[found["kind"]] += 1
         for array in ARRAY.finditer(found["shape"]):
             elements = math.prod(int(size) for size in array["shape"].split(",") if size)
             sizes[found["kind"]] += elements * max(1, int(array["bits"]) // 8)
-    return {kind: Exchanges(count, sizes[kind]) for kind, count in counts.items()}
+    return {kind: Exchanges(number, sizes[kind]) for kind, number in numbers.items()}

@@ -25,6 +25,7 @@ class Memory(NamedTuple):
 
     @property
     def total(self) -> float:
+        """Bytes of all of them."""
         return sum(self)
 
 
@@ -43,6 +44,7 @@ class Collective(NamedTuple):
         return (2 if self.kind == "all-reduce" else 1) * self.size * (self.devices - 1) / self.devices * self.times
 
     def seconds(self, chip: Chip) -> float:
+        """Of a step, over the links of such chips."""
         once = gather_seconds(chip, self.size, self.devices)
         return (2 if self.kind == "all-reduce" else 1) * once * self.times
 

@@ -20,7 +20,7 @@ from flashsr_jax.devices import sharding
 from flashsr_jax.models.pipeline import latent_shape
 from flashsr_jax.train.frozen import model_of, shapes
 from flashsr_jax.train.stages import STAGES
-from flashsr_jax.train.stages.student import mean_solver_steps
+from flashsr_jax.train.starts import mean_solver_steps
 from flashsr_jax.train.state import TrainState
 
 KEY = jax.eval_shape(lambda: jax.random.key(0))

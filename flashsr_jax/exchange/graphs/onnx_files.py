@@ -80,9 +80,7 @@ def _save(graph: Graph, path: Path) -> dict[str, Any]:
     """Write a graph; its file, inputs and outputs as model.json names them."""
     model = graph.model(flashsr_jax.__version__)
     if model.ByteSize() > LARGEST:
-        raise UserError(
-            f"{path}: the network has over 2 GiB, which a file of ONNX cannot hold: --dtype float16", "dtype"
-        )
+        raise UserError(f"{path}: the network has over 2 GiB, which a file of ONNX cannot hold: take float16")
     with replacing(path) as partial:
         onnx.save(model, partial)
 

@@ -1,40 +1,29 @@
 """Stage `student`: one-step super-resolution, distilled from the teacher.
 
 L = the sum of these, each times its weight of the current phase:
-- distill: the student's clean latents against the teacher's solution from the same noisy ones;
+- distill: the student's clean latents against the teacher's solution from the same noisy ones (`train.starts`);
 - distill_mel: L1 of the log-mels decoded from both, a distance where it is heard;
 - mel: L1 of the log-mel decoded from the student's clean latents against the recording's own;
 - adversarial: a trainable head on the frozen teacher's features says real or fake, at a random noise level;
-- waveform, features: the discriminators of stage `tune`, on what frozen decoder and vocoder make of the latents;
+- waveform, features: discriminators of the high band (`train.hearing`), on what frozen decoder and vocoder make of it;
 - dmd: distribution matching, the difference of the teacher's and the fake score's clean latents as gradient.
 Flash Diffusion (Chadebec et al. 2025, arXiv:2406.02347), as FlashSR (Im & Nam 2025, arXiv:2501.10807) uses it; the
 separate fake score is DMD2's (Yin et al. 2024, arXiv:2405.14867).
-Letters: B batch, K steps of the teacher's grid; latents are (B, T, F, C).
+Letters: B batch; latents are (B, T, F, C).
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from ml_collections import ConfigDict
 
 from flashsr_jax.data import CLASSES
 from flashsr_jax.errors import UserError
-from flashsr_jax.models.diffusion import (
-    STEPS,
-    SolverGrid,
-    consistency_scalings,
-    guided_v,
-    q_sample,
-    solve,
-    solver_grid,
-    velocity,
-    z0_from_v,
-)
+from flashsr_jax.models.diffusion import STEPS, consistency_scalings, guided_v, q_sample, solve, velocity, z0_from_v
 from flashsr_jax.models.discriminators import Band, LatentHead
 from flashsr_jax.models.networks import example_inputs
 from flashsr_jax.models.unet import UNet
@@ -42,10 +31,10 @@ from flashsr_jax.train import losses
 from flashsr_jax.train.batch import band_weights, prepare
 from flashsr_jax.train.evaluation import unet_outputs
 from flashsr_jax.train.frozen import dtype_of, model_of, named
+from flashsr_jax.train.hearing import Heard, discriminator_loss, hear, initial_discriminator, judged, random_stretch
 from flashsr_jax.train.latents import Latents, decoded_mel, latents
 from flashsr_jax.train.optimisers import by_phase
-from flashsr_jax.train.stages import tune
-from flashsr_jax.train.stages.vocoder import Crops
+from flashsr_jax.train.starts import Start, draw_start
 from flashsr_jax.train.state import Gradients, TrainState, create, descend, finish_step, gradient
 
 TERMS = ("distill", "distill_mel", "mel", "adversarial", "waveform", "features", "dmd")
@@ -54,7 +43,10 @@ PredictV = Callable[[jax.Array, jax.Array], jax.Array]  # (z_t, t_B) -> v, of on
 
 def needs(config: ConfigDict) -> dict[str, str]:
     """The VAE, the teacher, and where the config names them the first U-Net and the vocoder, which renders audio for
-    evaluation and for the discriminators of waveforms."""
+    evaluation and for the discriminators of waveforms.
+
+    Raises UserError where these are to hear windows that were encoded before.
+    """
     if _uses(config, "waveform", "features") and config.data.latents:
         raise UserError(
             f"config.losses.waveform hears recordings, and config.data.latents={config.data.latents} has none: leave "
@@ -75,7 +67,7 @@ def init(config: ConfigDict, frozen: dict[str, Any], key: jax.Array) -> TrainSta
         features = UNet(model.unet).apply({"params": frozen["teacher"]}, *inputs, method=UNet.features)
         params["head"] = LatentHead(config.head.channels).init(key_head, features)["params"]
     if _uses(config, "waveform", "features"):
-        params["discriminator"] = tune.initial_discriminator(config, key_discriminator)
+        params["discriminator"] = initial_discriminator(config, key_discriminator)
     if _separate_fake_score(config):
         params["fake_score"] = frozen["teacher"]
     return create(config, jax.tree.map(jnp.copy, params), "student")
@@ -113,7 +105,7 @@ def gradients(
     teacher = guided_teacher(config, frozen, windows.lr, batch["class_id"], key_scale)
     start = draw_start(config, state.step, windows.hr, key_start, key_noise)
     logits = head_logits(config, frozen, windows, key_level)
-    hear = hearing(config, frozen, batch, key_crop) if _uses(config, "waveform", "features") else None
+    hear_crops = hearing(config, frozen, batch, key_crop) if _uses(config, "waveform", "features") else None
 
     def student_loss(params: dict) -> tuple[jax.Array, dict, tuple[jax.Array, Heard | None]]:
         z_hat = clean_latents(_unet(config, params, windows.lr), start)
@@ -129,10 +121,10 @@ def gradients(
         if _uses(config, "adversarial"):
             fake = logits(state.params["head"], z_hat)
             of_example["adversarial"] = losses.adversarial_generator(fake, config.adversarial_kind)
-        if hear:
-            heard = hear(z_hat)
-            judged = tune.judged(config, state.params["discriminator"], *heard)
-            of_example |= {"waveform": judged["adversarial"], "features": judged["features"]}
+        if hear_crops:
+            heard = hear_crops(z_hat)
+            said = judged(config, state.params["discriminator"], heard)
+            of_example |= {"waveform": said["adversarial"], "features": said["features"]}
         if _uses(config, "dmd"):
             fake_score = state.params["fake_score" if _separate_fake_score(config) else "student"]
             of_example["dmd"] = matched(config, z_hat, teacher, _unet(config, fake_score, windows.lr), key_dmd)
@@ -140,13 +132,13 @@ def gradients(
         return total, terms, lax.stop_gradient((z_hat, heard))
 
     of_student, terms, (z_hat, heard) = gradient(state, "student", student_loss, "loss")
-    of_role, metrics = {"student": of_student}, metrics | terms | {"solver_steps": config.teacher_steps - start.index}
+    of_role, metrics = {"student": of_student}, metrics | terms | {"solver_steps": config.teacher_steps - start.first}
     if _uses(config, "adversarial"):
         of_head = functools.partial(head_loss, config, logits, windows, z_hat)
         of_role["head"], terms, _ = gradient(state, "head", of_head, "head")
         metrics |= terms
     if heard:
-        judge_loss = functools.partial(tune.discriminator_loss, config, *heard, windows.weight)
+        judge_loss = functools.partial(discriminator_loss, config, heard, windows.weight)
         of_role["discriminator"], terms, _ = gradient(state, "discriminator", judge_loss, "discriminator")
         metrics |= terms
     return Gradients(of_role, metrics, jnp.sum(windows.weight), Made(z_hat, windows.lr, windows.weight))
@@ -157,35 +149,6 @@ def eval_step(
 ) -> dict[str, Any]:
     """Super-resolution of clips the way it is used: one evaluation at t = 999."""
     return unet_outputs(config, weights["student"], frozen, batch, key)[0]
-
-
-def sample_teacher(
-    config: ConfigDict, weights: dict, frozen: dict[str, Any], batch: dict[str, Any], key: jax.Array
-) -> dict[str, Any]:
-    """Clips as in `eval_step`, by `teacher_gate_steps` solver steps of the teacher, guided by the mean of the scales
-    that it is learned from with. `weights` are not used."""
-    low, high = guidance(config, batch["class_id"])
-    steps = config.teacher_gate_steps
-    return unet_outputs(config, frozen["teacher"], frozen, batch, key, steps, (low + high) / 2)[0]
-
-
-class Start(NamedTuple):
-    """Where the student and the teacher's solve begin: an index into the teacher's grid, one for the whole batch and
-    traced, so that one program serves them all; its timestep for each example, and the noisy latents there."""
-
-    grid: SolverGrid
-    index: jax.Array
-    t_B: jax.Array
-    z: jax.Array
-
-
-def draw_start(config: ConfigDict, step: jax.Array, z0: jax.Array, key_start: jax.Array, key_noise: jax.Array) -> Start:
-    """A start of the current phase's mixture; at its first step pure noise, else noised latents."""
-    grid = solver_grid(config.teacher_steps)
-    index = sample_start(config, key_start, step)
-    t_B = jnp.full(z0.shape[:1], jnp.asarray(grid.timesteps)[index])
-    noise = jax.random.normal(key_noise, z0.shape)
-    return Start(grid, index, t_B, jnp.where(index == 0, noise, q_sample(z0, t_B, noise)))
 
 
 def guidance(config: ConfigDict, class_id_B: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -217,7 +180,7 @@ def clean_latents(predict_v: PredictV, start: Start) -> jax.Array:
 
 def solved(teacher: PredictV, start: Start) -> jax.Array:
     """The teacher's clean latents from the same start."""
-    return lax.stop_gradient(solve(teacher, start.z, start.grid, start.index))
+    return lax.stop_gradient(solve(teacher, start.z, start.grid, start.first))
 
 
 def matched(config: ConfigDict, z_hat: jax.Array, teacher: PredictV, fake_score: PredictV, key: jax.Array) -> jax.Array:
@@ -261,27 +224,14 @@ def head_loss(
     return losses.weighted_mean(loss_B, windows.weight), {}, None
 
 
-class Heard(NamedTuple):
-    """A generated waveform (B, S) of each example, what was recorded there, and the band that is judged."""
-
-    estimate: jax.Array
-    crops: Crops
-    band: Band
-
-
 def hearing(
     config: ConfigDict, frozen: dict[str, Any], batch: dict[str, Any], key: jax.Array
 ) -> Callable[[jax.Array], Heard]:
-    """`hear(z)`: frozen decoder and vocoder on a random crop of each example, the same at each call."""
+    """`heard(z)`: frozen decoder and vocoder on a random crop of each example, the same at each call."""
     key_stretch, key_crop = jax.random.split(key)
-    stretch, first_B = tune.random_stretch(config, prepare(batch)[0], key_stretch)
+    stretch = random_stretch(config, prepare(batch)[0], key_stretch)
     band = Band(batch["cutoff_hz"], batch["bandwidth_hz"])
-
-    def hear(z: jax.Array) -> Heard:
-        _, crops, estimate = tune.rendered(config, frozen, frozen["scale_factor"], z, stretch, first_B, key_crop)
-        return Heard(estimate, crops, band)
-
-    return hear
+    return lambda z: hear(config, frozen, frozen["scale_factor"], z, stretch, band, key_crop)[1]
 
 
 def update_fake_score(
@@ -308,30 +258,6 @@ def fake_score_gradients(config: ConfigDict, state: TrainState, made: Made, key:
 
     of_fake_score, terms, _ = gradient(state, "fake_score", loss, "fake_score")
     return Gradients({"fake_score": of_fake_score}, terms, jnp.sum(made.weight))
-
-
-def start_probabilities(steps: int, mode_weights: Sequence[Sequence[float]]) -> np.ndarray:
-    """Probability (phases, K) of each start step: modes at every (K / modes)-th step, of width exp(-d^2 / 0.5).
-
-    `mode_weights` is (phases, modes), noisiest mode first. Each mode is normalised over the K steps by itself, so that
-    the first, which the grid's edge cuts in half, keeps its weight. Flash Diffusion, section 3.2.
-    """
-    weights = np.asarray(mode_weights, np.float64)
-    modes = np.arange(weights.shape[1]) * steps / weights.shape[1]
-    bumps = np.exp(-np.square(np.arange(steps) - modes[:, None]) / 0.5)
-    return weights @ (bumps / bumps.sum(axis=1, keepdims=True))
-
-
-def mean_solver_steps(config: ConfigDict) -> np.ndarray:
-    """Steps that the teacher's solve takes on average in each phase, (phases,)."""
-    probabilities = start_probabilities(config.teacher_steps, config.start_modes)
-    return config.teacher_steps - probabilities @ np.arange(config.teacher_steps)
-
-
-def sample_start(config: ConfigDict, key: jax.Array, step: jax.Array) -> jax.Array:
-    """Index into the teacher's grid where this batch starts, drawn from the current phase's mixture."""
-    probabilities = start_probabilities(config.teacher_steps, config.start_modes)
-    return jax.random.choice(key, config.teacher_steps, p=by_phase(probabilities, config.phases, step))
 
 
 def _unet(config: ConfigDict, params: dict, z_lr: jax.Array) -> PredictV:

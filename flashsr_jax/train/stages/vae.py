@@ -29,7 +29,10 @@ ENCODER = ("encoder", "quant_conv")  # parts of the VAE that make latents
 
 
 def needs(config: ConfigDict) -> dict[str, str]:
-    """Where the config names them, the first VAE and the vocoder that renders evaluation audio."""
+    """Where the config names them, the first VAE and the vocoder that renders evaluation audio.
+
+    Raises UserError where the encoder of no VAE is to be kept.
+    """
     if not config.train_encoder and not config.init_from:
         raise UserError("config.train_encoder=False keeps the encoder of a trained VAE: set config.init_from")
     return named(config, init="vae", vocoder="vocoder")

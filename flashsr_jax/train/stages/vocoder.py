@@ -3,11 +3,11 @@
 Generator: mel x log-mel distance + stft x log-STFT distance + power x log-power distance of wide bands + features x
 feature matching + adversarial x least squares.
 HiFi-GAN (Kong et al. 2020, arXiv:2010.05646), section 2.4; BigVGAN (Lee et al. 2023, arXiv:2206.04658).
-Letters: B batch, N samples of a window, T its mel frames, F mel bins, S frames of a crop, H hop.
+Letters: B batch, N samples of a window, T its mel frames, F mel bins.
 """
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ from flashsr_jax.models.discriminators import WaveDiscriminator
 from flashsr_jax.models.pipeline import decode, sample_latent, vocode
 from flashsr_jax.models.vocoder import SRVocoder
 from flashsr_jax.train import losses
-from flashsr_jax.train.batch import Windows, prepare
+from flashsr_jax.train.batch import Crops, Windows, prepare, random_crops
 from flashsr_jax.train.evaluation import mel_outputs
 from flashsr_jax.train.frozen import dtype_of, encode_pair, encode_waveforms, initial, model_of, named
 from flashsr_jax.train.state import Gradients, TrainState, create, descend, finish_step, gradient
@@ -31,7 +31,7 @@ SOURCES = {"true": {}, "vae": {"vae": "vae"}, "student": {"vae": "vae", "student
 
 def needs(config: ConfigDict) -> dict[str, str]:
     """What `mel_source` needs, nothing (`true`), the VAE (`vae`), or VAE and student (`student`); the first vocoder
-    where the config names one."""
+    where the config names one. Raises UserError for another source."""
     if config.mel_source not in SOURCES:
         raise UserError(f"config.mel_source={config.mel_source!r}: choose 'true', 'vae' or 'student'")
     return SOURCES[config.mel_source] | named(config, init="vocoder")
@@ -99,34 +99,6 @@ def eval_step(
     estimate = vocode(weights["vocoder"], model, mel, windows.lr, dtype_of(config))
     outputs = mel_outputs(config, {}, windows, log_mel(estimate, model.vocoder.mel_bins), batch["cutoff_hz"])
     return outputs | {"audio": denormalise(estimate, windows.stats)}
-
-
-class Crops(NamedTuple):
-    """A stretch of each example: log-mel (B, S, F) and waveforms (B, S H)."""
-
-    mel: jax.Array
-    hr: jax.Array
-    lr: jax.Array
-
-
-def random_crops(mel_BxTxF: jax.Array, windows: Windows, frames: int, key: jax.Array) -> Crops:
-    """The same random stretch of `frames` mel frames of each example's mel and waveforms.
-
-    Raises UserError where there are fewer.
-    """
-    batch, total, bins = mel_BxTxF.shape
-    if frames > total:
-        raise UserError(f"config.crop_frames={frames} does not fit into {total} frames: lower it")
-    first_B = jax.random.randint(key, (batch,), 0, total - frames + 1)
-
-    def crop(mel_TxF: jax.Array, hr_N: jax.Array, lr_N: jax.Array, first: jax.Array) -> Crops:
-        return Crops(
-            lax.dynamic_slice(mel_TxF, (first, 0), (frames, bins)),
-            lax.dynamic_slice(hr_N, (first * HOP,), (frames * HOP,)),
-            lax.dynamic_slice(lr_N, (first * HOP,), (frames * HOP,)),
-        )
-
-    return jax.vmap(crop)(mel_BxTxF, windows.hr, windows.lr, first_B)
 
 
 def _conditioning_mel(config: ConfigDict, frozen: dict[str, Any], windows: Windows, key: jax.Array) -> jax.Array:
