@@ -56,6 +56,7 @@ def spoken(model):
     return x, upscale(model, x, 8000)
 
 
+@pytest.mark.training
 def test_one_window_is_the_pipeline_on_the_normalised_input(model, spoken):
     x, y = spoken
     lr = soxr.resample(x, 8000, 48_000, quality="VHQ")
