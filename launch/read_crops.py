@@ -44,11 +44,12 @@ def built(source: Path, out: Path, seconds: float) -> Recordings:
 def crop(recordings: Recordings, start: int) -> np.ndarray:
     """Samples `start` ... `start` + CROP of the recording, out of as many records as they lie in."""
     ends = np.cumsum(recordings.length)
-    parts, index = [], int(np.searchsorted(ends, start, side="right"))
+    index = int(np.searchsorted(ends, start, side="right"))
     offset = start - int(ends[index] - recordings.length[index])
-    while sum(map(len, parts)) < CROP:
-        parts.append(recordings.read(index, offset, offset + CROP - sum(map(len, parts))))
-        index, offset = index + 1, 0
+    parts = [recordings.read(index, offset, offset + CROP)]
+    while (missing := CROP - sum(len(part) for part in parts)) > 0:
+        index += 1
+        parts.append(recordings.read(index, 0, missing))
     return np.concatenate(parts)
 
 
