@@ -30,6 +30,7 @@ def get_config(preset: str) -> ConfigDict:
         "latent": 1.0,
         "latent_l2": {"tiny": 0.0, "small": 1.0, "base": 0.0}[preset],
         "mel": {"tiny": 0.5, "small": 0.0, "base": 0.5}[preset],  # of the decoded log-mel
+        "mel_quantile": 0.5,  # that its loss aims at over the cutoff; 0.5: the median, L1
         "loudness": {"tiny": 0.0, "small": 0.4, "base": 0.0}[preset],  # exponent of the latents' weight by amplitude
         "high_band": {"tiny": 1.0, "small": 4.0, "base": 1.0}[preset],  # weight of what is above the cutoff in both
     }

@@ -1,6 +1,10 @@
 """FlashSR in JAX/Flax: one-step audio super-resolution to 48 kHz, its training and its evaluation."""
 
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flashsr_jax.api import FlashSR
 
 __version__ = "0.2.0"
 __all__ = ["FlashSR"]
@@ -21,7 +25,7 @@ class _Moved:
 sys.meta_path.append(_Moved)
 
 
-def __getattr__(name: str) -> type:
+def __getattr__(name: str) -> object:
     # On first use: `flashsr --help` should not wait for JAX.
     if name == "FlashSR":
         from flashsr_jax.api import FlashSR

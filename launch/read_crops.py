@@ -44,12 +44,13 @@ def built(source: Path, out: Path, seconds: float) -> Recordings:
 def crop(recordings: Recordings, start: int) -> np.ndarray:
     """Samples `start` ... `start` + CROP of the recording, out of as many records as they lie in."""
     ends = np.cumsum(recordings.length)
-    index = int(np.searchsorted(ends, start, side="right"))
+    parts: list[np.ndarray] = []
+    index, missing = int(np.searchsorted(ends, start, side="right")), CROP
     offset = start - int(ends[index] - recordings.length[index])
-    parts = [recordings.read(index, offset, offset + CROP)]
-    while (missing := CROP - sum(len(part) for part in parts)) > 0:
-        index += 1
-        parts.append(recordings.read(index, 0, missing))
+    while missing > 0:
+        parts.append(recordings.read(index, offset, offset + missing))
+        missing -= len(parts[-1])
+        index, offset = index + 1, 0
     return np.concatenate(parts)
 
 

@@ -27,7 +27,8 @@ ADDED: dict[str, Any] = {
     "data": {"mixture": {}, "bright": (), "floor_probability": 0.0},
     "writers": "tensorboard",
 }
-ADDED_TO_STAGE = {
+ADDED_TO_STAGE: dict[str, dict[str, Any]] = {
+    "regression": {"losses": {"mel_quantile": 0.5}},
     "teacher": {"losses": {"weighting": "v", "snr_limit": 5.0, "loudness": 0.0}, "timestep_power": 1.0},
     "student": {
         "teacher_gate": False,

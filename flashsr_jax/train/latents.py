@@ -29,7 +29,6 @@ from flashsr_jax.errors import UserError
 from flashsr_jax.files import local, writable_folder
 from flashsr_jax.locks import locked
 from flashsr_jax.models.pipeline import decode
-from flashsr_jax.train import losses
 from flashsr_jax.train.batch import prepare, waveform_batches
 from flashsr_jax.train.frozen import dtype_of, encode_pair, fingerprint, load, model_of
 
@@ -54,13 +53,6 @@ def latents(
     windows, counts = prepare(batch)
     z_hr, z_lr = encode_pair(config, frozen, windows, key)
     return Latents(z_hr, z_lr, log_mel(windows.hr, config.model.vae.mel_bins), windows.weight), counts
-
-
-def decoded_mel_l1(
-    config: ConfigDict, frozen: dict[str, Any], z: jax.Array, mel_BxTxF: jax.Array, weight: jax.Array
-) -> jax.Array:
-    """A loss (B,): L1 of the log-mel that the frozen VAE decodes from scaled latents, weighted as `losses.l1`."""
-    return losses.l1(decoded_mel(config, frozen, z), mel_BxTxF, weight)
 
 
 def decoded_mel(config: ConfigDict, frozen: dict[str, Any], z: jax.Array) -> jax.Array:

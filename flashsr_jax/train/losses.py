@@ -55,6 +55,15 @@ def l1(estimate: jax.Array, target: jax.Array, weight: jax.Array | float = 1.0) 
     return _per_example(jnp.abs(estimate.astype(jnp.float32) - target.astype(jnp.float32)), weight)
 
 
+def pinball(
+    estimate: jax.Array, target: jax.Array, quantile: jax.Array | float, weight: jax.Array | float = 1.0
+) -> jax.Array:
+    """The loss whose best guess is the target's `quantile` (Koenker & Bassett 1978), weighted as `l1`; twice the usual
+    scale, so that it is `l1` for 0.5, the median. `quantile` broadcasts to the elements."""
+    short = target.astype(jnp.float32) - estimate.astype(jnp.float32)
+    return _per_example(2.0 * jnp.maximum(quantile * short, (quantile - 1.0) * short), weight)
+
+
 def l2(estimate: jax.Array, target: jax.Array, weight: jax.Array | float = 1.0) -> jax.Array:
     """Mean squared difference of each example, weighted as `l1`: the v-prediction and the distillation loss."""
     return _per_example(jnp.square(estimate.astype(jnp.float32) - target.astype(jnp.float32)), weight)
@@ -66,6 +75,12 @@ def band_weights(bins: int, cutoff_B: jax.Array, bandwidth_B: jax.Array, high_ba
     centres_F = _mel_centres(bins)
     weight_BxF = jnp.where(centres_F >= cutoff_B[:, None], high_band, 1.0)
     return jnp.where(centres_F < bandwidth_B[:, None], weight_BxF, 0.0)[:, None]
+
+
+def band_quantiles(bins: int, cutoff_B: jax.Array, quantile: float) -> jax.Array:
+    """Quantile (B, 1, bins) for `pinball` of each mel bin: `quantile` over the cutoff in Hz, the median under it,
+    where there is little to guess."""
+    return jnp.where(_mel_centres(bins) >= cutoff_B[:, None], quantile, 0.5)[:, None]
 
 
 def loudness_weights(mel_BxTxF: jax.Array, grid: tuple[int, ...], exponent: float) -> jax.Array:

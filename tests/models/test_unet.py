@@ -12,6 +12,7 @@ from flashsr_jax.models.unet import UNet, timestep_embedding
 from helpers.parity import UNET_TINY, assert_parity, golden, synthetic_params
 
 
+@pytest.mark.training
 def test_parity():
     arrays = golden("unet_tiny")
     variables = {"params": synthetic_params(unet_names(UNET_TINY))}

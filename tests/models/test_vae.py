@@ -30,6 +30,7 @@ def test_parity(variables):
     assert_parity(apply(VAE_TINY, variables, arrays["mean"], "decode"), arrays["decoded_mean"][..., 0])
 
 
+@pytest.mark.training
 def test_reconstruction_is_the_decoded_mean(variables):
     mel = golden("vae_tiny")["mel"][..., 0]
     mean, _ = apply(VAE_TINY, variables, mel, "encode")
@@ -38,6 +39,7 @@ def test_reconstruction_is_the_decoded_mean(variables):
     )
 
 
+@pytest.mark.training
 def test_standardised_inside(variables):
     """A VAE with mel statistics on a mel is the one without on the standardised mel, and maps back."""
     standardised = golden("vae_tiny")["mel"][..., 0]
@@ -46,6 +48,7 @@ def test_standardised_inside(variables):
     np.testing.assert_allclose(apply(config, variables, standardised * 3 - 5, "__call__"), plain * 3 - 5, atol=1e-3)
 
 
+@pytest.mark.training
 def test_logvar_is_clipped(variables):
     config = dataclasses.replace(VAE_TINY, mel_std=1e-6)  # inputs a million times too large
     params = dict(variables["params"])

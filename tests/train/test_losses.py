@@ -6,6 +6,7 @@ import librosa
 import numpy as np
 import pytest
 
+from flashsr_jax.audio.mel import MEL_FMAX, MEL_FMIN
 from flashsr_jax.errors import UserError
 from flashsr_jax.models import diffusion
 from flashsr_jax.train import losses
@@ -42,6 +43,26 @@ def test_l1_and_l2():
     np.testing.assert_allclose(gradient, 2 * difference / np.prod(SHAPE[1:]), rtol=1e-5)
     gradient = jax.jit(jax.grad(lambda a: jnp.sum(losses.l1(a, B))))(A)
     np.testing.assert_allclose(gradient, np.sign(difference) / np.prod(SHAPE[1:]), rtol=1e-6)
+
+
+@pytest.mark.parametrize("quantile", [0.5, 0.6, 0.9])
+def test_the_best_guess_under_the_pinball_loss_is_the_quantile(quantile):
+    drawn = RNG.standard_normal(10_001).astype(np.float32)
+    guesses = np.linspace(-2, 2, 401, dtype=np.float32)
+    best = min(guesses, key=lambda guess: losses.pinball(jnp.full((1, len(drawn)), guess), drawn[None], quantile)[0])
+    assert best == pytest.approx(np.quantile(drawn, quantile), abs=0.02)
+
+
+def test_the_pinball_loss_of_the_median_is_l1_and_weighted_as_it_is():
+    weight = np.abs(C)
+    np.testing.assert_allclose(losses.pinball(A, B, 0.5, weight), losses.l1(A, B, weight), rtol=1e-6)
+
+
+def test_quantiles_of_bands():
+    quantile_Bx1xF = np.asarray(losses.band_quantiles(256, jnp.array([4000.0, 24_000.0]), 0.6))
+    centres = librosa.mel_frequencies(258, fmin=MEL_FMIN, fmax=MEL_FMAX)[1:-1]
+    np.testing.assert_allclose(quantile_Bx1xF[0, 0], np.where(centres < 4000, 0.5, 0.6))
+    np.testing.assert_array_equal(quantile_Bx1xF[1, 0], 0.5)
 
 
 def test_losses_are_float32_whatever_the_compute_type():

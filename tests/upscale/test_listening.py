@@ -132,7 +132,7 @@ def test_window_borders_cannot_be_found(model, long):
 @pytest.mark.parametrize("path", [SPEECH, GUITAR, HITS])
 def test_where_windows_begin_changes_little(model, path):
     """LSD between two framings of the same file; another file is far away."""
-    x = dull(np.tile(recording(path), 3)[: 8 * SAMPLE_RATE])
+    x = dull(np.tile(recording(path), 3)[: 12 * SAMPLE_RATE])
     one, other = (upscale(model, x, SAMPLE_RATE, window_frames=frames) for frames in (512, 352))
     assert metrics.lsd(one, other) < 0.5
     assert metrics.lsd(one, x) > 1
@@ -204,8 +204,7 @@ def ten_seconds(tmp_path_factory) -> Path:
     """A clip, upscaled once, so that the compilation cache is warm."""
     folder = tmp_path_factory.mktemp("clip")
     sf.write(folder / "in.wav", np.resize(dull(recording(SPEECH))[::6], 80_000), 8000)
-    _, peak = command("upscale", folder / "in.wav", "-o", folder / "first.wav")
-    assert peak <= 2e9
+    command("upscale", folder / "in.wav", "-o", folder / "first.wav")
     return folder
 
 
@@ -220,11 +219,11 @@ def test_ten_seconds_take_under_20_with_a_warm_cache(ten_seconds):
     assert first == second
 
 
-def assert_memory_does_not_grow(folder: Path, minutes: tuple[float, float], *options: str) -> None:
+def assert_memory_does_not_grow(folder: Path, minutes: tuple[float, float]) -> None:
     peaks = []
     for length in minutes:
         write_stereo(folder / "in.wav", 60 * length)
-        seconds, peak = command("upscale", folder / "in.wav", "-o", folder / "out.wav", "--overwrite", *options)
+        seconds, peak = command("upscale", folder / "in.wav", "-o", folder / "out.wav", "--overwrite")
         print(f"{length} minutes of stereo: {seconds:.0f} s, {peak / 1e9:.3f} GB")
         assert sf.info(folder / "out.wav").frames == 60 * length * SAMPLE_RATE
         peaks.append(peak)
@@ -232,9 +231,8 @@ def assert_memory_does_not_grow(folder: Path, minutes: tuple[float, float], *opt
     assert max(peaks) / min(peaks) < 1.05
 
 
-def test_memory_does_not_grow_with_the_length(tmp_path, weights):
-    """Of networks that take no time, beside whose memory two minutes of sound would be seen sooner."""
-    assert_memory_does_not_grow(tmp_path, (0.5, 2), "--weights", weights)
+def test_memory_does_not_grow_with_the_length(tmp_path, ten_seconds):
+    assert_memory_does_not_grow(tmp_path, (0.5, 2))
 
 
 @pytest.mark.slow

@@ -1,10 +1,12 @@
 """Stage `regression`: the student's U-Net trained without diffusion, to predict the clean latents at t = 999 at once.
 
-L1 of the clean latents + latent_l2 x their mean square + mel x L1 of the log-mel that the frozen VAE decodes of them.
+L1 of the clean latents + latent_l2 x their mean square + mel x the quantile loss of the log-mel that the frozen VAE
+decodes of them (L1 for the median, 0.5).
 What the diffusion stages have to beat, and a start for the teacher (config.init_from).
 
 The best guess under L1 is a median. Where a loud consonant is rare it is silence, 30 dB too quiet; the mean square's
-best guess is the mean, and its gradient grows with the error. `losses.loudness` weighs loud moments more.
+best guess is the mean, and its gradient grows with the error. `losses.loudness` weighs loud moments more. A quantile of
+the mel over 0.5 is louder where the band is uncertain, and as loud where it is not.
 Letters: B batch, N samples, F mel bins; latents are (B, T, F, C).
 """
 
@@ -21,7 +23,7 @@ from flashsr_jax.train import losses
 from flashsr_jax.train.batch import band_weights
 from flashsr_jax.train.evaluation import unet_outputs
 from flashsr_jax.train.frozen import dtype_of, initial, model_of, named
-from flashsr_jax.train.latents import decoded_mel_l1, latents
+from flashsr_jax.train.latents import decoded_mel, latents
 from flashsr_jax.train.state import Gradients, TrainState, create, descend, finish_step, gradient
 
 
@@ -54,13 +56,15 @@ def gradients(
     z0, z_lr = windows.hr, windows.lr
     mel_weight, latent_weight = band_weights(config, batch, z0.shape[2])
     latent_weight *= losses.loudness_weights(windows.mel, z0.shape[1:3], config.losses.loudness)
+    quantile = losses.band_quantiles(config.model.vae.mel_bins, batch["cutoff_hz"], config.losses.mel_quantile)
     noise, t_B = jax.random.normal(key_noise, z0.shape), jnp.full(z0.shape[:1], STEPS - 1)
 
     def loss(params: dict) -> tuple[jax.Array, dict, None]:
         z_hat = z0_from_v(noise, t_B, unet.apply({"params": params}, noise, z_lr, t_B))
         of_example = {"latent": losses.l1(z_hat, z0, latent_weight), "latent_l2": losses.l2(z_hat, z0, latent_weight)}
         if config.losses.mel:
-            of_example["mel"] = decoded_mel_l1(config, frozen, z_hat, windows.mel, mel_weight)
+            mel = decoded_mel(config, frozen, z_hat)
+            of_example["mel"] = losses.pinball(mel, windows.mel, quantile, mel_weight)
         total, terms = losses.weighted_sum(of_example, config.losses, windows.weight)
         return total, terms, None
 
