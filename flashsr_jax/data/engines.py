@@ -5,6 +5,7 @@ import contextlib
 import functools
 import multiprocessing
 import os
+import random
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -162,11 +163,12 @@ class Beam:
         file = folder / RECORDINGS  # a pipeline with a list of a million in it would be too long for some runners
         file.write_text("".join(recording.as_json() + "\n" for recording in recordings))
         paths = self._pipeline | "Start" >> self._beam.Create([str(file)])
-        return paths | "Recordings" >> self._beam.FlatMap(_read) | "Spread" >> self._beam.Reshuffle()
+        return paths | "Recordings" >> self._beam.FlatMap(_read)
 
     def each(self, name: str, stage: Callable, items: Any, lost: Callable | None = None) -> Any:
         del lost  # runners start another worker, and give up after some
-        return items | f"Spread{name}" >> self._beam.Reshuffle() | name >> self._beam.Map(stage)
+        spread = self.per_key(f"Spread{name}", _any_key, list, items)  # Beam's Reshuffle, which not every runner has
+        return spread | name >> self._beam.Map(stage)
 
     def per_key(self, name: str, key: Callable, stage: Callable, items: Any) -> Any:
         keyed = items | f"{name}Key" >> self._beam.Map(functools.partial(_keyed, key)).with_output_types(
@@ -193,6 +195,11 @@ def _last_line(error: BaseException) -> str:
 def _read(path: str) -> Iterator[Recording]:
     with Path(path).open() as lines:
         yield from map(Recording.of_json, lines)
+
+
+def _any_key(item: Any) -> str:
+    del item
+    return str(random.randrange(1 << 20))
 
 
 def _keyed(key: Callable, item: Any) -> tuple[str, Any]:
