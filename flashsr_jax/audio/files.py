@@ -375,11 +375,10 @@ def writer(
                 setattr(file, name, tags.texts[name][0])
         yield file
     texts = dict(tags.texts)
-    if channels > 2:
-        if suffix == "wav":
-            _set_mask(path, mask or 0)
-        elif mask not in (None, FLAC_MASKS[channels]):
-            texts[MASK_TAG.lower()] = [f"0x{mask:x}"]
+    if suffix == "wav":
+        _finish_header(path, (mask or 0) if channels > 2 else None)
+    elif channels > 2 and mask not in (None, FLAC_MASKS[channels]):
+        texts[MASK_TAG.lower()] = [f"0x{mask:x}"]
     try:
         tags.left_out += audio_tags.write(path, dataclasses.replace(tags, texts=texts))
     except OSError as error:
@@ -389,11 +388,14 @@ def writer(
         tags.left_out.append("tags (the output cannot hold them)")
 
 
-def _set_mask(path: Path, mask: int) -> None:
-    """Write the mask of the channels into the header of a wav that has the place for it."""
+def _finish_header(path: Path, mask: int | None) -> None:
+    """Write the mask of the channels, if there is one, into the header of a wav that has the place for it. The time of
+    writing, which libsndfile notes beside the peak of floats, goes: the same samples are the same file."""
     with open(path, "r+b") as file, mmap.mmap(file.fileno(), 0) as data:
         for chunk in chunks.chunks(data, len(data)):
-            if chunk.name == b"fmt " and chunk.length >= 40:
+            if chunk.name == b"fmt " and chunk.length >= 40 and mask is not None:
                 struct.pack_into("<I", data, chunk.start + 20, mask)
-            if chunk.name in (b"fmt ", b"data"):
+            if chunk.name == b"PEAK" and chunk.length >= 8:
+                struct.pack_into("<I", data, chunk.start + 4, 0)
+            if chunk.name == b"data":
                 return

@@ -17,7 +17,7 @@ from flashsr_jax import kept
 def run(function: Callable[..., jax.Array], static: tuple, *arrays: Any) -> jax.Array:
     """`function(*static, *arrays)`, compiled; `arrays` are trees of arrays, and `static` has a repr that says all."""
     leaves, structure = jax.tree.flatten(arrays)
-    shapes = tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves)
+    shapes = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
     folder = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
     return _program(function, static, structure, shapes, folder)(*leaves)
 

@@ -114,6 +114,16 @@ def test_formats_and_depths(upscale, arguments, kind):
     np.testing.assert_allclose(y[::6], x, atol=2**-15)
 
 
+def test_a_file_of_floats_is_the_same_whenever_it_is_written(upscale):
+    record("a.wav", subtype="FLOAT")
+    assert upscale("a.wav", "-o", "b.wav") == (0, [], [])
+    first = Path("b.wav").read_bytes()
+    assert b"PEAK" in first[:100]
+    time.sleep(1.1)  # libsndfile's clock has seconds
+    assert upscale("a.wav", "-o", "b.wav", "--overwrite") == (0, [], [])
+    assert Path("b.wav").read_bytes() == first
+
+
 def test_floats_become_a_flac_of_24_bits(upscale):
     record("a.wav", subtype="FLOAT")
     assert upscale("a.wav", "-o", "b.flac") == (0, [], [])

@@ -16,33 +16,41 @@ const EDGES = { from: 1, to: 1.06 }; // of model.json's `lowpass`
 export class Bands {
   /** cutoff: where the band ends; end: where what a filter left over it has sunk into what lies above. In Hz. */
   constructor(cutoff, end = cutoff, { from, to } = EDGES) {
-    Object.assign(this, { cutoff, end, from, to });
+    Object.assign(this, { cutoff, end, from, to, heard: new WeakMap(), masks: new Map() });
   }
 
   /** A channel's window as the networks get it. */
   before(x) {
     if (this.end >= RATE / 2) return x;
-    const low = masked(x, lowMask(x.length, this.end, this.from, this.to));
-    const floor = this.floor(x, low);
+    const { low, floor } = this.under(x);
     if (floor === null) return low;
-    const band = masked(x, lowMask(x.length, this.cutoff, 1, SHOULDER));
+    const band = masked(x, this.mask(x.length, this.cutoff, 1, SHOULDER));
     const sound = soundOf(density(x, this.cutoff, this.to * this.end), floor);
     return band.map((value, i) => value + sound[i] * (low[i] - value));
   }
 
   /** What the networks made of it, y, with the input's own floor over the cutoff while it alone is to be heard. */
   after(x, y) {
-    const floor = this.floor(x, masked(x, lowMask(x.length, this.end, this.from, this.to)));
+    const { floor } = this.under(x);
     if (floor === null) return y;
     const reachesTheTop = steady(x, 0.45 * RATE, RATE / 2) > 0.05 * floor; // not of a lower rate
     const sound = reachesTheTop ? soundOf(density(x, 0.6 * this.cutoff, 0.9 * this.cutoff), floor) : null;
     if (!sound || sound.every((value) => value >= 1)) return y;
-    const mask = lowMask(x.length, this.cutoff, 1, SHOULDER);
+    const mask = this.mask(x.length, this.cutoff, 1, SHOULDER);
     const [lowX, lowY] = [masked(x, mask), masked(y, mask)];
     return y.map((value, i) => {
       const added = (Math.sqrt(sound[i]) - 1) * (value - lowY[i]);
       return value + added + Math.sqrt(1 - sound[i]) * (x[i] - lowX[i]);
     });
+  }
+
+  /** {low, floor} of a channel's window: what lies under the end, and the floor over it. Kept until `after` asks again. */
+  under(x) {
+    if (!this.heard.has(x)) {
+      const low = masked(x, this.mask(x.length, this.end, this.from, this.to));
+      this.heard.set(x, { low, floor: this.floor(x, low) });
+    }
+    return this.heard.get(x);
   }
 
   /** Mean square per Hz of the steady floor over the end; null where there is none, or no room to see it. */
@@ -51,6 +59,13 @@ export class Bands {
     const [lowest, highest] = [this.to * this.end, Math.min(1.6 * this.end, RATE / 2)];
     if (loudest(rest) <= ROUNDING * loudest(x) || highest - lowest < 0.2 * this.end) return null;
     return steady(rest, lowest, highest);
+  }
+
+  /** `lowMask`, made once for all windows. */
+  mask(samples, ...edges) {
+    const key = `${samples} ${edges}`;
+    if (!this.masks.has(key)) this.masks.set(key, lowMask(samples, ...edges));
+    return this.masks.get(key);
   }
 }
 
@@ -76,10 +91,8 @@ function masked(x, mask) {
 
 /** Mean square per Hz of a band around each sample. */
 function density(x, low, high) {
-  const inside = Float64Array.from({ length: x.length / 2 + 1 }, (_, k) => {
-    const hz = (k * RATE) / x.length;
-    return Number(hz >= low && hz <= high);
-  });
+  const inside = new Uint8Array(x.length / 2 + 1);
+  inside.fill(1, Math.ceil((low * x.length) / RATE), Math.floor((high * x.length) / RATE) + 1);
   const squares = masked(x, inside).map((value) => (value * value) / (high - low));
   return mean(squares, BLOCK);
 }
@@ -94,7 +107,7 @@ function steady(x, low, high) {
 
 /** From 0 where a band of so much per Hz is a floor alone, smoothly to 1 where it is sound. */
 function soundOf(level, floor) {
-  const sound = Float64Array.from(level, (value) => {
+  const sound = level.map((value) => {
     const ratio = 10 * Math.log10(Math.max(value, 1e-30) / Math.max(floor, 1e-30));
     return Math.min(1, Math.max(0, (ratio - ONLY_FLOOR_DB) / (SOUND_DB - ONLY_FLOOR_DB)));
   });
@@ -119,15 +132,18 @@ function mean(x, size) {
 /** The largest of `size` values, an even number, around each; by the candidates that later ones have not outdone. */
 function maximum(x, size) {
   const y = new Float64Array(x.length);
-  const candidates = [];
+  const [values, places] = [new Float64Array(x.length + size), new Int32Array(x.length + size)]; // of candidates
   let first = 0;
+  let last = -1;
   for (let i = -size / 2; i < x.length + size / 2 - 1; i++) {
     const value = mirrored(x, i);
-    while (candidates.length > first && candidates.at(-1).value <= value) candidates.pop();
-    candidates.push({ at: i, value });
+    while (last >= first && values[last] <= value) last--;
+    last++;
+    values[last] = value;
+    places[last] = i;
     const centre = i - size / 2 + 1;
-    if (candidates[first].at < centre - size / 2) first++;
-    if (centre >= 0) y[centre] = candidates[first].value;
+    if (places[first] < centre - size / 2) first++;
+    if (centre >= 0) y[centre] = values[first];
   }
   return y;
 }

@@ -16,7 +16,7 @@ class ComplexFFT {
     let to = this.spare;
     let stride = 1;
     for (const radix of this.radices) {
-      const pass = radix === 4 ? this.pass4 : radix === 2 ? this.pass2 : this.passAny;
+      const pass = this[`pass${radix}`] ?? this.passAny;
       pass.call(this, ...from, ...to, stride, radix);
       [from, to] = [to, from];
       stride *= radix;
@@ -39,6 +39,33 @@ class ComplexFFT {
         outIm[to] = im[a] + im[b];
         outRe[to + stride] = dRe * c - dIm * s;
         outIm[to + stride] = dRe * s + dIm * c;
+      }
+    }
+  }
+
+  pass3(re, im, outRe, outIm, stride) {
+    const third = this.size / 3;
+    const sine = Math.sin((2 * Math.PI) / 3);
+    for (let p = 0; p < third / stride; p++) {
+      const [c1, s1] = [this.cos[p * stride], this.sin[p * stride]];
+      const [c2, s2] = [this.cos[2 * p * stride], this.sin[2 * p * stride]];
+      for (let q = 0; q < stride; q++) {
+        const a = q + stride * p;
+        const b = a + third;
+        const c = b + third;
+        const to = q + stride * 3 * p;
+        const bcRe = re[b] + re[c];
+        const bcIm = im[b] + im[c];
+        const mRe = re[a] - bcRe / 2;
+        const mIm = im[a] - bcIm / 2;
+        const dRe = sine * (im[b] - im[c]); // (b - c) times -i
+        const dIm = sine * (re[c] - re[b]);
+        outRe[to] = re[a] + bcRe;
+        outIm[to] = im[a] + bcIm;
+        outRe[to + stride] = (mRe + dRe) * c1 - (mIm + dIm) * s1;
+        outIm[to + stride] = (mRe + dRe) * s1 + (mIm + dIm) * c1;
+        outRe[to + 2 * stride] = (mRe - dRe) * c2 - (mIm - dIm) * s2;
+        outIm[to + 2 * stride] = (mRe - dRe) * s2 + (mIm - dIm) * c2;
       }
     }
   }
@@ -71,6 +98,53 @@ class ComplexFFT {
         outIm[to + 2 * stride] = (acRe - bdRe) * s2 + (acIm - bdIm) * c2;
         outRe[to + 3 * stride] = (aRe - bRe) * c3 - (aIm - bIm) * s3;
         outIm[to + 3 * stride] = (aRe - bRe) * s3 + (aIm - bIm) * c3;
+      }
+    }
+  }
+
+  pass5(re, im, outRe, outIm, stride) {
+    const fifth = this.size / 5;
+    const angle = (2 * Math.PI) / 5;
+    const [cos1, cos2] = [Math.cos(angle), Math.cos(2 * angle)];
+    const [sin1, sin2] = [Math.sin(angle), Math.sin(2 * angle)];
+    for (let p = 0; p < fifth / stride; p++) {
+      const [c1, s1] = [this.cos[p * stride], this.sin[p * stride]];
+      const [c2, s2] = [this.cos[2 * p * stride], this.sin[2 * p * stride]];
+      const [c3, s3] = [this.cos[3 * p * stride], this.sin[3 * p * stride]];
+      const [c4, s4] = [this.cos[4 * p * stride], this.sin[4 * p * stride]];
+      for (let q = 0; q < stride; q++) {
+        const a = q + stride * p;
+        const b = a + fifth;
+        const c = b + fifth;
+        const d = c + fifth;
+        const e = d + fifth;
+        const to = q + stride * 5 * p;
+        const beRe = re[b] + re[e];
+        const beIm = im[b] + im[e];
+        const cdRe = re[c] + re[d];
+        const cdIm = im[c] + im[d];
+        const bRe = im[b] - im[e]; // (b - e) times -i
+        const bIm = re[e] - re[b];
+        const cRe = im[c] - im[d]; // (c - d) times -i
+        const cIm = re[d] - re[c];
+        const mRe = re[a] + cos1 * beRe + cos2 * cdRe;
+        const mIm = im[a] + cos1 * beIm + cos2 * cdIm;
+        const nRe = re[a] + cos2 * beRe + cos1 * cdRe;
+        const nIm = im[a] + cos2 * beIm + cos1 * cdIm;
+        const tRe = sin1 * bRe + sin2 * cRe;
+        const tIm = sin1 * bIm + sin2 * cIm;
+        const uRe = sin2 * bRe - sin1 * cRe;
+        const uIm = sin2 * bIm - sin1 * cIm;
+        outRe[to] = re[a] + beRe + cdRe;
+        outIm[to] = im[a] + beIm + cdIm;
+        outRe[to + stride] = (mRe + tRe) * c1 - (mIm + tIm) * s1;
+        outIm[to + stride] = (mRe + tRe) * s1 + (mIm + tIm) * c1;
+        outRe[to + 2 * stride] = (nRe + uRe) * c2 - (nIm + uIm) * s2;
+        outIm[to + 2 * stride] = (nRe + uRe) * s2 + (nIm + uIm) * c2;
+        outRe[to + 3 * stride] = (nRe - uRe) * c3 - (nIm - uIm) * s3;
+        outIm[to + 3 * stride] = (nRe - uRe) * s3 + (nIm - uIm) * c3;
+        outRe[to + 4 * stride] = (mRe - tRe) * c4 - (mIm - tIm) * s4;
+        outIm[to + 4 * stride] = (mRe - tRe) * s4 + (mIm - tIm) * c4;
       }
     }
   }
