@@ -125,6 +125,8 @@ def _replace(
     recordings: list[Recording], out: Path, inputs: dict, min_bandwidth_hz: float, engine: Engine
 ) -> BuildSummary:
     """Build in a folder beside `out`, which takes its place when it is complete. One that was begun is finished."""
+    import tensorflow_datasets as tfds  # noqa: F401  needed at the end: where it is missing, that is said at the start
+
     partial = out.absolute().with_name(f".{out.name}.partial")
     described = json.dumps(inputs) + "\n"
     if not (partial / INPUTS).is_file() or (partial / INPUTS).read_text() != described:

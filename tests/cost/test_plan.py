@@ -140,8 +140,7 @@ def test_remat_holds_less_and_computes_more(name):
         programs[remat] = Scaled.read(gradient, lambda size: (params, *inputs_of(size)))  # noqa: B023
     assert shapes[0] == shapes[1] == shapes[2], "the parameters are the same ones"
     held = {remat: program.peak(1000) for remat, program in programs.items()}
-    assert held["none"] > 1.2 * held["products"]
-    assert held["none"] > 1.2 * held["blocks"]
+    assert held["none"] > 1.05 * held["products"] > 1.2 * held["blocks"]
     flops = {remat: program.total_flops(8) for remat, program in programs.items()}
     assert flops["none"] == flops["products"] < flops["blocks"] < 1.5 * flops["none"]
 
