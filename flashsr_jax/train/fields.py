@@ -43,6 +43,7 @@ NUMBERS: Mapping[str, tuple[float, float]] = {
     "ema_decay": (0.0, 1.0),
     "condition_drop": (0.0, 1.0),
     "low_resolution_fraction": (0.0, 1.0),
+    "losses.mel_quantile": (0.0, 1.0),
     "data.*_probability": (0.0, 1.0),
     "data.class_weights.*": (0.0, 1e9),
     "data.cutoff_hz": (100.0, 24_000.0),

@@ -47,6 +47,7 @@ MISTAKES = {
     "plan --config vae:tiny --config.seed=-1": "config.seed=-1: give a whole number from 0 to 4294967295",
     "plan --config vae:tiny --config.data.workers=-1": "config.data.workers=-1: give a whole number from 0 to 1024",
     "plan --config vae:tiny --config.data.window_frames=0": "config.data.window_frames=0: give a whole number of 1 or",
+    "plan --config regression:tiny --config.losses.mel_quantile=2": "config.losses.mel_quantile=2.0: give a number",
     "plan --config vae:tiny --config.ema_decay=2": "config.ema_decay=2.0: give a number from 0.0 to 1.0",
     "plan --config vae:tiny --config.optimizer.vae.decay_steps=0": "config.optimizer.vae.decay_steps=0: give a whole",
     "plan --config vae:tiny --config.optimizer.vae.lr=nan": "config.optimizer.vae.lr=nan: give a number of 0.0 or more",

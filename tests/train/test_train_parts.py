@@ -14,7 +14,7 @@ from flashsr_jax.models.diffusion import schedule, velocity
 from flashsr_jax.train import losses, starts
 from flashsr_jax.train.batch import band_weights, prepare, random_crops
 from flashsr_jax.train.optimisers import by_phase, learning_rate, make_optimizer, update_ema
-from flashsr_jax.train.stages import student, teacher
+from flashsr_jax.train.stages import regression, student, teacher
 
 from helpers import micro
 
@@ -183,6 +183,28 @@ def test_the_teachers_loss_is_weighted_as_its_configuration_says(monkeypatch):
         found.metrics["loss"] == pytest.approx(np.mean(np.asarray(of_example)[[0, 1, 3]]), rel=1e-4)
         and found.examples == 3
     )
+
+
+def test_the_regressions_mel_is_of_the_quantile_over_the_cutoff_and_of_the_median_under_it(monkeypatch):
+    """Of a network whose mel is 0, the loss is the original's size: times 1.8 over 0, 0.2 under it for 0.9."""
+    silent = SimpleNamespace(apply=lambda variables, z, cond, t_B: variables["params"]["gain"] * z)
+    monkeypatch.setattr(regression, "UNet", lambda *_: silent)
+    monkeypatch.setattr(regression, "decoded_mel", lambda config, frozen, z: jnp.zeros((2, 32, 32)) * z.sum())
+    config = micro.get_config("regression")
+    config.update(losses={"mel": 1.0, "mel_quantile": 0.9, "high_band": 2.0})
+    z_hr, z_lr = (RNG.standard_normal((2, 16, 16, 2)).astype(np.float32) for _ in range(2))
+    mel, cutoff_B = RNG.standard_normal((2, 32, 32)), jnp.array([1000.0, 8000.0])
+    batch = {"z_hr": z_hr, "z_lr": z_lr, "mel": mel, "weight": jnp.ones(2)}
+    batch |= {"cutoff_hz": cutoff_B, "bandwidth_hz": jnp.full(2, 24_000.0)}
+    state = SimpleNamespace(params={"regression": {"gain": jnp.zeros(())}})
+    found = jax.jit(lambda batch: regression.gradients(config, state, {}, batch, jax.random.key(0)))(batch)
+
+    weight = np.broadcast_to(band_weights(config, batch, 16)[0], mel.shape)
+    assert 0 < (weight == 2.0).mean() < 1
+    asymmetric = np.where(mel > 0, 1.8, 0.2) * np.abs(mel)
+    of_bin = np.where(weight == 2.0, asymmetric, np.abs(mel))
+    expected = np.mean((weight * of_bin).sum((1, 2)) / weight.sum((1, 2)))
+    assert found.metrics["mel"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_guidance_is_of_each_class():
