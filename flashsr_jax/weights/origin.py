@@ -1,5 +1,7 @@
 """Where a network comes from, in words: "regression, step 2000". A weights file keeps them in its metadata."""
 
+import re
+from collections import Counter
 from collections.abc import Sequence
 
 STAGES = ("vae", "regression", "teacher", "student", "vocoder", "tune")
@@ -12,8 +14,9 @@ def origin(stage: str, details: str) -> str:
 
 
 def mean_origin(origins: Sequence[str]) -> str:
-    """Of the mean of several networks."""
-    return MEAN + "; ".join(origins)
+    """Of the mean of several networks, of which one may be among them more than once: as "3 x" it weighs more."""
+    times = Counter(origins)
+    return MEAN + "; ".join(name if count == 1 else f"{count} x {name}" for name, count in times.items())
 
 
 def stage_of(network: str) -> str:
@@ -22,7 +25,8 @@ def stage_of(network: str) -> str:
     Of a mean, the stages of all its networks, joined by "and".
     """
     stages = []
-    for part in network.removeprefix(MEAN).split("; "):
-        first = part.removeprefix(MEAN).split(", ")[0]
-        stages.append(first if first in STAGES else part)
+    for part in network.split("; "):
+        name = re.sub(rf"^({MEAN}|\d+ x )*", "", part)
+        first = name.split(", ")[0]
+        stages.append(first if first in STAGES else name)
     return " and ".join(dict.fromkeys(stages))
