@@ -2,7 +2,7 @@
 # Measures the model that comes along on the test clips of launch/data.sh, beside the teacher and the regression of
 # launch/small/train.sh where these runs are at hand, and the weights of an earlier commit, BEFORE, if one is given, and
 # writes figures and pictures of MODEL_CARD.md and README.md: bash launch/model_card.sh [OUT].
-# Without these about an hour on 2 cores, which should have nothing else to do.
+# About an hour on 2 cores, which should have nothing else to do.
 source "$(dirname "$0")/setup.sh"
 out=${1:-runs/model_card}
 corpus=${CORPUS:-corpus}
@@ -14,17 +14,18 @@ evaluate() { # the test clips, and the later ones of speech, `test_read`, apart:
   done
 }
 
-trained=()
-if [ -d "$runs/regression" ]; then trained=(--regression "$runs/regression"); fi
-evaluate 4khz small "${trained[@]}" --cutoffs 4000 --seeds 3
-evaluate cutoffs small --cutoffs 2000,8000,12000
+others=()
+if [ -d "$runs/regression" ]; then others+=(--regression "$runs/regression"); fi
+if [ -n "${BEFORE:-}" ]; then
+  mkdir -p "$out"
+  git show "$BEFORE:flashsr_jax/weights/small.safetensors" >"$out/before.safetensors"
+  others+=(--model before="$out/before.safetensors")
+fi
+evaluate 4khz small "${others[@]}" --cutoffs 4000 --seeds 3
+evaluate cutoffs small --cutoffs 2000,8000,12000 --clips 16 --latency 200
 if [ -d "$runs/teacher" ]; then
   flashsr evaluate --data "$corpus/test" --weights small --teacher "$runs/teacher" --teacher-guidance "${GUIDANCE:-1}" \
     --cutoffs 4000 --no-perceptual -o "$out/teacher"
-fi
-if [ -n "${BEFORE:-}" ]; then
-  git show "$BEFORE:flashsr_jax/weights/small.safetensors" >"$out/before.safetensors"
-  evaluate before "$out/before.safetensors" --cutoffs 4000 --seeds 3
 fi
 sources=("$out" "$corpus")
 if [ -d "$runs" ]; then sources+=("$runs"); fi

@@ -17,7 +17,7 @@ def parsed(text: str) -> tuple[str, str]:
     """(name, class) of NAME=CLASS."""
     name, _, class_name = text.partition("=")
     if not name or class_name not in CLASSES:
-        raise UserError(f"--tfds {text}: write NAME=CLASS with a class of {', '.join(CLASSES)}, such as vctk=speech")
+        raise UserError(f"{text}: write NAME=CLASS with a class of {', '.join(CLASSES)}, such as vctk=speech", "tfds")
     return name, class_name
 
 
@@ -28,7 +28,7 @@ def entries(name: str) -> Iterator[tuple[str, str, int]]:
     """
     built = builder(name)
     if "audio" not in built.info.features:
-        raise UserError(f"--tfds {name}: this dataset has no audio")
+        raise UserError(f"{name}: this dataset has no audio", "tfds")
     for split in built.info.splits:
         yield from ((name, split, number) for number in range(len(source(name, split))))
 
@@ -55,12 +55,12 @@ def source(name: str, split: str) -> Any:
 def builder(name: str) -> Any:
     """A dataset of the TFDS catalogue, downloaded and prepared."""
     if importlib.util.find_spec("tensorflow") is None:
-        raise UserError(f"--tfds {name}: catalogue datasets need TensorFlow: pip install 'flashsr_jax[tf]'")
+        raise UserError(f"{name}: catalogue datasets need TensorFlow: pip install 'flashsr_jax[tf]'", "tfds")
     import tensorflow_datasets as tfds
 
     try:
         built = tfds.builder(name, file_format="array_record")
     except tfds.core.DatasetNotFoundError as error:
-        raise UserError(f"--tfds {name}: no such dataset in the TFDS catalogue") from error
+        raise UserError(f"{name}: no such dataset in the TFDS catalogue", "tfds") from error
     built.download_and_prepare()
     return built

@@ -157,7 +157,7 @@ class Beam:
         try:
             self._pipeline = beam.Pipeline(options=PipelineOptions([f"--runner={runner}", *options]))
         except (ValueError, ImportError, SystemExit) as error:
-            raise UserError(f"--runner {runner}: {_last_line(error)}") from error
+            raise UserError(f"{runner}: {_last_line(error)}", "runner") from error
 
     def start(self, recordings: Sequence[Recording], folder: Path) -> Any:
         file = folder / RECORDINGS  # a pipeline with a list of a million in it would be too long for some runners

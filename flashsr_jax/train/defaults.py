@@ -11,8 +11,8 @@ from flashsr_jax.models.presets import PRESETS
 # Frames of 10 ms in a training window; a multiple of each preset's `frame_multiple`.
 WINDOW_FRAMES = {"tiny": 128, "small": 256, "base": 512}
 # What the U-Net of `small` sees: low cutoffs as often as high ones, more speech, which is the hardest, the bright of it
-# more often, and less of it under music; and every other input as it is met. The runs that docs/small describes came
-# before `bright` and `floor_probability`.
+# more often, and less of it under music; and every other input as it is met. Of the runs that docs/small
+# describes, only regression_quantile had `bright` and `floor_probability`.
 SMALL_UNET_DATA = {
     "class_weights": {"speech": 2.0},
     "bright": (-30.0, -20.0),

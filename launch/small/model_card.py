@@ -4,8 +4,9 @@ python launch/small/model_card.py EVALUATION CORPUS [RUNS]
 
 EVALUATION is the folder of launch/model_card.sh, CORPUS that of launch/data.sh, RUNS that of launch/small/train.sh.
 Each part stands between <!-- NAME --> and <!-- /NAME --> and is replaced as a whole; the text around it is by hand.
-Without RUNS what is said about training stays as it is, without EVALUATION/teacher what is said about the teacher, and
-without EVALUATION/before the comparison with the weights that came along before.
+Without RUNS what is said about training stays as it is, without EVALUATION/teacher what is said about the teacher,
+without CORPUS/manifest.csv.gz (a corpus whose clips alone are at hand) what is said about the data, and where the
+evaluation has no system `before` the comparison with the weights that came along before.
 """
 
 import csv
@@ -20,6 +21,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -61,32 +63,34 @@ PERCEPTUAL = ("zimtohrli", "visqol")
 BEFORE = "before"  # the system that the weights before are called
 FLASHSR = Path(sys.executable).with_name("flashsr")
 PICTURES = Path("docs") / NAME
-KEPT = ("training", "teacher", BEFORE)  # parts that stay as they are where their source is not at hand
+KEPT = ("training", "teacher", BEFORE, "data")  # parts that stay as they are where their source is not at hand
 
 
 def main(evaluation: Path, corpus: Path, runs: Path | None = None) -> None:
     main_scores, others = measured(evaluation, "4khz"), measured(evaluation, "cutoffs")
     model = load_model(NAME)
     PICTURES.mkdir(parents=True, exist_ok=True)
-    for name in ("manifest.csv.gz", "licences.md"):
-        shutil.copyfile(corpus / name, PICTURES / name)
     parts = {
         "figures": relative_table(main_scores),
         "scores": markdown_table(main_scores, MAIN_METRICS),
         "loud": loud_table(main_scores),
         "cutoffs": markdown_table(others, ("lsd", *PERCEPTUAL)),
         "baselines": baselines_table(others),
+        "speech-12khz": baselines_table(others, ("speech", READ), (12_000.0,)),
         "low-band": low_band(main_scores),
-        "speed": speed_and_size(main_scores, evaluation),
+        "speed": speed_and_size(evaluation),
         "signals": signals(model),
         "pictures": pictures(main_scores, model, corpus / "test"),
-        "data": data_table(corpus),
         "settings": "\n".join(f"- {name}: {text}" for name, text in main_scores.settings.items()),
     }
+    if (corpus / "manifest.csv.gz").exists():
+        for name in ("manifest.csv.gz", "licences.md"):
+            shutil.copyfile(corpus / name, PICTURES / name)
+        parts["data"] = data_table(corpus)
     if (evaluation / "teacher").exists():
         parts["teacher"] = teacher_table(read(evaluation / "teacher" / "scores.json"))
-    if (evaluation / BEFORE).exists():
-        parts[BEFORE] = before_table(main_scores, measured(evaluation, BEFORE))
+    if any(score.system == BEFORE for score in main_scores.scores):
+        parts[BEFORE] = before_table(main_scores)
     if runs:
         keep_configurations(runs)
         parts["training"] = training_table(runs, corpus)
@@ -167,10 +171,10 @@ def relative_table(results: Results) -> str:
     return table(head, rows)
 
 
-def baselines_table(results: Results) -> str:
-    """The model against the best of the input, `mirror` and `noise`, a row a class and cutoff."""
+def baselines_table(results: Results, classes: Sequence[str] = ROWS, cutoffs: Sequence[float] | None = None) -> str:
+    """The model against the best of the input, `mirror` and `noise`, a row a class and cutoff (None: all)."""
     rows = []
-    for name, cutoff_hz in itertools.product(ROWS, results.cutoffs):
+    for name, cutoff_hz in itertools.product(classes, cutoffs or results.cutoffs):
         of_cutoff = [score for score in results.scores if score.cutoff_hz == cutoff_hz]
         row = [f"{name}, {khz(cutoff_hz)}"]
         for metric in PERCEPTUAL:
@@ -184,14 +188,12 @@ def baselines_table(results: Results) -> str:
     return table(["", *head], rows)
 
 
-def before_table(results: Results, before: Results) -> str:
+def before_table(results: Results) -> str:
     """The model against the weights that came along before, on the same clips, by each metric."""
-    old = [dataclasses.replace(score, system=BEFORE) for score in before.scores if score.system == before.model]
-    both = dataclasses.replace(results, scores=results.scores + old)
     rows = []
     for metric in results.main_metrics:
-        means = by_class(both, metric)
-        compared = paired(both.scores, results.model_name, BEFORE, metric, ("class_name",))
+        means = by_class(results, metric)
+        compared = paired(results.scores, results.model_name, BEFORE, metric, ("class_name",))
         for row in sorted(compared, key=lambda row: ROWS.index(row.group["class_name"])):
             name = row.group["class_name"]
             figures = [f"{means[name, system]:.3g}" for system in (BEFORE, results.model_name)]
@@ -253,22 +255,26 @@ def teacher_table(results: Results) -> str:
     return table(["LSD", results.model_name, "teacher", "ratio"], rows) + "\n\n" + note
 
 
-def speed_and_size(results: Results, evaluation: Path) -> str:
-    """Sizes, and time and memory of `flashsr upscale` on a minute of stereo, in a process of its own."""
+def speed_and_size(evaluation: Path) -> str:
+    """Sizes; a window's time by `flashsr benchmark`; time and memory of `flashsr upscale` on a minute of stereo."""
     rng = np.random.default_rng(0)
     source, target = evaluation / "minute.wav", evaluation / "minute_48khz.wav"
     soundfile.write(source, rng.uniform(-0.1, 0.1, size=(60 * 8000, 2)), 8000)
     command: list[str | Path] = [FLASHSR, "upscale", source, "-o", target, "--overwrite"]
     subprocess.run(command, check=True)  # compiles
+    began = time.monotonic()
     subprocess.run(command, check=True)
+    minute = time.monotonic() - began
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     costs = preset_costs(preset(NAME)).values()
-    rtf = next(row.rtf for row in results.speeds if row.system == results.model_name)
+    benchmark = subprocess.run([FLASHSR, "benchmark", "--json"], check=True, capture_output=True, text=True)
+    report = json.loads(benchmark.stdout)
     rows = {
         "parameters": f"{sum(cost.parameters for cost in costs) / 1e6:.2f} M",
         "weights file": f"{SHIPPED[NAME].stat().st_size / 1e6:.1f} MB",
         "work for a second of audio": f"{sum(cost.flops for cost in costs) / 1e9:.2f} GFLOP",
-        "processing time / audio time": f"{rtf:.3f}",
+        "processing time / audio time, a window": f"{report['window']['seconds'] / report['window_seconds']:.3f}",
+        "`flashsr upscale` of a minute of stereo": f"{minute:.1f} s",
         "peak memory of `flashsr upscale` (a minute of stereo)": f"{peak:.2f} GiB",
     }
     return table(["", ""], rows.items())

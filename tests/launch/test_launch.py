@@ -163,18 +163,20 @@ def test_the_card_measures_old_and_later_test_clips_at_every_cutoff(cluster, tmp
     assert asked == [
         evaluate.format("test", "4000 --seeds 3", "4khz"),
         evaluate.format("test_read", "4000 --seeds 3", "4khz_read"),
-        evaluate.format("test", "2000,8000,12000", "cutoffs"),
-        evaluate.format("test_read", "2000,8000,12000", "cutoffs_read"),
+        evaluate.format("test", "2000,8000,12000 --clips 16 --latency 200", "cutoffs"),
+        evaluate.format("test_read", "2000,8000,12000 --clips 16 --latency 200", "cutoffs_read"),
         "python3 launch/small/model_card.py out corpus",
     ]
-    (tmp_path / "out").mkdir()
     code, output, asked = cluster(LAUNCH / "model_card.sh", str(tmp_path / "out"), BEFORE="HEAD", **site)
     assert code == 0, output
-    before = f"--weights {tmp_path}/out/before.safetensors --cutoffs 4000 --seeds 3 -o {tmp_path}/out/before"
-    assert f"flashsr evaluate --data corpus/test {before}" in asked
-    assert f"flashsr evaluate --data corpus/test_read {before}_read" in asked
-    shipped = ROOT / "flashsr_jax/weights/small.safetensors"
-    assert (tmp_path / "out/before.safetensors").stat().st_size == shipped.stat().st_size
+    both = (
+        f"--weights small --model before={tmp_path}/out/before.safetensors --cutoffs 4000 --seeds 3 -o {tmp_path}/out"
+    )
+    assert f"flashsr evaluate --data corpus/test {both}/4khz" in asked
+    assert f"flashsr evaluate --data corpus/test_read {both}/4khz_read" in asked
+    of_head = ["git", "cat-file", "-s", "HEAD:flashsr_jax/weights/small.safetensors"]
+    size = subprocess.run(of_head, cwd=ROOT, capture_output=True, check=True, text=True).stdout
+    assert (tmp_path / "out/before.safetensors").stat().st_size == int(size)
 
 
 @pytest.mark.parametrize(

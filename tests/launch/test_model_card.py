@@ -111,18 +111,17 @@ def test_the_model_is_compared_with_the_best_of_the_baselines():
     assert list(table) == [f"{name}, 4 kHz" for name in CLASSES]
     # mirror's Zimtohrli distance is the least, noise's ViSQOL the highest
     assert table["speech, 4 kHz"] == ["0.014", "0.015, not better", "2.5", "**2.9**"]
+    assert list(rows(model_card.baselines_table(results(), ("music",), (4000.0,)))) == ["music, 4 kHz"]
 
 
 def test_the_model_is_compared_with_the_weights_before_clip_by_clip():
-    before = results(model_lsd=1.5)
-    before = dataclasses.replace(
-        before,
-        model="unprocessed",  # whatever it is called
-        scores=[
-            dataclasses.replace(score, system="unprocessed") for score in before.scores if score.system == "regression"
-        ],
-    )
-    table = rows(model_card.before_table(results(), before))
+    measured = results()
+    before = [
+        dataclasses.replace(score, system="before")
+        for score in results(model_lsd=1.5).scores
+        if score.system == "regression"
+    ]
+    table = rows(model_card.before_table(dataclasses.replace(measured, scores=measured.scores + before)))
     assert len(table) == 4 * 3
     # clips of 0.95 and 1.05 times the mean, which is all that two clips can be drawn to
     assert table["speech, read, lsd"] == ["1.5", "1.2", "-0.3 [-0.315, -0.285]", "2 of 2"]

@@ -83,7 +83,7 @@ LAST_RUNS = {  # of each stage of the shipped model, docs/small/NAME.json: steps
     "vae": ("vae", 4500),
     "vocoder": ("vocoder", 2000),
     "vocoder_tuned": ("vocoder_tuned_on", 700),
-    "regression": ("regression_loud", 3000),
+    "regression": ("regression_quantile", 1500),
     "teacher": ("teacher", 3600),
 }
 
