@@ -25,10 +25,10 @@ def folder(tmp_path):
     """An empty folder for what is kept. Compiled programs stay where they are: JAX opens their folder once."""
     before = jax.config.jax_compilation_cache_dir
     jax.config.update("jax_compilation_cache_dir", str(tmp_path / "kept"))
-    programs._program.cache_clear()
+    programs._BEGUN.clear()
     yield tmp_path / "kept"
     jax.config.update("jax_compilation_cache_dir", before)
-    programs._program.cache_clear()
+    programs._BEGUN.clear()
 
 
 def never(*_):
@@ -55,7 +55,7 @@ def test_a_program_is_traced_once_and_again_where_what_was_kept_is_damaged(folde
         return by * x
 
     def run():
-        programs._program.cache_clear()  # as another process begins
+        programs._BEGUN.clear()  # as another process begins
         np.testing.assert_array_equal(programs.run(scaled, (3.0,), x), 3 * x)
         return len(traced)
 
@@ -77,7 +77,7 @@ def test_the_next_process_does_not_trace(folder, weights, monkeypatch):
     first = stream.upscale(load_model(weights), X_N, 8000)
     assert len(list(folder.glob("flashsr_jax-program-*"))) == 3
     assert len(list(folder.glob("flashsr_jax-fits-*"))) == 1
-    programs._program.cache_clear()  # as another process begins
+    programs._BEGUN.clear()  # as another process begins
     with monkeypatch.context() as patched:
         patched.setattr(stream, "predict_latent", never)
         patched.setattr(store, "_check_shapes", never)
@@ -86,7 +86,7 @@ def test_the_next_process_does_not_trace(folder, weights, monkeypatch):
     # A damaged one is traced again; the vocoder's is the smallest, and soon traced.
     path = min(folder.glob("flashsr_jax-program-*"), key=lambda path: path.stat().st_size)
     damage(path)
-    programs._program.cache_clear()
+    programs._BEGUN.clear()
     np.testing.assert_array_equal(stream.upscale(load_model(weights), X_N, 8000), first)
 
 

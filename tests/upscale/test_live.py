@@ -58,7 +58,7 @@ def test_live_windows_give_back_what_they_get(delay):
 @pytest.mark.parametrize("rate", [8000, 16_000, 48_000])
 def test_the_output_lags_by_what_was_promised(model, rate, monkeypatch):
     """Whatever the networks make of a window: here they hand it on."""
-    monkeypatch.setattr(stream, "_super_resolve_batch", lambda params, config, sampling, x_BxN, *_: x_BxN)
+    monkeypatch.setattr(stream, "_super_resolve_batch", lambda run, params, config, sampling, x_BxN, *_: x_BxN)
     latency = model.latency(rate, latency_ms=200)
     assert latency == pytest.approx(0.32 + 0.2, abs=0.002)
     given = taken = 0
