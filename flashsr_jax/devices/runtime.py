@@ -2,6 +2,7 @@
 keeps."""
 
 import ctypes
+import functools
 import os
 from pathlib import Path
 
@@ -30,6 +31,7 @@ M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # of glibc's malloc.h
 COMPILED = "/jax/core/compile/backend_compile_duration"
 
 
+@functools.cache  # or a process that upscales a hundred times trims a hundred times after each compilation
 def limit_heap() -> None:
     """Have memory given back to the system once it is free. Does nothing without glibc's malloc.
 

@@ -42,5 +42,11 @@ def initial_parameters(config: ModelConfig, network: str, key: jax.Array) -> dic
 
 
 def parameter_shapes(config: ModelConfig, network: str) -> dict:
-    """Shapes and dtypes (jax.ShapeDtypeStruct) of one network's parameter tree; nothing is computed."""
-    return jax.eval_shape(functools.partial(initial_parameters, config, network), jax.random.key(0))
+    """Shapes and dtypes (jax.ShapeDtypeStruct) of one network's parameters; nothing is computed. The tree is the
+    caller's own."""
+    return jax.tree.map(lambda leaf: leaf, _parameter_shapes(config, network))
+
+
+@functools.lru_cache(maxsize=32)  # tracing takes half a second, and every file of weights asks
+def _parameter_shapes(config: ModelConfig, network: str) -> dict:
+    return jax.eval_shape(lambda: initial_parameters(config, network, jax.random.key(0)))

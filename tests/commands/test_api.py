@@ -23,14 +23,13 @@ def model(tmp_path_factory):
 
 
 def test_all_shapes_and_kinds_of_arrays(model):
-    short = {"window_frames": 128}  # fast
-    x = np.random.default_rng(0).normal(size=(2, 3, 8000)).astype(np.float32) * 0.1
-    y = model(x, 8000, **short)
-    assert y.shape == (2, 3, 48_000) and y.dtype == np.float32 and isinstance(y, np.ndarray)
-    np.testing.assert_array_equal(model(jnp.asarray(x[1]), 8000, **short), y[1])
-    np.testing.assert_array_equal(model(x[1], 8000, **short), upscale(model.model, x[1], 8000, **short))
+    x = np.random.default_rng(0).normal(size=(2, 2, 8000)).astype(np.float32) * 0.1
+    y = model(x, 8000)
+    assert y.shape == (2, 2, 48_000) and y.dtype == np.float32 and isinstance(y, np.ndarray)
+    np.testing.assert_array_equal(model(jnp.asarray(x[1]), 8000), y[1])
+    np.testing.assert_array_equal(upscale(model.model, x[1], 8000), y[1])
     assert model(x[0, 0].astype(np.float64), 44_100).shape == (round(8000 * 48 / 44.1),)
-    assert np.abs(model(x[1], 8000, seed=1, **short) - y[1]).max() > 0
+    assert np.abs(model(x[1, 0], 8000, seed=1) - y[1, 0]).max() > 0
     for shape in ((), (0, 1, 8), (1, 1, 1, 8)):
         with pytest.raises(UserError, match="expected"):
             model(np.zeros(shape, np.float32), 8000)
@@ -73,15 +72,14 @@ def test_tensors_lists_and_floats_of_every_width_are_taken(model):
 
 
 def test_integers_have_the_scale_of_their_type(model):
-    short = {"window_frames": 128}  # fast
     x = np.random.default_rng(0).integers(-100, 100, size=(1, 4000)) / 128
-    y = model(x, 8000.0, **short)
+    y = model(x, 8000.0)
     for dtype, zero, full_scale in (("int8", 0, 2**7), ("uint8", 2**7, 2**7), ("int16", 0, 2**15), ("int32", 0, 2**31)):
         whole = (x * full_scale + zero).astype(dtype)
-        np.testing.assert_array_equal(model(whole, 8000, **short), y)
-        stream = model.stream([whole], 8000, channels=1, **short)
+        np.testing.assert_array_equal(model(whole, 8000), y)
+        stream = model.stream([whole], 8000, channels=1)
         np.testing.assert_array_equal(np.concatenate(list(stream), axis=1), y)
-    np.testing.assert_array_equal(model(Tensor(x * 2**15, dtype="int16"), 8000, **short), y)
+    np.testing.assert_array_equal(model(Tensor(x * 2**15, dtype="int16"), 8000), y)
 
 
 class Meta(Tensor):

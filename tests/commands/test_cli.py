@@ -15,8 +15,7 @@ import soundfile as sf
 import flashsr_jax.upscale.files
 from flashsr_jax.audio.bands import Bands
 from flashsr_jax.cli import main
-from flashsr_jax.devices.runtime import enable_compilation_cache
-from flashsr_jax.upscale.model import Model
+from flashsr_jax.upscale.model import load_model
 from flashsr_jax.upscale.stream import Settings, upscale
 from flashsr_jax.weights.store import NETWORKS, load_weights, save_weights
 
@@ -128,19 +127,14 @@ def test_wrong_usage_exits_with_2(arguments, capsys):
 # ---- upscale, with micro networks
 
 
-def test_a_file_becomes_what_upscale_makes_of_it(params, weights):
+def test_a_file_becomes_what_upscale_makes_of_it(weights, capfd):
     x = record("talk.wav", 4001, subtype="PCM_16")
-    result = subprocess.run(
-        [COMMAND, "upscale", "talk.wav", "-o", "wide.wav", "--weights", weights, "--seed", "5"],
-        capture_output=True,
-        text=True,
-    )
-    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+    assert main(["upscale", "talk.wav", "-o", "wide.wav", "--weights", weights, "--seed", "5"]) == 0
+    assert capfd.readouterr() == ("", "")
     info = sf.info("wide.wav")
     assert (info.samplerate, info.frames, info.channels, info.subtype) == (48_000, 24_006, 1, "PCM_24")
     y = sf.read("wide.wav", dtype="float32")[0]
-    enable_compilation_cache()
-    expected = upscale(Model(MICRO, jax.device_put(params)), x[0], 8000, seed=5)
+    expected = upscale(load_model(weights), x[0], 8000, seed=5)
     np.testing.assert_allclose(y, expected, atol=1e-3 * np.abs(expected).max())
     assert files() == ["talk.wav", "wide.wav"]
 

@@ -70,6 +70,7 @@ def test_sound_and_its_pictures(umask, monkeypatch):
     assert strange(umask) == []
 
 
+@pytest.mark.parametrize("umask", [0o002], indirect=True)  # drawing takes seconds
 def test_scores_and_the_report(umask):
     results = synthetic_results(0.1)
     write_scores(results, "report")

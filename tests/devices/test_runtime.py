@@ -6,7 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
+
+from flashsr_jax.devices.runtime import COMPILED, limit_heap
 
 
 @pytest.mark.parametrize(
@@ -31,6 +34,17 @@ def test_compiled_programs_are_kept_where_the_user_says(tmp_path, environment, e
     )
     assert Path(result.stdout.strip()) == tmp_path / expected
     assert any((tmp_path / expected).iterdir())
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc's malloc")
+def test_a_compilation_is_trimmed_after_once_however_often_a_process_upscales(monkeypatch):
+    listeners = []
+    monkeypatch.setattr(jax.monitoring, "register_event_duration_secs_listener", listeners.append)
+    limit_heap.cache_clear()
+    for _ in range(3):
+        limit_heap()
+    assert len(listeners) == 1
+    listeners[0](COMPILED, 0.1)
 
 
 @pytest.mark.training

@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -262,8 +263,9 @@ def test_where_every_clip_fails_the_reasons_are_written(originals, tmp_path, cap
 
 
 @pytest.mark.parametrize("error", [ValueError("incompatible shapes for broadcasting"), UserError("no such rate")])
-def test_only_what_cannot_be_measured_is_left_out(error):
+def test_only_what_cannot_be_measured_is_left_out(error, monkeypatch):
     """A mistake in a system, or of the user, ends the run instead of emptying the tables."""
+    monkeypatch.setattr(protocol, "ProcessPoolExecutor", lambda workers, _: ThreadPoolExecutor(workers))
     noise_N = np.random.default_rng(0).normal(size=2 * RATE).astype(np.float32) * 0.1
     references = [Reference(name, "music", "", 0.0, noise_N) for name in "ab"]
 

@@ -1,16 +1,13 @@
 """`flashsr weights pack`: networks from runs and files in one file, which says where each comes from."""
 
+import jax
 import numpy as np
 import pytest
-from flax.traverse_util import flatten_dict, unflatten_dict
 
 from flashsr_jax.cli import main
-from flashsr_jax.models.presets import model_config
-from flashsr_jax.weights.store import NETWORKS, load_weights, parameter_shapes, save_weights
+from flashsr_jax.weights.store import NETWORKS, load_weights, save_weights
 
-from helpers.micro import get_config
-
-CONFIG = model_config(get_config("vae").model.to_dict())
+from helpers.micro_model import MICRO, micro_params
 
 
 @pytest.fixture(autouse=True)
@@ -20,13 +17,12 @@ def files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def filled(network: str, value: float) -> dict:
-        shapes = flatten_dict(parameter_shapes(CONFIG, network), sep="/")
-        return unflatten_dict({name: np.full(leaf.shape, value, leaf.dtype) for name, leaf in shapes.items()}, sep="/")
+        return jax.tree.map(lambda leaf: np.full_like(leaf, value), micro_params()[network])
 
     params = {network: filled(network, 1.0) for network in NETWORKS} | {"scale_factor": np.float32(0.5)}
-    save_weights("model.safetensors", CONFIG, params, {"vae": "vae, step 9", "unet": "regression, step 2"})
-    save_weights("unet.safetensors", CONFIG, {"unet": filled("unet", 2.0)}, {"unet": "student, step 4"})
-    save_weights("bare.safetensors", CONFIG, {"unet": filled("unet", 2.0)})
+    save_weights("model.safetensors", MICRO, params, {"vae": "vae, step 9", "unet": "regression, step 2"})
+    save_weights("unet.safetensors", MICRO, {"unet": filled("unet", 2.0)}, {"unet": "student, step 4"})
+    save_weights("bare.safetensors", MICRO, {"unet": filled("unet", 2.0)})
 
 
 def test_networks_of_files_keep_their_origin():
@@ -41,7 +37,7 @@ def test_a_mean_says_of_what():
     assert main(["weights", "pack", "--unet", "model.safetensors", "unet.safetensors", "-o", "mean.safetensors"]) == 0
     mean = load_weights("mean.safetensors", ["unet"])
     assert mean.metadata == {"unet": "mean of regression, step 2; student, step 4"}
-    assert all((leaf == 1.5).all() for leaf in flatten_dict(mean.params["unet"]).values())
+    assert all((leaf == 1.5).all() for leaf in jax.tree.leaves(mean.params["unet"]))
 
 
 def test_mistakes_name_the_option(capsys):

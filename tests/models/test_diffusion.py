@@ -21,23 +21,28 @@ def test_schedule_is_the_published_one():
 
 
 def test_v_and_z0_are_inverse_of_each_other():
-    z0, eps = (jnp.asarray(RNG.standard_normal(SHAPE), jnp.float32) for _ in range(2))
-    t = jnp.array([10, 900])
-    z_t, v = diffusion.q_sample(z0, t, eps), diffusion.velocity(z0, t, eps)
-    np.testing.assert_allclose(diffusion.z0_from_v(z_t, t, v), z0, atol=1e-5)
-    np.testing.assert_allclose(diffusion.q_sample(z0, jnp.array([999, 999]), eps), eps, atol=5e-4)
+    z0, eps = (RNG.standard_normal(SHAPE).astype(np.float32) for _ in range(2))
+
+    @jax.jit
+    def there_and_back(t):
+        z_t = diffusion.q_sample(z0, t, eps)
+        return z_t, diffusion.z0_from_v(z_t, t, diffusion.velocity(z0, t, eps))
+
+    np.testing.assert_allclose(there_and_back(np.array([10, 900]))[1], z0, atol=1e-5)
+    np.testing.assert_allclose(there_and_back(np.array([999, 999]))[0], eps, atol=5e-4)
 
 
 def test_guidance_matches_two_separate_evaluations():
-    z, cond = (jnp.asarray(RNG.standard_normal(SHAPE), jnp.float32) for _ in range(2))
-    t, scale = jnp.array([5, 500]), jnp.array([3.0, 1.0]).reshape(2, 1, 1, 1)
+    z, cond = (RNG.standard_normal(SHAPE).astype(np.float32) for _ in range(2))
+    t, scale = np.array([5, 500]), np.array([3.0, 1.0]).reshape(2, 1, 1, 1)
 
     def apply(z, cond, t):
         return z * cond + t[:, None, None, None]
 
-    conditional, unconditional = apply(z, cond, t), apply(z, jnp.full_like(cond, diffusion.UNCONDITIONAL), t)
+    conditional, unconditional = apply(z, cond, t), apply(z, np.full_like(cond, diffusion.UNCONDITIONAL), t)
     expected = unconditional + scale * (conditional - unconditional)
-    np.testing.assert_allclose(diffusion.guided_v(apply, z, cond, t, scale), expected, rtol=1e-5)
+    guided = jax.jit(lambda *given: diffusion.guided_v(apply, *given))
+    np.testing.assert_allclose(guided(z, cond, t, scale), expected, rtol=1e-5)
 
 
 def test_solver_grid_is_trailing_spaced():
@@ -110,6 +115,6 @@ def test_flops_of_a_solve_need_its_trip_count():
 
 
 def test_consistency_boundary_is_the_identity_at_zero():
-    skip, out = diffusion.consistency_scalings(jnp.array([0, 999]))
+    skip, out = jax.jit(diffusion.consistency_scalings)(np.array([0, 999]))
     np.testing.assert_allclose(skip[:, 0, 0, 0], [1.0, 0.25 / (9990.0**2 + 0.25)], rtol=1e-5)
     np.testing.assert_allclose(out[:, 0, 0, 0], [0.0, 1.0], atol=1e-6)

@@ -53,7 +53,7 @@ def test_transposed_convolution_counts_no_inserted_zeros(kernel, dilation, strid
 
     assert (
         multiply_adds(transposed, (1, 11, 1), (kernel, 1, 1))
-        == transposed(jnp.ones((1, 11, 1)), jnp.ones((kernel, 1, 1))).sum()
+        == jax.jit(lambda: transposed(jnp.ones((1, 11, 1)), jnp.ones((kernel, 1, 1))).sum())()
     )
 
 

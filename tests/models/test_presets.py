@@ -23,6 +23,7 @@ def test_small_keeps_its_budget():
     assert parameters <= 12e6 and flops <= 20e9
 
 
+@pytest.mark.training  # tracing its networks takes seconds
 def test_tiny_keeps_its_budget():
     parameters, flops = totals("tiny")
     assert parameters <= 2e6 and flops <= 4e9

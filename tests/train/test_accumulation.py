@@ -41,34 +41,36 @@ def batch_of(size, rng):
     return x, y, weight
 
 
-@pytest.mark.parametrize("parts", [1, 2, 4, 8])
+@pytest.mark.parametrize("parts", [1, 2, 8])
 def test_the_mean_of_the_parts_is_that_of_the_batch(parts):
     rng = np.random.default_rng(0)
     batch, w = batch_of(8, rng), rng.standard_normal((16, 8)).astype(np.float32)
-    found = accumulated(parts, functools.partial(least_squares, w), batch, jax.random.key(0))
+    parted = jax.jit(lambda batch: accumulated(parts, functools.partial(least_squares, w), batch, jax.random.key(0)))
+    found = parted(batch)
     x, y, weight = (part.astype(np.float64) for part in batch)
     error = (x @ w - y) * weight[:, None]
     np.testing.assert_allclose(found.of_role["w"], 2 * x.T @ error / weight.sum(), rtol=1e-5, atol=1e-5)
     assert found.metrics["loss"] == pytest.approx(np.square(error).sum() / weight.sum(), rel=1e-5)
     assert found.metrics["data/rejected"] == 3 and found.examples == 5
     np.testing.assert_array_equal(found.made["x"], batch[0])
-    nothing = accumulated(parts, functools.partial(least_squares, w), (*batch[:2], 0 * batch[2]), jax.random.key(0))
+    nothing = parted((*batch[:2], 0 * batch[2]))
     assert not nothing.of_role["w"].any() and nothing.metrics["loss"] == 0
 
 
 def test_parts_stay_on_the_devices_that_have_them():
     """Of a batch that is split over eight devices no example moves: gradients are all that is exchanged."""
     mesh, rng = mesh_of(4, 2), np.random.default_rng(0)
-    batch, w = batch_of(64, rng), jnp.ones((16, 8))
+    batch, w = batch_of(64, rng), np.ones((16, 8), np.float32)
     placed = sharding.place(batch, jax.tree.map(lambda _: NamedSharding(mesh, sharding.BATCH_SPEC), batch))
     split = NamedSharding(mesh, PartitionSpec("fsdp"))
     step = jax.jit(lambda w, batch: accumulated(4, functools.partial(least_squares, w), batch, jax.random.key(0)))
+    step = step.lower(jax.device_put(w, split), placed).compile()
     found = step(jax.device_put(w, split), placed)
-    np.testing.assert_allclose(found.of_role["w"], least_squares(w, batch, None).of_role["w"], rtol=1e-5, atol=1e-5)
+    expected = jax.jit(lambda w, batch: least_squares(w, batch, None).of_role["w"])(w, batch)
+    np.testing.assert_allclose(found.of_role["w"], expected, rtol=1e-5, atol=1e-5)
     assert found.made["x"].sharding.is_equivalent_to(placed[0].sharding, 2)
-    text = step.lower(jax.device_put(w, split), placed).compile().as_text()
     of_w = 4 * w.size
-    exchanged = step_collectives(text)
+    exchanged = step_collectives(step.as_text())
     assert "all-to-all" not in exchanged and "collective-permute" not in exchanged
     assert all(size <= 2 * of_w + 64 for _, size in exchanged.values()), exchanged
 

@@ -1,5 +1,7 @@
 """Every loss against float64 numpy or closed forms, its gradient against finite differences or formulas."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import librosa
@@ -15,77 +17,103 @@ RNG = np.random.default_rng(0)
 SHAPE = (3, 4, 5, 2)
 mel_l1 = jax.jit(lambda x, y: losses.mel_l1(x, y, 64))
 multi_scale_mel_l1 = jax.jit(losses.multi_scale_mel_l1)
-multi_resolution_stft_l1, band_power_l1 = jax.jit(losses.multi_resolution_stft_l1), jax.jit(losses.band_power_l1)
 A, B, C = (RNG.standard_normal(SHAPE).astype(np.float32) for _ in range(3))
 AXES = (1, 2, 3)
 
 
+def with_gradient(function):
+    """(function(x, ...), the gradient of its sum by x), in one program."""
+
+    def summed(x, *others):
+        of_example = function(x, *others)
+        return jnp.sum(of_example), of_example
+
+    return jax.jit(lambda *arguments: jax.grad(summed, has_aux=True)(*arguments)[::-1])
+
+
+multi_resolution_stft_l1, band_power_l1 = (
+    with_gradient(loss) for loss in (losses.multi_resolution_stft_l1, losses.band_power_l1)
+)
+
+
 def check_gradient(function, x, step=1e-3, directions=4):
     """jax.grad of sum(function(x)) against central differences of the same function along random directions."""
-    function = jax.jit(function)
-    gradient = np.asarray(jax.jit(jax.grad(lambda x: jnp.sum(function(x))))(x), np.float64)
+    function = with_gradient(function)
+    gradient = np.asarray(function(x)[1], np.float64)
     for _ in range(directions):
         direction = (step * (RNG.standard_normal(x.shape) + np.sign(gradient))).astype(np.float32)
-        above, below = (np.asarray(function(x + sign * direction), np.float64).sum() for sign in (1, -1))
+        above, below = (np.asarray(function(x + sign * direction)[0], np.float64).sum() for sign in (1, -1))
         assert np.sum(gradient * direction) == pytest.approx((above - below) / 2, rel=2e-2)
 
 
 def test_weighted_mean_ignores_rejected_examples():
-    assert losses.weighted_mean(jnp.array([1.0, 5.0, 3.0]), jnp.array([1.0, 0.0, 1.0])) == 2.0
-    assert losses.weighted_mean(jnp.array([1.0, 5.0]), jnp.zeros(2)) == 0.0
+    mean = jax.jit(losses.weighted_mean)
+    assert mean(np.array([1.0, 5.0, 3.0]), np.array([1.0, 0.0, 1.0])) == 2.0
+    assert mean(np.array([1.0, 5.0, 3.0]), np.zeros(3)) == 0.0
 
 
 def test_l1_and_l2():
     difference = A.astype(np.float64) - B
-    np.testing.assert_allclose(losses.l1(A, B), np.abs(difference).mean(AXES), rtol=1e-6)
-    np.testing.assert_allclose(losses.l2(A, B), (difference**2).mean(AXES), rtol=1e-6)
-    gradient = jax.jit(jax.grad(lambda a: jnp.sum(losses.l2(a, B))))(A)
-    np.testing.assert_allclose(gradient, 2 * difference / np.prod(SHAPE[1:]), rtol=1e-5)
-    gradient = jax.jit(jax.grad(lambda a: jnp.sum(losses.l1(a, B))))(A)
+    value, gradient = with_gradient(losses.l1)(A, B)
+    np.testing.assert_allclose(value, np.abs(difference).mean(AXES), rtol=1e-6)
     np.testing.assert_allclose(gradient, np.sign(difference) / np.prod(SHAPE[1:]), rtol=1e-6)
+    value, gradient = with_gradient(losses.l2)(A, B)
+    np.testing.assert_allclose(value, (difference**2).mean(AXES), rtol=1e-6)
+    np.testing.assert_allclose(gradient, 2 * difference / np.prod(SHAPE[1:]), rtol=1e-5)
 
 
-@pytest.mark.parametrize("quantile", [0.5, 0.6, 0.9])
-def test_the_best_guess_under_the_pinball_loss_is_the_quantile(quantile):
-    drawn = RNG.standard_normal(10_001).astype(np.float32)
+def test_the_best_guess_under_the_pinball_loss_is_the_quantile():
+    drawn = RNG.standard_normal(2001).astype(np.float32)
     guesses = np.linspace(-2, 2, 401, dtype=np.float32)
-    best = min(guesses, key=lambda guess: losses.pinball(jnp.full((1, len(drawn)), guess), drawn[None], quantile)[0])
-    assert best == pytest.approx(np.quantile(drawn, quantile), abs=0.02)
+    estimate, target = np.broadcast_arrays(guesses[:, None], drawn)
+    loss = jax.jit(losses.pinball)
+    for quantile in (0.5, 0.6, 0.9):
+        best = guesses[np.argmin(loss(estimate, target, quantile))]
+        assert best == pytest.approx(np.quantile(drawn, quantile), abs=0.02)
 
 
 def test_the_pinball_loss_of_the_median_is_l1_and_weighted_as_it_is():
-    weight = np.abs(C)
-    np.testing.assert_allclose(losses.pinball(A, B, 0.5, weight), losses.l1(A, B, weight), rtol=1e-6)
+    pinball, l1 = jax.jit(lambda weight: (losses.pinball(A, B, 0.5, weight), losses.l1(A, B, weight)))(np.abs(C))
+    np.testing.assert_allclose(pinball, l1, rtol=1e-6)
 
 
 def test_quantiles_of_bands():
-    quantile_Bx1xF = np.asarray(losses.band_quantiles(256, jnp.array([4000.0, 24_000.0]), 0.6))
+    quantile_Bx1xF = np.asarray(losses.band_quantiles(256, np.array([4000.0, 24_000.0]), 0.6))
     centres = librosa.mel_frequencies(258, fmin=MEL_FMIN, fmax=MEL_FMAX)[1:-1]
     np.testing.assert_allclose(quantile_Bx1xF[0, 0], np.where(centres < 4000, 0.5, 0.6))
     np.testing.assert_array_equal(quantile_Bx1xF[1, 0], 0.5)
 
 
 def test_losses_are_float32_whatever_the_compute_type():
-    assert losses.l2(A.astype(jnp.bfloat16), B.astype(jnp.bfloat16)).dtype == jnp.float32
+    half = jax.ShapeDtypeStruct(SHAPE, jnp.bfloat16)
+    assert jax.eval_shape(losses.l2, half, half).dtype == jnp.float32
 
 
 def test_kl_divergence():
     mean, logvar = A.astype(np.float64), B.astype(np.float64)
     expected = (0.5 * (mean**2 + np.exp(logvar) - 1 - logvar)).mean(AXES)
-    np.testing.assert_allclose(losses.kl_divergence(A, B), expected, rtol=1e-6)
-    np.testing.assert_array_equal(losses.kl_divergence(jnp.zeros(SHAPE), jnp.zeros(SHAPE)), np.zeros(3))
-    gradient = jax.grad(lambda logvar: jnp.sum(losses.kl_divergence(A, logvar)))(B)
+    of_logvar = with_gradient(lambda logvar, mean: losses.kl_divergence(mean, logvar))
+    value, gradient = of_logvar(B, A)
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+    np.testing.assert_array_equal(of_logvar(np.zeros_like(B), np.zeros_like(A))[0], np.zeros(3))
     np.testing.assert_allclose(gradient, 0.5 * (np.exp(logvar) - 1) / np.prod(SHAPE[1:]), rtol=1e-4, atol=1e-7)
 
 
 def test_distribution_matching_pushes_from_the_fake_score_to_the_real_one():
     z_hat, z_real, z_fake = (x.astype(np.float64) for x in (A, B, C))
     weight = 1 / np.abs(z_hat - z_real).mean(AXES, keepdims=True)
-    value, gradient = jax.value_and_grad(lambda z: jnp.sum(losses.distribution_matching(z, B, C)))(A)
+    value, gradient = with_gradient(losses.distribution_matching)(A, B, C)
     # The value is half the mean square of the push; the gradient is minus the push: nothing flows into the target.
     push = weight * (z_real - z_fake)
-    np.testing.assert_allclose(value, (0.5 * (push**2).mean(AXES)).sum(), rtol=1e-5)
+    np.testing.assert_allclose(value, 0.5 * (push**2).mean(AXES), rtol=1e-5)
     np.testing.assert_allclose(gradient, -push / np.prod(SHAPE[1:]), rtol=1e-4, atol=1e-7)
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def both_adversarial(real, fake, kind, weights=None):
+    """The generator's loss of `fake`, and the discriminator's."""
+    generator = losses.adversarial_generator(fake, kind, weights)
+    return generator, losses.adversarial_discriminator(real, fake, kind, weights)
 
 
 @pytest.mark.parametrize("kind", ["lsgan", "hinge"])
@@ -100,10 +128,9 @@ def test_adversarial_losses(kind):
         else:
             expected_generator += -f.mean(AXES) / 2
             expected_discriminator += (np.maximum(1 - r, 0).mean(AXES) + np.maximum(1 + f, 0).mean(AXES)) / 2
-    np.testing.assert_allclose(losses.adversarial_generator(fake, kind), expected_generator, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(
-        losses.adversarial_discriminator(real, fake, kind), expected_discriminator, rtol=1e-5, atol=1e-6
-    )
+    generator, discriminator = both_adversarial(real, fake, kind)
+    np.testing.assert_allclose(generator, expected_generator, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(discriminator, expected_discriminator, rtol=1e-5, atol=1e-6)
     check_gradient(lambda f: losses.adversarial_generator([f], kind), C)
     check_gradient(lambda f: losses.adversarial_discriminator([A], [f], kind), C)
 
@@ -120,18 +147,18 @@ def test_adversarial_losses_count_only_where_a_discriminator_judges(kind):
     generator = {"lsgan": lambda f: (f - 1) ** 2, "hinge": lambda f: -f}[kind]
     real_part = {"lsgan": lambda r: (r - 1) ** 2, "hinge": lambda r: np.maximum(1 - r, 0)}[kind]
     fake_part = {"lsgan": lambda f: f**2, "hinge": lambda f: np.maximum(1 + f, 0)}[kind]
-    weights = [weight, jnp.ones(())]
-    found = losses.adversarial_generator([A, B], kind, weights)
-    np.testing.assert_allclose(found, (mean(generator(A)) + generator(B).mean(AXES)) / 2, rtol=1e-5, atol=1e-6)
-    found = losses.adversarial_discriminator([A, B], [C, A], kind, weights)
+    found_generator, found_discriminator = both_adversarial([A, B], [C, A], kind, [weight, np.ones(())])
+    expected = mean(generator(C)) + generator(A).mean(AXES)
+    np.testing.assert_allclose(found_generator, expected / 2, rtol=1e-5, atol=1e-6)
     expected = mean(real_part(A)) + mean(fake_part(C)) + real_part(B).mean(AXES) + fake_part(A).mean(AXES)
-    np.testing.assert_allclose(found, expected / 2, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found_discriminator, expected / 2, rtol=1e-5, atol=1e-6)
 
 
 def test_feature_matching_leaves_the_real_features_alone():
     expected = (np.abs(A - B).mean(AXES) + np.abs(B - C).mean(AXES) + np.abs(A - C).mean(AXES)) / 3
-    np.testing.assert_allclose(losses.feature_matching([[A, B], [A]], [[B, C], [C]]), expected, rtol=1e-5)
-    gradient = jax.grad(lambda real: jnp.sum(losses.feature_matching([[real]], [[B]])))(A)
+    of_real = with_gradient(lambda a, b, c: losses.feature_matching([[a, b], [a]], [[B, C], [c]]))
+    found, gradient = of_real(A, B, C)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
     np.testing.assert_array_equal(gradient, np.zeros(SHAPE))
     check_gradient(lambda fake: losses.feature_matching([[A]], [[fake]]), B)
 
@@ -182,7 +209,7 @@ def test_mel_errors_above_the_cutoff():
     estimate = target.copy()
     centres = librosa.mel_frequencies(258, fmin=20, fmax=24000)[1:-1]
     estimate[:, :, centres < 4000] = 1.0
-    errors = losses.mel_errors(estimate, target, jnp.array([4000.0, 100.0]))
+    errors = jax.jit(losses.mel_errors)(estimate, target, np.array([4000.0, 100.0]))
     below = (centres < 4000).sum()
     np.testing.assert_allclose(errors["mel_l1"], [below / 256] * 2, rtol=1e-6)
     np.testing.assert_allclose(
@@ -192,16 +219,20 @@ def test_mel_errors_above_the_cutoff():
 
 def test_weights_of_bands():
     """Nothing over the recording's own bandwidth, `high_band` over the cutoff, 1 under it."""
-    weight = np.asarray(losses.band_weights(256, jnp.array([4000.0, 8000.0]), jnp.array([24_000.0, 16_000.0]), 3.0))
+    cutoff_B, bandwidth_B = np.array([4000.0, 8000.0]), np.array([24_000.0, 16_000.0])
+    weight = np.asarray(jax.jit(lambda *hz: losses.band_weights(256, *hz, 3.0))(cutoff_B, bandwidth_B))
     centres = librosa.mel_frequencies(258, fmin=20, fmax=24_000)[1:-1]
     assert weight.shape == (2, 1, 256)
     np.testing.assert_array_equal(weight[0, 0], np.where(centres < 4000, 1, 3))
     np.testing.assert_array_equal(weight[1, 0], np.where(centres < 8000, 1, np.where(centres < 16_000, 3, 0)))
-    weighted = losses.l1(A, B, weight[:, :, :5, None][[0, 1, 0]])
-    np.testing.assert_allclose(weighted, losses.l1(A, B), rtol=1e-6)  # equal weights change nothing
-    only_first = np.array([1.0, 0, 0, 0, 0])[:, None]
-    np.testing.assert_allclose(losses.l2(A, B, only_first), losses.l2(A[:, :, :1], B[:, :, :1]), rtol=1e-6)
-    np.testing.assert_array_equal(losses.l1(A, B, jnp.zeros(1)), 0)
+    weighted = jax.jit(lambda weight: (losses.l1(A, B, weight), losses.l2(A, B, weight)))
+    difference = A.astype(np.float64) - B
+    # Equal weights change nothing.
+    equal = weight[:, :, :5, None][[0, 1, 0]]
+    np.testing.assert_allclose(weighted(equal)[0], np.abs(difference).mean(AXES), rtol=1e-6)
+    only_first = np.broadcast_to(np.float32([1, 0, 0, 0, 0])[:, None], equal.shape)
+    np.testing.assert_allclose(weighted(only_first)[1], np.square(difference[:, :, :1]).mean(AXES), rtol=1e-6)
+    np.testing.assert_array_equal(weighted(np.zeros_like(equal))[0], 0)
 
 
 def test_weights_of_loudness():
@@ -209,13 +240,14 @@ def test_weights_of_loudness():
     amplitude = np.ones((1, 8, 6))
     amplitude[:, 4:, :3] = 0.1
     mel = np.log(amplitude).astype(np.float32)
-    weight = np.asarray(losses.loudness_weights(mel, (4, 2), 0.5))
+    weights = jax.jit(lambda mel, exponent: losses.loudness_weights(mel, (4, 2), exponent))
+    weight = np.asarray(weights(mel, 0.5))
     assert weight.shape == (1, 4, 2, 1)
     loud, quiet = np.array([1.0, np.sqrt(0.1)]) / np.mean([1.0, np.sqrt(0.1)])
     np.testing.assert_allclose(weight[0, :, 0, 0], [loud, loud, quiet, quiet], rtol=1e-5)
     np.testing.assert_allclose(weight[0, :, 1, 0], 1.0, rtol=1e-6)
-    np.testing.assert_allclose(losses.loudness_weights(mel + 3.0, (4, 2), 0.5), weight, rtol=1e-5)
-    np.testing.assert_array_equal(losses.loudness_weights(mel, (4, 2), 0.0), 1.0)
+    np.testing.assert_allclose(weights(mel + np.float32(3.0), 0.5), weight, rtol=1e-5)
+    np.testing.assert_array_equal(weights(mel, 0.0), 1.0)
 
 
 def test_weights_of_timesteps():
@@ -223,29 +255,34 @@ def test_weights_of_timesteps():
     t = np.array([0, 10, 300, 500, 999])
     table = diffusion.schedule()
     ratio = table.alpha_bar[t] / (1 - table.alpha_bar[t])
-    weights = {kind: losses.level_weights(kind, jnp.asarray(t), 5.0) for kind in ("v", "x0", "min_snr")}
+    kinds = ("v", "x0", "min_snr")
+    weights = jax.jit(lambda t: {kind: losses.level_weights(kind, t, 5.0) for kind in kinds})(t)
     np.testing.assert_array_equal(weights["v"], 1.0)
     np.testing.assert_allclose(weights["x0"], 1 / (ratio + 1), rtol=1e-4)
     np.testing.assert_allclose(weights["min_snr"], np.minimum(ratio, 5) / (ratio + 1), rtol=1e-3)
     z, eps, wrong = A[:, :1], B[:, :1], C[:, :1]
-    t_B = jnp.array([10, 500, 999])
-    z_t = diffusion.q_sample(z, t_B, eps)
-    v_error = losses.l2(wrong, diffusion.velocity(z, t_B, eps))
-    z_error = losses.l2(diffusion.z0_from_v(z_t, t_B, wrong), z)
-    np.testing.assert_allclose(losses.level_weights("x0", t_B, 5.0) * v_error, z_error, rtol=1e-3)
+
+    @jax.jit
+    def errors(t_B):
+        v_error = losses.l2(wrong, diffusion.velocity(z, t_B, eps))
+        z_error = losses.l2(diffusion.z0_from_v(diffusion.q_sample(z, t_B, eps), t_B, wrong), z)
+        return losses.level_weights("x0", t_B, 5.0) * v_error, z_error
+
+    t_B = np.array([10, 500, 999])
+    np.testing.assert_allclose(*errors(t_B), rtol=1e-3)
     with pytest.raises(UserError, match="config.losses.weighting='snr' is not one of v, x0, min_snr"):
-        losses.level_weights("snr", t_B, 5.0)
+        jax.eval_shape(lambda t_B: losses.level_weights("snr", t_B, 5.0), t_B)
 
 
 def test_multi_resolution_stft_l1():
-    x, y = (RNG.standard_normal((2, 6000)).astype(np.float32) for _ in range(2))
+    x, y = (RNG.standard_normal((2, 9600)).astype(np.float32) for _ in range(2))
     expected = np.zeros(2)
     for size in (512, 1024, 2048):
         logs = [np.log(np.abs(librosa.stft(s, n_fft=size, hop_length=size // 4, pad_mode="reflect"))) for s in (x, y)]
         expected += np.abs(logs[0] - logs[1]).mean(axis=(1, 2)) / 3
-    np.testing.assert_allclose(multi_resolution_stft_l1(x, y), expected, rtol=1e-4)
-    np.testing.assert_allclose(multi_resolution_stft_l1(0.5 * x, x), np.log(2), rtol=1e-3)
-    assert np.isfinite(jax.jit(jax.grad(lambda x: jnp.sum(multi_resolution_stft_l1(x, y))))(jnp.zeros_like(x))).all()
+    np.testing.assert_allclose(multi_resolution_stft_l1(x, y)[0], expected, rtol=1e-4)
+    np.testing.assert_allclose(multi_resolution_stft_l1(0.5 * x, x)[0], np.log(2), rtol=1e-3)
+    assert np.isfinite(multi_resolution_stft_l1(np.zeros_like(x), y)[1]).all()
 
 
 def test_band_power_l1():
@@ -264,15 +301,15 @@ def test_band_power_l1():
         np.mean([np.abs(log_power(a, w, n) - log_power(b, w, n)).mean() for w, n in losses.POWER_BANDS.items()])
         for a, b in zip(x, y, strict=True)
     ]
-    np.testing.assert_allclose(band_power_l1(x, y), expected, rtol=1e-3)
-    np.testing.assert_allclose(band_power_l1(0.5 * x, x), np.log(2), rtol=1e-3)
-    assert np.isfinite(jax.jit(jax.grad(lambda x: jnp.sum(band_power_l1(x, y))))(jnp.zeros_like(x))).all()
+    np.testing.assert_allclose(band_power_l1(x, y)[0], expected, rtol=1e-3)
+    np.testing.assert_allclose(band_power_l1(0.5 * x, x)[0], np.log(2), rtol=1e-3)
+    assert np.isfinite(band_power_l1(np.zeros_like(x), y)[1]).all()
 
 
 def test_band_power_is_fairer_to_another_noise_than_to_a_softer_one():
     """Two noises of one spectrum are alike in band power; bin by bin they are not."""
     rng = np.random.default_rng(4)
-    x, y = (0.1 * rng.standard_normal((1, 48_000)).astype(np.float32) for _ in range(2))
+    x, y = (0.1 * rng.standard_normal((2, 9600)).astype(np.float32) for _ in range(2))
     softer = 0.6 * x
-    assert band_power_l1(y, x)[0] < 0.75 * band_power_l1(softer, x)[0]
-    assert multi_resolution_stft_l1(y, x)[0] > multi_resolution_stft_l1(softer, x)[0]
+    assert (band_power_l1(y, x)[0] < 0.75 * band_power_l1(softer, x)[0]).all()
+    assert (multi_resolution_stft_l1(y, x)[0] > multi_resolution_stft_l1(softer, x)[0]).all()

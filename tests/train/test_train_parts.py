@@ -8,11 +8,11 @@ import numpy as np
 import optax
 import pytest
 
-from flashsr_jax.audio.front_end import denormalise
+from flashsr_jax.audio.front_end import Normalisation, denormalise
 from flashsr_jax.errors import UserError
 from flashsr_jax.models.diffusion import schedule, velocity
 from flashsr_jax.train import losses, starts
-from flashsr_jax.train.batch import band_weights, prepare, random_crops
+from flashsr_jax.train.batch import Windows, band_weights, prepare, random_crops
 from flashsr_jax.train.optimisers import by_phase, learning_rate, make_optimizer, update_ema
 from flashsr_jax.train.stages import regression, student, teacher
 
@@ -26,67 +26,76 @@ def test_windows_beyond_the_tanh_are_rescaled_and_silent_ones_rejected():
     hr = lr.copy()
     hr[1, 100] = 50.0  # a click that the low-pass took away: far beyond the low resolution's peak
     lr[2], hr[2] = 1e-6, 0.3
-    windows, counts = prepare({"hr": hr, "lr": lr})
+    windows, counts = jax.jit(prepare)({"hr": hr, "lr": lr})
     assert counts == {"data/rescaled": 1, "data/rejected": 1}
     np.testing.assert_array_equal(windows.weight, [1, 1, 0])
     peaks = np.abs(np.asarray(windows.hr)).max(axis=1)
     assert peaks[0] == pytest.approx(0.5, rel=1e-5) and peaks[1] == pytest.approx(0.99, rel=1e-5) and peaks[2] == 0
     # Both waveforms alike: the way back is exact, and the low resolution keeps its ratio to the high one.
-    np.testing.assert_allclose(denormalise(windows.hr, windows.stats)[:2], hr[:2], rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(denormalise(windows.lr, windows.stats)[:2], lr[:2], rtol=1e-3, atol=2e-5)
+    back = jax.jit(denormalise)
+    np.testing.assert_allclose(back(windows.hr, windows.stats)[:2], hr[:2], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(back(windows.lr, windows.stats)[:2], lr[:2], rtol=1e-3, atol=2e-5)
 
 
 def test_weights_of_latent_positions_are_those_of_their_bins():
     config = micro.get_config("regression")  # 32 mel bins, a VAE of stride 2
     config.losses.high_band = 3.0
-    batch = {"cutoff_hz": jnp.array([4000.0, 8000.0]), "bandwidth_hz": jnp.array([24_000.0, 12_000.0])}
-    mel, latent = band_weights(config, batch, 16)
+    batch = {"cutoff_hz": np.array([4000.0, 8000.0]), "bandwidth_hz": np.array([24_000.0, 12_000.0])}
+    mel, latent = jax.jit(lambda batch: band_weights(config, batch, 16))(batch)
     assert mel.shape == (2, 1, 32) and latent.shape == (2, 1, 16, 1)
     np.testing.assert_allclose(latent[:, 0, :, 0], np.asarray(mel)[:, 0].reshape(2, 16, 2).mean(axis=-1))
     assert latent[0, 0, 0, 0] == 1 and latent[0, 0, -1, 0] == 3 and latent[1, 0, -1, 0] == 0
 
 
+def at(schedule, steps):
+    """A schedule's values at some steps, in one program."""
+    return np.asarray(jax.jit(jax.vmap(schedule))(np.asarray(steps)))
+
+
 def test_phases():
     values, boundaries = (0.0, 0.1, 0.2, 0.3), (10, 20, 30)
     steps = [0, 9, 10, 19, 20, 29, 30, 1000]
-    actual = [float(by_phase(values, boundaries, jnp.int32(step))) for step in steps]
+    actual = at(lambda step: by_phase(values, boundaries, step), steps)
     np.testing.assert_allclose(actual, [0, 0, 0.1, 0.1, 0.2, 0.2, 0.3, 0.3], rtol=1e-6)
     with pytest.raises(UserError, match="one boundary less"):
-        by_phase(values, (10, 20), jnp.int32(0))
+        by_phase(values, (10, 20), np.int32(0))
 
 
 def test_learning_rate_warms_up_then_decays():
     config = micro.get_config("vae").optimizer.vae
     config.update(lr=1.0, warmup_steps=4, decay=0.5, decay_steps=10)
-    rate = learning_rate(config, 100)
-    assert [float(rate(step)) for step in (0, 3, 4, 14)] == pytest.approx([0.25, 1.0, 1.0, 0.5])
+    assert at(learning_rate(config, 100), (0, 3, 4, 14)) == pytest.approx([0.25, 1.0, 1.0, 0.5])
 
 
 def test_a_cosine_and_a_warmup_stable_decay_end_with_the_run():
     config = micro.get_config("vae").optimizer.vae
     config.update(lr=2.0, schedule="cosine", warmup_steps=4, final=0.1, decay=0.5)
     expected = optax.cosine_decay_schedule(2.0, 100 - 4, alpha=0.1)
-    rate = learning_rate(config, 100)
-    steps = (4, 28, 52, 99, 100, 200)
-    np.testing.assert_allclose([rate(step) for step in steps], [expected(step - 4) for step in steps], rtol=1e-6)
-    assert float(rate(1)) == 1.0
+    steps = np.array([4, 28, 52, 99, 100, 200])
+    rate = at(learning_rate(config, 100), [1, *steps])
+    np.testing.assert_allclose(rate, [1.0, *at(expected, steps - 4)], rtol=1e-6)
     config.update(schedule="wsd", cooldown=0.25)
-    rate = learning_rate(config, 100)
-    expected = [1.0, 2.0, 2.0, 2.0, 1.1, 0.2, 0.2]
-    np.testing.assert_allclose([rate(step) for step in (1, 4, 50, 75, 87.5, 100, 200)], expected, rtol=1e-6)
+    rate = at(learning_rate(config, 100), [1, 4, 50, 75, 87.5, 100, 200])
+    np.testing.assert_allclose(rate, [1.0, 2.0, 2.0, 2.0, 1.1, 0.2, 0.2], rtol=1e-6)
     config.updates = 40  # of a role that the run updates less often
-    np.testing.assert_allclose(learning_rate(config, 100)(35), 1.1, rtol=1e-6)
+    np.testing.assert_allclose(at(learning_rate(config, 100), [35]), 1.1, rtol=1e-6)
     config.schedule = "stairs"
     with pytest.raises(UserError, match="schedule='stairs' is not one of exponential, cosine, wsd"):
         learning_rate(config, 100)
+
+
+def first_update(optimizer, gradients, params):
+    return jax.jit(lambda gradients, params: optimizer.update(gradients, optimizer.init(params), params))(
+        gradients, params
+    )
 
 
 def test_gradients_are_clipped_by_their_global_norm():
     config = micro.get_config("vae").optimizer.vae
     config.update(lr=1.0, warmup_steps=0, clip_norm=1.0, weight_decay=0.0, betas=(0.0, 0.0))
     optimizer = make_optimizer(config, 10)
-    params = {"a": jnp.zeros(2)}
-    _, state = jax.jit(optimizer.update)({"a": jnp.array([30.0, 40.0])}, jax.jit(optimizer.init)(params), params)
+    params = {"a": np.zeros(2, np.float32)}
+    _, state = first_update(optimizer, {"a": np.float32([30.0, 40.0])}, params)
     np.testing.assert_allclose(state[1][0].mu["a"], [0.6, 0.8], rtol=1e-6)
 
 
@@ -95,14 +104,12 @@ def test_muon_moves_every_direction_of_a_kernel_alike():
     config = micro.get_config("vae").optimizer.vae
     config.update(kind="muon", lr=0.1, warmup_steps=0, weight_decay=0.0)
     optimizer = make_optimizer(config, 10)
-    params = {"conv": {"kernel": jnp.zeros((3, 3, 4, 8)), "bias": jnp.zeros(8)}, "norm": {"scale": jnp.ones(8)}}
-    keys = jax.random.split(jax.random.key(0), 8)
-    steep = jnp.logspace(0, -2, 8)  # gradients of very different size by output channel
-    gradients = {
-        "conv": {"kernel": jax.random.normal(keys[0], (3, 3, 4, 8)) * steep, "bias": jnp.array([1.0, -2.0] * 4)},
-        "norm": {"scale": jnp.full(8, 1e-3)},
-    }
-    updates, _ = jax.jit(optimizer.update)(gradients, jax.jit(optimizer.init)(params), params)
+    params = {"conv": {"kernel": np.zeros((3, 3, 4, 8)), "bias": np.zeros(8)}, "norm": {"scale": np.ones(8)}}
+    steep = np.logspace(0, -2, 8)  # gradients of very different size by output channel
+    kernel = np.random.default_rng(0).standard_normal((3, 3, 4, 8)) * steep
+    gradients = {"conv": {"kernel": kernel, "bias": np.array([1.0, -2.0] * 4)}, "norm": {"scale": np.full(8, 1e-3)}}
+    gradients, params = (jax.tree.map(np.float32, tree) for tree in (gradients, params))
+    updates, _ = first_update(optimizer, gradients, params)
     matrix = np.asarray(updates["conv"]["kernel"]).reshape(36, 8)
     singular = np.linalg.svd(matrix, compute_uv=False)
     expected = 0.1 * 0.2 * np.sqrt(36)
@@ -122,9 +129,7 @@ def test_an_unknown_optimizer_is_named():
 
 
 def test_ema_starts_fast():
-    first = update_ema(jnp.zeros(1), jnp.ones(1), jnp.int32(0), 0.999)
-    late = update_ema(jnp.zeros(1), jnp.ones(1), jnp.int32(10**6), 0.999)
-    np.testing.assert_allclose([first[0], late[0]], [0.9, 0.001], rtol=1e-4)
+    np.testing.assert_allclose(at(lambda step: update_ema(0.0, 1.0, step, 0.999), [0, 10**6]), [0.9, 0.001], rtol=1e-4)
 
 
 def test_start_probabilities():
@@ -153,8 +158,9 @@ def test_starts_are_drawn_from_the_phase_of_the_step():
 
 def test_timesteps_are_drawn_by_a_power():
     """A density that rises as t^(power - 1): a share of (T / 1000)^power lies under T."""
+    draw = jax.jit(lambda key, power: teacher.draw_timesteps(key, (20_000,), power))
     for power in (1.0, 3.0):
-        t = np.asarray(teacher.draw_timesteps(jax.random.key(0), (20_000,), power))
+        t = np.asarray(draw(jax.random.key(0), power))
         assert t.dtype == np.int32 and t.min() >= 0 and t.max() == 999
         for under in (250, 500, 750):
             assert (t < under).mean() == pytest.approx((under / 1000) ** power, abs=0.015)
@@ -167,22 +173,23 @@ def test_the_teachers_loss_is_weighted_as_its_configuration_says(monkeypatch):
     config = micro.get_config("teacher")
     config.update(timestep_power=2.0, losses={"weighting": "x0", "loudness": 0.4, "high_band": 2.0})
     z_hr, z_lr = (RNG.standard_normal((4, 16, 16, 2)).astype(np.float32) for _ in range(2))
-    batch = {"z_hr": z_hr, "z_lr": z_lr, "mel": RNG.standard_normal((4, 32, 32)), "weight": jnp.array([1.0, 1, 0, 1])}
-    batch |= {"cutoff_hz": jnp.full(4, 4000.0), "bandwidth_hz": jnp.full(4, 24_000.0)}
-    state = SimpleNamespace(params={"teacher": {"gain": jnp.zeros(())}})
+    batch = {"z_hr": z_hr, "z_lr": z_lr, "mel": RNG.standard_normal((4, 32, 32)), "weight": np.array([1.0, 1, 0, 1])}
+    batch |= {"cutoff_hz": np.full(4, 4000.0), "bandwidth_hz": np.full(4, 24_000.0)}
+    state = SimpleNamespace(params={"teacher": {"gain": np.zeros(())}})
     key = jax.random.key(5)
     found = jax.jit(lambda batch, key: teacher.gradients(config, state, {}, batch, key))(batch, key)
 
-    _, key_t, key_eps, _ = jax.random.split(key, 4)
-    t_B = teacher.draw_timesteps(key_t, (4,), 2.0)
-    v = velocity(z_hr, t_B, jax.random.normal(key_eps, z_hr.shape))
-    position = band_weights(config, batch, 16)[1] * losses.loudness_weights(batch["mel"], (16, 16), 0.4)
+    @jax.jit
+    def drawn(batch, key):
+        _, key_t, key_eps, _ = jax.random.split(key, 4)
+        t_B = teacher.draw_timesteps(key_t, (4,), 2.0)
+        v = velocity(batch["z_hr"], t_B, jax.random.normal(key_eps, z_hr.shape))
+        return t_B, v, band_weights(config, batch, 16)[1] * losses.loudness_weights(batch["mel"], (16, 16), 0.4)
+
+    t_B, v, position = (np.asarray(x) for x in drawn(batch, key))
     weight = np.broadcast_to(position, v.shape)
-    of_example = (weight * v**2).sum((1, 2, 3)) / weight.sum((1, 2, 3)) * (1 - schedule().alpha_bar[t_B])
-    assert (
-        found.metrics["loss"] == pytest.approx(np.mean(np.asarray(of_example)[[0, 1, 3]]), rel=1e-4)
-        and found.examples == 3
-    )
+    of_example = (weight * v**2).sum((1, 2, 3)) / weight.sum((1, 2, 3)) * (1 - np.asarray(schedule().alpha_bar)[t_B])
+    assert found.metrics["loss"] == pytest.approx(np.mean(of_example[[0, 1, 3]]), rel=1e-4) and found.examples == 3
 
 
 def test_the_regressions_mel_is_of_the_quantile_over_the_cutoff_and_of_the_median_under_it(monkeypatch):
@@ -193,13 +200,13 @@ def test_the_regressions_mel_is_of_the_quantile_over_the_cutoff_and_of_the_media
     config = micro.get_config("regression")
     config.update(losses={"mel": 1.0, "mel_quantile": 0.9, "high_band": 2.0})
     z_hr, z_lr = (RNG.standard_normal((2, 16, 16, 2)).astype(np.float32) for _ in range(2))
-    mel, cutoff_B = RNG.standard_normal((2, 32, 32)), jnp.array([1000.0, 8000.0])
-    batch = {"z_hr": z_hr, "z_lr": z_lr, "mel": mel, "weight": jnp.ones(2)}
-    batch |= {"cutoff_hz": cutoff_B, "bandwidth_hz": jnp.full(2, 24_000.0)}
-    state = SimpleNamespace(params={"regression": {"gain": jnp.zeros(())}})
+    mel, cutoff_B = RNG.standard_normal((2, 32, 32)), np.array([1000.0, 8000.0])
+    batch = {"z_hr": z_hr, "z_lr": z_lr, "mel": mel, "weight": np.ones(2)}
+    batch |= {"cutoff_hz": cutoff_B, "bandwidth_hz": np.full(2, 24_000.0)}
+    state = SimpleNamespace(params={"regression": {"gain": np.zeros(())}})
     found = jax.jit(lambda batch: regression.gradients(config, state, {}, batch, jax.random.key(0)))(batch)
 
-    weight = np.broadcast_to(band_weights(config, batch, 16)[0], mel.shape)
+    weight = np.broadcast_to(jax.jit(lambda batch: band_weights(config, batch, 16)[0])(batch), mel.shape)
     assert 0 < (weight == 2.0).mean() < 1
     asymmetric = np.where(mel > 0, 1.8, 0.2) * np.abs(mel)
     of_bin = np.where(weight == 2.0, asymmetric, np.abs(mel))
@@ -210,9 +217,9 @@ def test_the_regressions_mel_is_of_the_quantile_over_the_cutoff_and_of_the_media
 def test_guidance_is_of_each_class():
     config = micro.get_config("student")
     config.guidance.update(speech=(1.0, 1.5), music=(2.0, 3.0), effects=(1.0, 1.0))
-    low, high = student.guidance(config, jnp.array([1, 0, 2]))
-    assert low.shape == (3, 1, 1, 1)
-    np.testing.assert_allclose([low[:, 0, 0, 0], high[:, 0, 0, 0]], [[2, 1, 1], [3, 1.5, 1]])
+    low_high = np.array(jax.jit(lambda label: student.guidance(config, label))(np.array([1, 0, 2])))
+    assert low_high.shape == (2, 3, 1, 1, 1)
+    np.testing.assert_allclose(low_high[..., 0, 0, 0], [[2, 1, 1], [3, 1.5, 1]])
 
 
 def test_a_student_cannot_hear_windows_that_were_encoded_before():
@@ -229,10 +236,14 @@ def test_crops_of_mel_and_waveforms_are_the_same_stretch():
     time = np.arange(frames * hop, dtype=np.float32)
     hr = np.stack([time, time + 1e5])
     mel = hr[:, ::hop, None] * np.ones(3, np.float32)
-    windows, _ = prepare({"hr": hr, "lr": hr})
-    windows = windows._replace(hr=jnp.asarray(hr), lr=jnp.asarray(-hr))
-    crop = jax.jit(random_crops, static_argnums=2)
-    crops = [crop(jnp.asarray(mel), windows, 4, jax.random.key(i)) for i in range(20)]
+    stats = Normalisation(np.zeros((2, 1), np.float32), np.ones((2, 1), np.float32))
+    windows = Windows(hr=hr, lr=-hr, stats=stats, weight=np.ones(2, np.float32))
+
+    @jax.jit
+    def crop(seed):
+        return random_crops(mel, windows, 4, jax.random.key(seed))
+
+    crops = [jax.device_get(crop(seed)) for seed in range(20)]
     for mel_crop, hr_crop, lr_crop in crops:
         assert mel_crop.shape == (2, 4, 3) and hr_crop.shape == (2, 4 * hop)
         np.testing.assert_array_equal(mel_crop[:, :, 0], hr_crop[:, ::hop])

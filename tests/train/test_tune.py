@@ -95,18 +95,15 @@ def test_its_run_is_packed_and_exported_as_all_three_networks(tuned, given, tmp_
     assert all(unchanged(load_tree(tmp_path / "orbax"), packed.params))
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
+def test_stretches_that_do_not_fit_are_mistakes():
+    frozen, key = frozen_of("tune"), jax.random.key(0)
+    state = jax.eval_shape(functools.partial(tune.init, micro.get_config("tune")), frozen, key)
+    for changes, message in (
         ({"decoder_frames": 40}, "config.decoder_frames=40: give a multiple of 2, and at most the 32"),
         ({"decoder_frames": 15}, "config.decoder_frames=15: give a multiple of 2"),
         ({"crop_frames": 17}, "config.crop_frames=17 does not fit into 16 frames"),
-    ],
-)
-def test_stretches_that_do_not_fit_are_mistakes(changes, message):
-    config = micro.get_config("tune")
-    config.update(changes)
-    frozen, key = frozen_of("tune"), jax.random.key(0)
-    state = jax.eval_shape(functools.partial(tune.init, config), frozen, key)
-    with pytest.raises(UserError, match=message):
-        jax.eval_shape(functools.partial(tune.train_step, config), state, frozen, batch_shapes(config, 2), key)
+    ):
+        config = micro.get_config("tune")
+        config.update(changes)
+        with pytest.raises(UserError, match=message):
+            jax.eval_shape(functools.partial(tune.train_step, config), state, frozen, batch_shapes(config, 2), key)

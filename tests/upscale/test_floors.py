@@ -59,6 +59,7 @@ def test_the_added_band_is_that_of_the_clean_file(tmp_path, capfd, speech):
         assert level_db(pause, low_hz, 1.2 * low_hz) == pytest.approx(hiss_db, abs=2), low_hz
 
 
+@pytest.mark.training
 def test_where_nothing_was_added_that_is_said(tmp_path, capfd, speech):
     sf.write(tmp_path / "in.wav", 0.01 * speech, RATE, subtype="PCM_16")
     assert main(["upscale", f"{tmp_path}/in.wav", "-o", f"{tmp_path}/out.wav", "--no-lowpass", "--json"]) == 0

@@ -85,17 +85,35 @@ def test_weights_are_fetched_once_and_kept(hub, tmp_path):
     np.testing.assert_array_equal(sf.read(tmp_path / "out.wav")[0], sf.read(tmp_path / "offline.wav")[0])
 
 
+UPSCALE_BY_EACH = """
+import sys
+from flashsr_jax.cli import main
+print(*(main(["upscale", "a.wav", "-o", "out.wav", "--weights", weights]) for weights in sys.argv[1:]))
+"""
+
+
 @pytest.mark.parametrize(
-    ("weights", "offline", "message"),
+    ("offline", "messages"),
     [
-        ("hf:me/tiny/other.safetensors", False, "hf:me/tiny/other.safetensors cannot be fetched: 404"),
-        ("hf:me/nothing", False, "hf:me/nothing cannot be fetched: 404"),
-        ("hf:me/tiny", True, "hf:me/tiny is not in the hub's cache, and the hub cannot be reached"),
-        ("hf:tiny", False, "hf:tiny: write hf:OWNER/REPO"),
+        (
+            "0",
+            {
+                "hf:me/tiny/other.safetensors": "hf:me/tiny/other.safetensors cannot be fetched: 404",
+                "hf:me/nothing": "hf:me/nothing cannot be fetched: 404",
+                "hf:tiny": "hf:tiny: write hf:OWNER/REPO",
+            },
+        ),
+        ("1", {"hf:me/tiny": "hf:me/tiny is not in the hub's cache, and the hub cannot be reached"}),
     ],
 )
-def test_what_cannot_be_fetched_is_one_line(hub, tmp_path, weights, offline, message):
-    environment = hub[0] | ({"HF_HUB_OFFLINE": "1"} if offline else {})
-    code, err = upscale(tmp_path, environment, weights)
-    assert code == 1 and err.splitlines()[-1].startswith(f"flashsr: {message}"), err
+def test_what_cannot_be_fetched_is_one_line(hub, tmp_path, offline, messages):
+    """In a process for each environment, which the hub's client reads as it is imported."""
+    sf.write(tmp_path / "a.wav", np.random.default_rng(0).uniform(-0.1, 0.1, 4000), 8000)
+    command = [sys.executable, "-c", UPSCALE_BY_EACH, *messages]
+    environment = hub[0] | {"HF_HUB_OFFLINE": offline}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["1"] * len(messages)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("flashsr: ")]
+    for line, message in zip(lines, messages.values(), strict=True):
+        assert line.startswith(f"flashsr: {message}"), done.stderr
     assert not (tmp_path / "out.wav").exists()
