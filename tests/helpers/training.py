@@ -112,7 +112,7 @@ def train_all(folder: Path, dataset) -> None:
     """All stages in a row, each on the ones before it, as folders of `folder`."""
     runs = {stage: folder / stage for stage in ("vocoder", "vae", "regression", "teacher", "student")}
     for stage, workdir in runs.items():
-        code, stderr = run(stage, workdir, dataset, *sources(runs, stage))
+        code, stderr = run(stage, workdir, dataset, *sources(runs, stage), "--config.checkpoint.every=6")
         assert code == 0, stderr
 
 

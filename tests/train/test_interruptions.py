@@ -16,9 +16,9 @@ from flashsr_jax.devices.processes import HEARTBEAT_S, RESUMABLE
 from helpers.processes import finish_all, start, start_several, wait_for_checkpoint
 from helpers.training import ENVIRONMENT, ROOT, assert_same_checkpoint, command, logged, run_alone, without_speed
 
-STEPS = 40
+STEPS = 20
 # A line a step, so that the log shows each one once; a save every other step, so that kills meet one.
-OPTIONS = (f"--config.steps={STEPS}", "--config.log_every=1", "--config.checkpoint.every=2", "--config.eval.every=40")
+OPTIONS = (f"--config.steps={STEPS}", "--config.log_every=1", "--config.checkpoint.every=2", "--config.eval.every=20")
 OPTIONS += ("--config.losses.adversarial=0.0",)  # half as much to compile
 
 
@@ -53,7 +53,7 @@ def kill(folder, dataset, rng, during_save):
             first = max((int(name) for name in before if name.isdigit()), default=0) + 1
             while process.poll() is None and not any((partial / str(step)).exists() for step in (first, first + 1)):
                 time.sleep(0.01)
-            time.sleep(rng.uniform(0, 3))
+            time.sleep(rng.uniform(0, 2))
             saving = [path.name for path in partial.glob("*.orbax-checkpoint-tmp")]
     finally:
         process.kill()
@@ -104,7 +104,7 @@ def test_told_to_stop_it_saves_and_a_damaged_save_is_replaced_by_the_one_before(
 
 
 DISK = """
-mount -t tmpfs -o size=3m none "$0" || exit 77
+mount -t tmpfs -o size=1m none "$0" || exit 77
 "$@"
 code=$?
 ls "$0/run/checkpoints" | grep -x "[0-9]*"
@@ -116,8 +116,8 @@ exit $code
 
 @pytest.mark.training
 def test_a_full_disk_is_one_line_and_with_room_the_run_goes_on(dataset, tmp_path):
-    """On a disk of 3 MB of its own; that takes a mount, which not every host allows."""
-    training = command("vae", tmp_path / "run", dataset, "--config.eval.every=60")
+    """On a disk of 1 MB of its own; that takes a mount, which not every host allows."""
+    training = command("vae", tmp_path / "run", dataset, *OPTIONS, "--config.checkpoint.every=5")
     mounting = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", DISK, str(tmp_path), *training]
     done = subprocess.run(mounting, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
     if done.returncode == 77 or "unshare failed" in done.stderr:
@@ -125,9 +125,9 @@ def test_a_full_disk_is_one_line_and_with_room_the_run_goes_on(dataset, tmp_path
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("flashsr_jax: ")]
     assert "No space left on device" in line
-    assert done.stdout.split() == ["3", "6", "12", "9"], done.stdout  # what the failed run kept, then the next one
-    assert "could not be written" in line and "step 6 is the last complete one" in line
-    assert "resuming from step 6" in done.stderr
+    assert done.stdout.split() == ["10", "5", "15", "20"], done.stdout  # what the failed run kept, then the next one
+    assert "could not be written" in line and "step 10 is the last complete one" in line
+    assert "resuming from step 10" in done.stderr
 
 
 @pytest.mark.slow

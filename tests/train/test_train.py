@@ -104,7 +104,7 @@ MISTAKES = {
     "--config.teacher_from=nowhere": "config.teacher_from=nowhere does not exist",
     "--config.vae_from=": "config.vae_from is not set",
     "--config.data.dir=nowhere": "no dataset there",
-    "--config.data.window_frames=30": "multiple of 1920 samples",
+    "--config.data.window_frames=31": "multiple of 960 samples",
     "--config.phases=(1,2)": "one boundary less",
     "--config.model.vae.channels=8": "set config.model.vae.channels=4",
 }
