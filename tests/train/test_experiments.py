@@ -111,7 +111,7 @@ def test_an_encoder_can_only_be_kept_where_there_is_one(dataset, tmp_path):
 
 @pytest.fixture(scope="module")
 def ablations(runs, dataset, tmp_path_factory) -> Path:
-    """A folder of runs: those of all stages, and the ablations, configured by the command, with a toy for their stage."""
+    """A folder of runs: those of all stages, and the ablations, which the command configures and a toy stage trains."""
     folder = tmp_path_factory.mktemp("ablations")
     for stage, path in runs.items():
         shutil.copytree(path, folder / stage, ignore=shutil.ignore_patterns("checkpoints", "tensorboard"))
