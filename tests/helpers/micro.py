@@ -44,7 +44,7 @@ def get_config(name):
             periods=(2,), resolutions=((512, 120),), channels=2, max_channels=8, spectrogram_channels=2
         )
     if stage == "tune":
-        config.discriminator_steps = 2
+        config.discriminator_steps = 3
     if stage in ("tune", "student"):
         config.update(decoder_frames=16, crop_frames=8)
         config.discriminator.update(resolutions=((256, 64),), channels=4, periods=(2,), period_channels=2)

@@ -19,7 +19,7 @@ from helpers import micro
 from helpers.steps import frozen_of
 from helpers.training import checkpoint, logged, run
 
-ALONE, STEPS = 2, 3  # steps of the discriminators alone (helpers/micro.py), and of all
+ALONE, STEPS = 3, 5  # steps of the discriminators alone (helpers/micro.py), and of all
 
 
 @pytest.fixture(scope="module")
