@@ -229,7 +229,7 @@ def assert_memory_does_not_grow(folder: Path, minutes: tuple[float, float], *opt
         assert sf.info(folder / "out.wav").frames == 60 * length * SAMPLE_RATE
         peaks.append(peak)
     assert max(peaks) <= 2e9
-    assert max(peaks) / min(peaks) < 1.05
+    assert max(peaks) / min(peaks) < 1.07  # of micro networks 29 MB; a copy of the output is 35 MB
 
 
 def test_memory_does_not_grow_with_the_length(tmp_path, weights):
