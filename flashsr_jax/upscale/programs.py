@@ -1,11 +1,11 @@
-"""Programs of inference that are traced once a machine, not once a process.
+"""Programs of inference that are traced once a machine, not once a process, and made ready side by side.
 
 Flax and JAX take longer to trace the networks than to upscale ten seconds of audio by them. What tracing gives is kept
 as StableHLO beside the compiled programs (`jax.export`), and the next process goes from there to the compiled one.
 """
 
-import functools
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -13,17 +13,28 @@ from jax import export
 
 from flashsr_jax import kept
 
+_THREADS = ThreadPoolExecutor(2, "programs")  # XLA reads or compiles two at once without a lock of Python's
+_BEGUN: dict[tuple, Future] = {}
+
 
 def run(function: Callable[..., jax.Array], static: tuple, *arrays: Any) -> jax.Array:
     """`function(*static, *arrays)`, compiled; `arrays` are trees of arrays, and `static` has a repr that says all."""
+    return prepare(function, static, *arrays).result()(*jax.tree.leaves(arrays))
+
+
+def prepare(function: Callable[..., jax.Array], static: tuple, *arrays: Any) -> Future:
+    """Begin to compile, in another thread, what `run` will need for such `arrays` (or `jax.ShapeDtypeStruct`s)."""
     leaves, structure = jax.tree.flatten(arrays)
     shapes = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
     folder = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
-    return _program(function, static, structure, shapes, folder)(*leaves)
+    program = (function, static, structure, shapes, folder)
+    begun = _BEGUN.get(program)
+    if begun is None or (begun.done() and begun.exception()):  # which may have been for want of memory
+        begun = _BEGUN[program] = _THREADS.submit(_compiled, *program)
+    return begun
 
 
-@functools.cache
-def _program(
+def _compiled(
     function: Callable[..., jax.Array], static: tuple, structure: Any, shapes: tuple, folder: str | None
 ) -> Callable[..., jax.Array]:
     def flat(*leaves: jax.Array) -> jax.Array:
@@ -31,14 +42,16 @@ def _program(
 
     flat.__name__ = function.__name__  # what profiles and the compiled programs' files say
     traced = jax.jit(flat)
-    if folder is None or jax.default_backend() != "cpu":  # measured on CPUs alone
+    if jax.default_backend() != "cpu":  # measured on CPUs alone; elsewhere the arrays say on which device
         return traced
+    examples = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in shapes]
+    if folder is None:
+        return traced.lower(*examples).compile()
     of = (function.__qualname__, static, str(structure), shapes)
     data = kept.load("program", of)
     if data is None:
-        examples = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in shapes]
         exported = export.export(traced)(*examples)
         kept.save("program", of, bytes(exported.serialize()))
     else:
         exported = export.deserialize(bytearray(data))
-    return jax.jit(exported.call)
+    return jax.jit(exported.call).lower(*examples).compile()

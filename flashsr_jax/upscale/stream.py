@@ -8,13 +8,14 @@ Letters: G windows, C channels, B = items of a batch (windows x channels), N sam
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from flashsr_jax.audio import HOP
 from flashsr_jax.audio.bands import Bands, BandsByStretch
 from flashsr_jax.audio.front_end import Normalisation, denormalise, normalise
 from flashsr_jax.audio.limiter import Limiter
@@ -150,6 +151,11 @@ class Sampling(NamedTuple):
     guidance: float
     dtype: str
 
+    @classmethod
+    def of(cls, settings: Settings) -> "Sampling":
+        """That of `settings`."""
+        return cls(settings.steps, settings.guidance, settings.dtype)
+
 
 def upscale(model: Model, x: np.ndarray, sample_rate: int, **options: Any) -> np.ndarray:
     """Super-resolve a signal (N,) or (C, N) in memory to 48 kHz: float32, the last axis round(N x 48000 / sample_rate).
@@ -195,6 +201,7 @@ def upscale_stream(
     frames = settings.framing(model.config, int(sample_rate))
     (device,) = jax.tree.leaves(model.params)[0].devices()
     batch = settings.batch or (1 if device.platform == "cpu" else 4)
+    _prepare(model, settings, batch, frames.window)
     quality = BEST if settings.latency_ms is None else PROMPT
     resampled = resample_stream(blocks, sample_rate, channels, quality=quality)
     bands, tally = settings.bands, tally or Tally()
@@ -224,7 +231,7 @@ def _super_resolve_windows(
         windows = list(zip(input_GxCxN, start_G.tolist(), strict=True))
         x_GxCxN = np.stack([bands.before(x_CxN, start) for x_CxN, start in windows])
         restored_GxC = np.stack([bands.restored(len(x_CxN), start, x_CxN.shape[1]) for x_CxN, start in windows])
-    networks = (model.params, model.config, Sampling(settings.steps, settings.guidance, settings.dtype))
+    networks = (model.params, model.config, Sampling.of(settings))
     seed = np.asarray(settings.seed, np.uint32)
     groups, channels, _ = x_GxCxN.shape
     mean_GxCx1 = x_GxCxN.mean(axis=-1, keepdims=True)
@@ -234,12 +241,14 @@ def _super_resolve_windows(
 
     items = int(restored_GxC.sum())
     fill = -items % batch  # the program has one shape: the last batch is filled up with silence
-    lr_BxN, mean_Bx1, peak_Bx1, frame_B = (
+    lr_BxN, *of_item_Bx1, frame_B = (
         np.concatenate([a[restored_GxC], np.zeros((fill, *a.shape[2:]), a.dtype)])
         for a in (x_GxCxN, mean_GxCx1, peak_GxCx1, frame_GxC.astype(np.int32))
     )
     output = [
-        _super_resolve_batch(*networks, lr_BxN[b], mean_Bx1[b], peak_Bx1[b], frame_B[b], seed)
+        _super_resolve_batch(
+            programs.run, *networks, lr_BxN[b], Normalisation(*(a[b] for a in of_item_Bx1)), frame_B[b], seed
+        )
         for b in (slice(first, first + batch) for first in range(0, items, batch))
     ]
     y_GxCxN = np.array(x_GxCxN)
@@ -256,26 +265,47 @@ def _super_resolve_windows(
     return np.where(level_GxCx1 > 0, y_GxCxN, mean_GxCx1)  # a silent channel stays silent
 
 
+def _prepare(model: Model, settings: Settings, batch: int, samples: int) -> None:
+    """Begin to compile the programs of a batch side by side, while its first window is read."""
+    shapes = {
+        _predict_latent: latent_shape(model.config, samples),
+        _decode: (samples // HOP, model.config.vae.mel_bins),
+        _vocode: (samples,),
+    }
+
+    def prepare(function: Callable, static: tuple, *arrays: Any) -> jax.ShapeDtypeStruct:
+        programs.prepare(function, static, *arrays)
+        return jax.ShapeDtypeStruct((batch, *shapes[function]), jnp.float32)
+
+    def shape(dtype: Any, *axes: int) -> Any:
+        return jax.ShapeDtypeStruct(axes, dtype)
+
+    stats = Normalisation(shape(jnp.float32, batch, 1), shape(jnp.float32, batch, 1))
+    networks = (model.params, model.config, Sampling.of(settings))
+    lr_BxN, frame_B, seed = shape(jnp.float32, batch, samples), shape(jnp.int32, batch), shape(jnp.uint32)
+    _super_resolve_batch(prepare, *networks, lr_BxN, stats, frame_B, seed)
+
+
 def _super_resolve_batch(
+    run: Callable,
     params: dict,
     config: ModelConfig,
     sampling: Sampling,
     lr_BxN: np.ndarray,
-    mean_Bx1: np.ndarray,
-    peak_Bx1: np.ndarray,
+    stats: Normalisation,
     frame_B: np.ndarray,
     seed: np.ndarray,
 ) -> jax.Array:
     """Waveforms (B, N) at the level of the input windows; `frame_B` is the absolute latent frame each begins at.
 
     `pipeline.super_resolve` in three programs: the memory that one needs beside the parameters is free for the next.
+    `run` calls them, as `programs.run` does.
     """
-    stats = Normalisation(mean_Bx1, peak_Bx1)
     scale, dtype = params["scale_factor"], sampling.dtype
     first = {"vae": params["vae"], "unet": params["unet"], "scale_factor": scale}
-    z0 = programs.run(_predict_latent, (config, sampling), first, lr_BxN, stats, frame_B, seed)
-    mel = programs.run(_decode, (config, dtype), params["vae"], z0, scale)
-    return programs.run(_vocode, (config, dtype), params["vocoder"], mel, lr_BxN, stats)
+    z0 = run(_predict_latent, (config, sampling), first, lr_BxN, stats, frame_B, seed)
+    mel = run(_decode, (config, dtype), params["vae"], z0, scale)
+    return run(_vocode, (config, dtype), params["vocoder"], mel, lr_BxN, stats)
 
 
 def _predict_latent(

@@ -25,10 +25,10 @@ def folder(tmp_path):
     """An empty folder for what is kept. Compiled programs stay where they are: JAX opens their folder once."""
     before = jax.config.jax_compilation_cache_dir
     jax.config.update("jax_compilation_cache_dir", str(tmp_path / "kept"))
-    programs._program.cache_clear()
+    programs._BEGUN.clear()
     yield tmp_path / "kept"
     jax.config.update("jax_compilation_cache_dir", before)
-    programs._program.cache_clear()
+    programs._BEGUN.clear()
 
 
 def never(*_):
@@ -45,7 +45,7 @@ def test_the_next_process_does_not_trace(folder, weights, monkeypatch):
     first = stream.upscale(load_model(weights), X_N, 8000)
     assert len(list(folder.glob("flashsr_jax-program-*"))) == 3
     assert len(list(folder.glob("flashsr_jax-fits-*"))) == 1
-    programs._program.cache_clear()  # as another process begins
+    programs._BEGUN.clear()  # as another process begins
     with monkeypatch.context() as patched:
         patched.setattr(stream, "predict_latent", never)
         patched.setattr(store, "_check_shapes", never)
@@ -55,7 +55,7 @@ def test_the_next_process_does_not_trace(folder, weights, monkeypatch):
         data = bytearray(path.read_bytes())
         data[len(data) // 2] ^= 1
         path.write_bytes(data)
-    programs._program.cache_clear()
+    programs._BEGUN.clear()
     np.testing.assert_array_equal(stream.upscale(load_model(weights), X_N, 8000), first)
 
 

@@ -13,7 +13,7 @@ from flashsr_jax.errors import UserError
 from flashsr_jax.models.pipeline import latent_shape, sample_latent, super_resolve
 from flashsr_jax.upscale import programs
 from flashsr_jax.upscale.model import Model
-from flashsr_jax.upscale.stream import anchored_noise, upscale, upscale_stream
+from flashsr_jax.upscale.stream import Settings, anchored_noise, upscale, upscale_stream
 from flashsr_jax.upscale.windows import framing
 
 from helpers.micro_model import MICRO, micro_params
@@ -128,11 +128,27 @@ def test_short_inputs(model, samples, sample_rate):
 @pytest.mark.training
 def test_a_stream_is_the_whole_and_the_same_programs_serve_all(model):
     x = sound(2, 8000 * 6)  # two windows
-    programs._program.cache_clear()  # of other tests' models
+    programs._BEGUN.clear()  # of other tests' models
     whole = upscale(model, x, 8000)
     stream = list(upscale_stream(model, blocks_of(x, 700), 8000, channels=2))
     np.testing.assert_array_equal(np.concatenate(stream, axis=1), whole)
-    assert programs._program.cache_info().currsize == 3
+    assert len(programs._BEGUN) == 3
+
+
+@pytest.mark.training
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_its_programs_are_begun_before_the_first_window_and_no_others_are_needed(model, dtype):
+    programs._BEGUN.clear()
+    begun = []
+
+    def blocks():
+        begun.extend(programs._BEGUN)
+        yield np.zeros((1, 100))
+        yield sound(1, 8000)
+
+    settings = Settings(dtype=dtype)
+    list(upscale_stream(model, blocks(), 8000, channels=1, settings=settings))
+    assert len(begun) == 3 and list(programs._BEGUN) == begun
 
 
 @pytest.mark.training
