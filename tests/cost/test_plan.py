@@ -116,7 +116,7 @@ def network_of(name, remat):
     z, mel, audio = (16, 16, 2), (32, 32), (32 * 480,)
     module, shapes = {
         "vae": (VAE(model.vae, remat=remat), [mel]),
-        "unet": (UNet(model.unet, remat=remat), [z, z, ()]),
+        "unet": (UNet(dataclasses.replace(model.unet, multipliers=(1, 2)), remat=remat), [z, z, ()]),
         "vocoder": (
             SRVocoder(dataclasses.replace(model.vocoder, kernels=(3, 5, 7), dilations=(1, 3)), remat=remat),
             [mel, audio],

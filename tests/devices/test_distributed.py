@@ -172,14 +172,15 @@ def test_two_processes_train_as_one_and_others_go_on_from_their_checkpoints(data
     """2 processes of 2 devices, then 1 of 2, then 1 of 1: at the end what one process with one device has."""
     one, several = tmp_path / "one", tmp_path / "several"
     options = ["--config.losses.adversarial=0.0"]  # half as much to compile, of each of three meshes
-    code, stderr = run("vae", one, dataset, *options)
+    train_on_several(2, "vae", several, dataset, *options, "--config.steps=2")
+    assert_written_by_all(several, 2, processes=2)
+    code, stderr = run_on(2, "vae", several, dataset, *options, "--config.steps=4")
+    assert code == 0 and "resuming from step 2" in stderr, stderr
+    code, stderr = run("vae", several, dataset, *options, "--config.steps=6")
+    assert code == 0 and "resuming from step 4" in stderr, stderr
+    code, stderr = run("vae", one, dataset, *options, "--config.steps=6")
     assert code == 0, stderr
-    train_on_several(2, "vae", several, dataset, *options, "--config.steps=4")
-    assert_written_by_all(several, 4, processes=2)
-    for devices, steps in ((2, 8), (1, 12)):
-        code, stderr = run_on(devices, "vae", several, dataset, *options, f"--config.steps={steps}")
-        assert code == 0 and f"resuming from step {steps - 4}" in stderr, stderr
-    assert_equal_but_for_rounding(several, one, 12)
+    assert_equal_but_for_rounding(several, one, 6)
 
 
 @pytest.mark.slow

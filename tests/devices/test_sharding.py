@@ -14,8 +14,8 @@ from helpers import micro
 from helpers.steps import mesh_of, programs_of
 
 MESHES = {"data": (8, 1), "fsdp": (1, 8), "mixed": (4, 2)}
-VARIANTS = ["teacher", "student", "vocoder"]
-LIKE_OTHERS = ["regression", "student-separate", "tune"]  # made of parts of the others
+VARIANTS = ["student", "vocoder"]
+LIKE_OTHERS = ["regression", "teacher", "student-separate", "tune"]  # made of parts of the others
 # A program takes a minute to compile: the mixed mesh is both of the others, which one stage is enough for.
 CASES = [("vae", ("data", "fsdp")), *((variant, ("mixed",)) for variant in VARIANTS)]
 RARE = [

@@ -1,4 +1,5 @@
-"""Training configurations small enough to compile and step in seconds: every structural element, hardly any width.
+"""Training configurations small enough to compile and step in seconds: hardly any width, and every structural element
+but levels of the U-Net: those of tests/models and the traces of `small` have more than one.
 
 Used as a configuration file by tests that train through the command line: --config tests/helpers/micro.py:STAGE, or
 finetune:STAGE for that of configs/finetune.py.
@@ -16,7 +17,7 @@ def get_config(name):
     config = get(stage if file else "tiny")
     config.dtype, config.data.workers = "float32", 0
     config.model.vae.update(channels=4, multipliers=(1, 2), mel_bins=32, latent_channels=2, blocks=1)
-    config.model.unet.update(channels=8, multipliers=(1, 2), head_channels=4, latent_channels=2, blocks=1)
+    config.model.unet.update(channels=8, multipliers=(1,), head_channels=4, latent_channels=2, blocks=1)
     config.model.unet.attention_downsamplings = ()  # the middle still attends
     config.model.vocoder.update(mel_bins=32, channels=8, rates=(24, 20), kernels=(3,), dilations=(3,))
     config.data.window_frames = 32

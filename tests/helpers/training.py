@@ -23,6 +23,7 @@ from helpers import ROOT
 
 # Programs this small run for milliseconds and compile for a minute: no optimization halves the whole.
 ENVIRONMENT = os.environ | {"JAX_NUM_CPU_DEVICES": "1", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+AT_THE_END = ["--config.eval.every=12", "--config.checkpoint.every=12"]  # of 12 steps: one evaluation and one save
 
 
 def options_of(stage: str, workdir, dataset, *options: str) -> list[str]:
@@ -109,10 +110,11 @@ def sources(runs: dict[str, Path], stage: str) -> list[str]:
 
 
 def train_all(folder: Path, dataset) -> None:
-    """All stages in a row, each on the ones before it, as folders of `folder`."""
+    """All stages in a row, each on the ones before it, as folders of `folder`; the first is evaluated on its way."""
     runs = {stage: folder / stage for stage in ("vocoder", "vae", "regression", "teacher", "student")}
     for stage, workdir in runs.items():
-        code, stderr = run(stage, workdir, dataset, *sources(runs, stage))
+        options = ["--config.checkpoint.every=6"] if stage == "vocoder" else AT_THE_END
+        code, stderr = run(stage, workdir, dataset, *sources(runs, stage), *options)
         assert code == 0, stderr
 
 

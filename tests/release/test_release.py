@@ -82,6 +82,7 @@ def test_the_wheel_upscales_a_file(installed, tmp_path):
 def test_the_wheel_trains(installed, dataset, tmp_path):
     """Two steps; and what a run writes has the permissions that the user's umask gives."""
     options = [f"--config.data.dir={dataset}", "--config.steps=2", "--config.eval.clips_per_class=1"]
+    options += ["--config.losses.adversarial=0.0"]  # half as much to compile
     environment = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
     train = [installed / "flashsr", "train", "--config", "vae:tiny", "--workdir", "run", *options]
     call(*train, cwd=tmp_path, env=environment, umask=0o002)

@@ -41,7 +41,6 @@ def test_all_stages_trace(preset, options):
         if stage == "student" and options:
             config.fake_score = "separate"
             config.losses.update(dict.fromkeys(("distill_mel", "waveform", "features"), (1.0,) * 4))
-            config.accumulate = 2
             frozen["vocoder"] = parameter_shapes(model_of(config), "vocoder")
         if stage == "vocoder":
             config.mel_source = "student"

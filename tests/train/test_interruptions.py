@@ -16,9 +16,9 @@ from flashsr_jax.devices.processes import HEARTBEAT_S, RESUMABLE
 from helpers.processes import finish_all, start, start_several, wait_for_checkpoint
 from helpers.training import ENVIRONMENT, ROOT, assert_same_checkpoint, command, logged, run_alone, without_speed
 
-STEPS = 40
+STEPS = 20
 # A line a step, so that the log shows each one once; a save every other step, so that kills meet one.
-OPTIONS = (f"--config.steps={STEPS}", "--config.log_every=1", "--config.checkpoint.every=2", "--config.eval.every=40")
+OPTIONS = (f"--config.steps={STEPS}", "--config.log_every=1", "--config.checkpoint.every=2", "--config.eval.every=20")
 OPTIONS += ("--config.losses.adversarial=0.0",)  # half as much to compile
 
 
@@ -53,7 +53,7 @@ def kill(folder, dataset, rng, during_save):
             first = max((int(name) for name in before if name.isdigit()), default=0) + 1
             while process.poll() is None and not any((partial / str(step)).exists() for step in (first, first + 1)):
                 time.sleep(0.01)
-            time.sleep(rng.uniform(0, 3))
+            time.sleep(rng.uniform(0, 2))
             saving = [path.name for path in partial.glob("*.orbax-checkpoint-tmp")]
     finally:
         process.kill()

@@ -204,7 +204,8 @@ def ten_seconds(tmp_path_factory) -> Path:
     """A clip, upscaled once, so that the compilation cache is warm."""
     folder = tmp_path_factory.mktemp("clip")
     sf.write(folder / "in.wav", np.resize(dull(recording(SPEECH))[::6], 80_000), 8000)
-    command("upscale", folder / "in.wav", "-o", folder / "first.wav")
+    _, peak = command("upscale", folder / "in.wav", "-o", folder / "first.wav")
+    assert peak <= 2e9
     return folder
 
 
@@ -219,20 +220,23 @@ def test_ten_seconds_take_under_20_with_a_warm_cache(ten_seconds):
     assert first == second
 
 
-def assert_memory_does_not_grow(folder: Path, minutes: tuple[float, float]) -> None:
+def assert_memory_does_not_grow(folder: Path, minutes: tuple[float, float], *options: str) -> None:
     peaks = []
     for length in minutes:
         write_stereo(folder / "in.wav", 60 * length)
-        seconds, peak = command("upscale", folder / "in.wav", "-o", folder / "out.wav", "--overwrite")
+        seconds, peak = command("upscale", folder / "in.wav", "-o", folder / "out.wav", "--overwrite", *options)
         print(f"{length} minutes of stereo: {seconds:.0f} s, {peak / 1e9:.3f} GB")
         assert sf.info(folder / "out.wav").frames == 60 * length * SAMPLE_RATE
         peaks.append(peak)
     assert max(peaks) <= 2e9
-    assert max(peaks) / min(peaks) < 1.05
+    assert max(peaks) / min(peaks) < 1.07  # of micro networks 29 MB; a copy of the output is 35 MB
 
 
-def test_memory_does_not_grow_with_the_length(tmp_path, ten_seconds):
-    assert_memory_does_not_grow(tmp_path, (0.5, 2))
+def test_memory_does_not_grow_with_the_length(tmp_path, weights):
+    """Of networks that take no time: what grows is what holds the audio. Compiled before, which takes memory, too."""
+    write_stereo(tmp_path / "in.wav", 30)
+    command("upscale", tmp_path / "in.wav", "-o", tmp_path / "out.wav", "--weights", weights)
+    assert_memory_does_not_grow(tmp_path, (0.5, 2), "--weights", weights)
 
 
 @pytest.mark.slow
