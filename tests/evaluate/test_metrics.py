@@ -65,6 +65,7 @@ def first_bin(cutoff, n_fft):
     return int(np.ceil(cutoff / (RATE / n_fft)))
 
 
+@pytest.mark.training  # librosa.stft compiles for half a minute once a machine
 @pytest.mark.parametrize("length", [1025, 2048, 48_000, 50_001])
 def test_lsd_agrees_with_librosa(length):
     x, y = noise(2, 1)[:length], 3e-4 * noise(2, 2)[:length]  # y reaches the clamp in part of the bins
@@ -74,6 +75,7 @@ def test_lsd_agrees_with_librosa(length):
     assert lsd_lf(x, y, 4000) == pytest.approx(librosa_lsd(x, y, high=cut), rel=1e-9)
 
 
+@pytest.mark.training  # librosa.stft compiles for half a minute once a machine
 @pytest.mark.parametrize("length", [1115, 48_000, 50_001])
 def test_lsd_ssr_eval_agrees_with_librosa(length):
     x, y = noise(2, 1)[:length], 3e-4 * noise(2, 2)[:length]

@@ -274,6 +274,7 @@ def test_weights_of_timesteps():
         jax.eval_shape(lambda t_B: losses.level_weights("snr", t_B, 5.0), t_B)
 
 
+@pytest.mark.training  # librosa.stft compiles for half a minute once a machine
 def test_multi_resolution_stft_l1():
     x, y = (RNG.standard_normal((2, 9600)).astype(np.float32) for _ in range(2))
     expected = np.zeros(2)
