@@ -85,6 +85,7 @@ def test_lsd_ssr_eval_agrees_with_librosa(length):
     assert lsd_ssr_eval_lf(x, y, 4000) == pytest.approx(librosa_lsd_ssr_eval(x, y, high=cut), rel=1e-9)
 
 
+@pytest.mark.training  # librosa.stft compiles for half a minute once a machine
 @pytest.mark.parametrize("length", [513, 48_000, 50_001])
 def test_lsd_universr_agrees_with_librosa(length):
     x, y = noise(2, 1)[:length], 3e-3 * noise(2, 2)[:length]  # y reaches the clamp in part of the bins

@@ -84,6 +84,7 @@ def test_precision_of_the_input_does_not_matter(clip):
     assert all(type(value) is float for value in both.values())
 
 
+@pytest.mark.training
 def test_what_is_not_defined_is_absent(clip):
     silent, short, very_short = np.zeros(len(clip)), clip[:46_079], clip[:4799]
     for pair in [(silent, clip), (clip, silent), (silent, silent), (short, short)]:
