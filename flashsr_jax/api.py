@@ -56,9 +56,9 @@ class FlashSR:
         x is anything that NumPy takes, or a tensor of PyTorch: floats in [-1, 1], or int16, int32, int8 or uint8, which
         are scaled. The channels, up to 64, of an example share level and noise; the examples of a batch are as if
         upscaled one by one.
-        cutoff_hz: where the band ends, in Hz; what lies over it is taken away before the networks see it. "auto":
-        detected by channel and stretch of time, and what is full band already passes through, as in `flashsr upscale`.
-        None, or `bands` among the options: nothing of this.
+        cutoff_hz: where the band ends, in Hz; what lies over it is taken away before the networks see it, and what lies
+        under it comes out as it went in. "auto": detected by channel and stretch of time, and what is full band already
+        passes through, as in `flashsr upscale`. None, or `bands` among the options: nothing of this.
         Raises UserError for other shapes and types, rates under 4 kHz, samples that are not finite and options that
         there are not.
         """
@@ -104,8 +104,8 @@ def _bands(x: np.ndarray, sample_rate: int, cutoff_hz: float | str | None) -> Ba
     if cutoff_hz == "auto":
         x_CxN = np.atleast_2d(x)
         check_finite(x_CxN, 0)
-        return BandsByStretch.of(stretches_of(x_CxN, sample_rate), lowpass=True)
+        return BandsByStretch.of(stretches_of(x_CxN, sample_rate), lowpass=True, keep_low_band=True)
     check_number("cutoff_hz", cutoff_hz)
     if not LOWEST_CUTOFF_HZ <= float(cutoff_hz) < SAMPLE_RATE / 2:
         raise UserError(f'cutoff_hz={cutoff_hz}: give a frequency from 500 to 24000 Hz, "auto" or None')
-    return Bands(float(cutoff_hz), lowpass=True)
+    return Bands(float(cutoff_hz), lowpass=True, keep_low_band=True)

@@ -11,7 +11,8 @@ class UserError(ValueError):
     """A mistake in the input or the configuration. Its text is one line that names it and says what to change.
 
     `argument` is the parameter whose value is at fault, where the text begins with that value: code that does not know
-    how it is called states the fact, and the command line puts the option's name before it.
+    how it is called states the fact, and the command line puts the option's name before it. Parameters that the text
+    itself names stand in backquotes, which the command line makes options of, too.
     """
 
     def __init__(self, text: str, argument: str | None = None):

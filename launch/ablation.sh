@@ -65,10 +65,10 @@ pack tune "$tune" "$tune" "$tune"
 pack vocoder_lr "$vae" "$regression" "$vocoder_lr"
 pack vocoder_mel "$vae" "$regression" "$vocoder_mel"
 compared=()
-for name in distill adversarial dmd_self dmd_separate tune vocoder_lr vocoder_mel; do
-  compared+=(--model "$name=$runs/$name.safetensors")
+for name in distill adversarial dmd_self dmd_separate tune; do compared+=(--model "$name=$runs/$name.safetensors"); done
+for name in vocoder_lr vocoder_mel; do # the band under the cutoff as the networks make it, then the input's
+  compared+=(--own-low-band "$name=$runs/$name.safetensors" --model "${name}_kept=$runs/$name.safetensors")
 done
-for name in vocoder_lr vocoder_mel; do compared+=(--keep-low-band "${name}_kept=$runs/$name.safetensors"); done
 flashsr evaluate --data "$clips" --weights "$runs/regression.safetensors" --teacher "$teacher" \
   --teacher-steps "${TEACHER_STEPS:-50}" --teacher-guidance "${GUIDANCE:-1}" --cutoffs "${CUTOFFS:-4000}" --seeds 3 \
   "${compared[@]}" "${measuring[@]}" -o "$runs/report"

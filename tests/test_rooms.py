@@ -81,6 +81,22 @@ def test_no_import_runs_upward():
     assert not (found := upward()), "\n".join(found)
 
 
+def test_rooms_below_the_doors_know_no_flags():
+    """Their errors name parameters, `overwrite` say, which `commands` turns into options."""
+    flags = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if room_of(path) in ("commands", "cli", *DOORS):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "").endswith(("Error", "Failed", "Unusable")):
+                texts = [n.value for n in ast.walk(node) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+                named = [text for text in texts if re.search(r"(?<!flashsr)(^|[ (])--?[a-z]", text)]
+                flags += [
+                    f"{path}:{node.lineno}: {text}" for text in named if "flashsr " not in text and "sox " not in text
+                ]
+    assert not flags, "\n".join(flags)
+
+
 def test_each_room_says_what_lives_there():
     """The first line of a room's docstring is a sentence."""
     for room in ROOMS:

@@ -1,6 +1,7 @@
 """Arguments that several words share: types of argparse, and groups of flags."""
 
 import argparse
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -23,11 +24,23 @@ def said(error: Exception) -> str:
     configuration's field is given as --config.vae_from=x."""
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
-    if not isinstance(error, UserError) or not error.argument:
+    if not isinstance(error, UserError):
         return str(error)
-    if "." in error.argument:
-        return f"--{error.argument}={error.args[0]}"
-    return f"--{error.argument.replace('_', '-')} {error.args[0]}"
+    text = with_options(error.args[0])
+    if not error.argument:
+        return text
+    return f"--{error.argument}={text}" if "." in error.argument else f"{_option(error.argument)} {text}"
+
+
+def with_options(text: str) -> str:
+    """A text of a room below, in which a parameter is named as `skip_existing`, with the option: --skip-existing."""
+    return re.sub(r"`([a-z_]+)`", lambda name: _option(name[1]), text)
+
+
+def _option(parameter: str) -> str:
+    return {"output": "-o", "recursive": "-r", "cutoff_hz": "--cutoff HZ"}.get(
+        parameter, f"--{parameter.replace('_', '-')}"
+    )
 
 
 def cutoff(text: str) -> float | None:

@@ -84,13 +84,14 @@ def add(commands: argparse._SubParsersAction) -> None:
         help="another model to compare, a .safetensors file",
     )
     evaluate.add_argument(
-        "--keep-low-band",
+        "--own-low-band",
         type=named_folder,
         action="append",
         default=[],
         metavar="NAME=FILE",
-        help="a model whose output gets the input's own band under the cutoff back",
+        help="another model, with the networks' own band under the cutoff, where all others have the input's",
     )
+    evaluate.add_argument("--keep-low-band", type=renamed("--model"), help=argparse.SUPPRESS)
     evaluate.add_argument(
         "--outputs",
         type=named_folder,

@@ -31,7 +31,11 @@ def add(commands: argparse._SubParsersAction) -> None:
         help="between a block of 0.32 s and its output, beside the time to compute it (default 200)",
     )
     live.add_argument(
-        "--cutoff", type=cutoff, default="auto", metavar="HZ", help="take away what the input has over it (default: no)"
+        "--cutoff",
+        type=cutoff,
+        default="auto",
+        metavar="HZ",
+        help="take away what the input has over it, and leave what it has under it (default: neither)",
     )
     live.add_argument("--seed", type=integer(0, 2**32 - 1), default=0, metavar="N", help="(default 0)")
     networks = live.add_argument_group("networks")
@@ -65,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         form = Format(args.rate, args.channels, args.raw) if args.raw else read_wav_header(source)
     except NotWavError as error:
         raise UserError(f"{error}: for bare samples give --raw, --rate and --channels") from error
-    bands = Bands(args.cutoff, lowpass=True) if args.cutoff else None
+    bands = Bands(args.cutoff, lowpass=True, keep_low_band=True) if args.cutoff else None
     settings = Settings(seed=args.seed, dtype=args.dtype, latency_ms=args.latency, bands=bands)
     restored = functools.partial(
         upscale_stream, model, sample_rate=form.sample_rate, channels=form.channels, settings=settings

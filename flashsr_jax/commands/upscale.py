@@ -7,7 +7,16 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from flashsr_jax.commands.arguments import add_computation, add_weights, command, cutoff, decibels, integer, shard
+from flashsr_jax.commands.arguments import (
+    add_computation,
+    add_weights,
+    command,
+    cutoff,
+    decibels,
+    integer,
+    shard,
+    with_options,
+)
 from flashsr_jax.extras import needing
 from flashsr_jax.upscale.sources import OUT_RATES
 
@@ -59,7 +68,12 @@ def add(commands: argparse._SubParsersAction) -> None:
         default=True,
         help="take away what the inputs have over their band, a floor or a codec's rests (default: yes)",
     )
-    sound.add_argument("--keep-low-band", action="store_true", help="put the input's own band under the cutoff back")
+    sound.add_argument(
+        "--keep-low-band",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="put the inputs' own band under the cutoff in the place of the networks' (default: yes)",
+    )
     sound.add_argument(
         "--high-band-gain", type=decibels, default=0.0, metavar="DB", help="of what is over the cutoff (default 0)"
     )
@@ -126,11 +140,11 @@ def _summary(args: argparse.Namespace) -> int:
 
 
 def _selection(args: argparse.Namespace) -> dict[str, Any]:
-    """Which inputs, and what their outputs are called."""
+    """Which inputs, what their outputs are called, and how the options are."""
     from flashsr_jax.upscale.sources import Shard
 
     shard = Shard(*args.shard) if args.shard else None
-    return {"recursive": args.recursive, "suffix": args.format, "shard": shard}
+    return {"recursive": args.recursive, "suffix": args.format, "shard": shard, "worded": with_options}
 
 
 @contextlib.contextmanager

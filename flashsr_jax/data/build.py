@@ -57,7 +57,7 @@ class BuildSummary:
         if missing:
             lines.append(
                 f"no validation recordings of {', '.join(missing)}: too little to divide; add recordings, or give a "
-                "CSV with a split column (--csv)"
+                "CSV with a split column"
             )
         lines += [
             f"{name}: validation and test are of groups (folders, speakers) that are trained on, too: there are fewer "
@@ -137,7 +137,7 @@ def _replace(
         engines.build(engine, recordings, partial, min_bandwidth_hz)
         summary = _finish(partial, out)
     except engines.Failed as error:
-        raise UserError(f"{error}; the same command goes on from {partial}") from error
+        raise UserError(f"{error.args[0]}; the same command goes on from {partial}", error.argument) from error
     except UserError:
         shutil.rmtree(partial, ignore_errors=True)
         raise
@@ -241,7 +241,7 @@ def _say_passed_over(source: Path, files: Sequence[Path], found: Sequence[Path])
     links = [f"{path.relative_to(source)} (a link)" for path in found if path.is_symlink() and path.is_dir()]
     passed_over = [f"{number} {suffix}" for suffix, number in sorted(suffixes.items())] + links
     if passed_over:
-        how = "a CSV (--csv) takes files whatever their suffix"
+        how = "a CSV takes files whatever their suffix"
         print(f"flashsr: {source}: passed over: {', '.join(passed_over)}; {how}", file=sys.stderr)
 
 
@@ -290,7 +290,7 @@ def _holds_dataset(out: Path) -> bool:
     if (out / INPUTS).is_file():
         return True
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} exists and is no dataset of this program: choose another --out")
+        raise UserError(f"{out} exists and is no dataset of this program: choose another `out`")
     return False
 
 
@@ -300,7 +300,7 @@ def _existing(out: Path, inputs: dict, overwrite: bool) -> BuildSummary | None:
         return None
     summary = _up_to_date(out, inputs)
     if summary is None and not overwrite:
-        raise UserError(f"{out} holds a dataset of other recordings or options: choose another --out or --overwrite")
+        raise UserError(f"{out} holds a dataset of other recordings or options: choose another `out` or `overwrite`")
     return None if _missing(out) else summary
 
 

@@ -149,7 +149,7 @@ class Beam:
     """A runner of Apache Beam by its name, with Beam's own options (--direct_num_workers=4, say)."""
 
     def __init__(self, runner: str, options: Sequence[str] = ()):
-        with needing("beam", f"--runner {runner}"):
+        with needing("beam", runner):
             import apache_beam as beam
         from apache_beam.options.pipeline_options import PipelineOptions
 
@@ -184,7 +184,7 @@ class Beam:
         try:
             self._pipeline.run().wait_until_finish()
         except Exception as error:  # runners raise what they like
-            raise Failed(f"--runner {self._runner}: {_last_line(error)}") from error
+            raise Failed(f"{self._runner}: {_last_line(error)}", "runner") from error
 
 
 def _last_line(error: BaseException) -> str:

@@ -32,7 +32,7 @@ COLUMNS = (
     *("path", "class", "group", "split", "seconds", "samples"),
     *("sample_rate", "channels", "channel", "bandwidth_hz", "fingerprint"),
 )
-HOW_TO_CLASSIFY = f"put it in a folder named {', '.join(CLASSES)}, or name its class in a CSV (--csv)"
+HOW_TO_CLASSIFY = f"put it in a folder named {', '.join(CLASSES)}, or name its class in a CSV"
 FEWEST_TO_A_SPLIT = len(SPLITS) - 1  # recordings that are kept back until it is known what their class lacks
 
 

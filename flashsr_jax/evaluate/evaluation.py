@@ -35,10 +35,11 @@ class Options:
     split, clips, seconds: as in `load_references`. cutoffs_hz: where the inputs end. seeds: runs of whatever draws
     noise. weights: the model, as `load_model` takes it. latency_ms: the model once more, as it upscales live. teacher,
     regression: other U-Nets to put in it, as `load_network` takes them; teacher_steps, teacher_guidance: its solvers,
-    each step count with each scale, which may be by class. models: (name, file) of other models; keep_low_band: of
-    those whose output gets the input's own band under the cutoff back. outputs: (name, folder) of other systems' files.
-    noise_profiles: a file for the noise baseline. perceptual: measure Zimtohrli and ViSQOL too. samples_per_class:
-    clips to listen to. save_audio: keep every input and output. workers: processes that measure (None: one a core).
+    each step count with each scale, which may be by class. models: (name, file) of other models; own_low_band: of
+    those that are heard with the networks' own band under the cutoff, not the input's. outputs: (name, folder) of other
+    systems' files. noise_profiles: a file for the noise baseline. perceptual: measure Zimtohrli and ViSQOL too.
+    samples_per_class: clips to listen to. save_audio: keep every input and output. workers: processes that measure
+    (None: one a core).
     """
 
     split: str = "test"
@@ -53,7 +54,7 @@ class Options:
     teacher_guidance: Sequence[float | Mapping[str, float]] = (1.0,)
     regression: str | None = None
     models: Sequence[tuple[str, str]] = ()
-    keep_low_band: Sequence[tuple[str, str]] = ()
+    own_low_band: Sequence[tuple[str, str]] = ()
     outputs: Sequence[tuple[str, str]] = ()
     noise_profiles: str | None = None
     perceptual: bool = True
@@ -147,11 +148,11 @@ def _systems(options: Options) -> tuple[dict[str, System], str | None, dict[str,
         found["ceiling"] = systems.ceiling(loaded)
     elif options.teacher or options.regression:
         raise UserError("a teacher or regression needs weights, for the VAE and the vocoder around it")
-    for argument, models in (("model", options.models), ("keep_low_band", options.keep_low_band)):
+    for argument, models in (("model", options.models), ("own_low_band", options.own_low_band)):
         for name, path in models:
             _check_free(name, path, found, argument)
             other = load_model(path)
-            found[name] = systems.model(other, keep_low_band=argument == "keep_low_band")
+            found[name] = systems.model(other, keep_low_band=argument == "model")
             settings[name] = f"{path} ({', '.join(f'{n}: {o}' for n, o in other.origins.items())})"
     for name, folder in options.outputs:
         _check_free(name, folder, found, "outputs")

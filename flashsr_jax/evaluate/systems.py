@@ -60,11 +60,11 @@ def noise(profiles: dict[str, baselines.NoiseProfile]) -> System:
 
 
 def model(
-    loaded: Model, *, guidance: float | Mapping[str, float] = 1.0, keep_low_band: bool = False, **options: Any
+    loaded: Model, *, guidance: float | Mapping[str, float] = 1.0, keep_low_band: bool = True, **options: Any
 ) -> System:
-    """A model the way a listener runs it: windows, crossfades and all; `keep_low_band`: with the input's own band under
-    the cutoff in the place of its own. `guidance` may be by class; a clip of another class is Unmeasurable. `options`
-    are as `upscale` takes them."""
+    """A model the way a listener runs it: windows, crossfades and all, and the input's own band under the cutoff unless
+    `keep_low_band` is not set. `guidance` may be by class; a clip of another class is Unmeasurable. `options` are as
+    `upscale` takes them."""
 
     def process(reference: Reference, low_N: np.ndarray, cutoff_hz: float, seed: int) -> np.ndarray:
         scale = guidance if isinstance(guidance, float | int) else guidance.get(reference.class_name)

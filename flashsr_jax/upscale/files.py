@@ -10,7 +10,7 @@ import stat
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,7 +52,7 @@ class Options:
 
     cutoff_hz: float | None = None
     lowpass: bool = True
-    keep_low_band: bool = False
+    keep_low_band: bool = True
     high_band_gain_db: float = 0.0
     bit_depth: str | None = None
     limit_peaks: bool = True
@@ -85,18 +85,22 @@ def upscale_files(
     recursive: bool = False,
     suffix: str | None = None,
     shard: Shard | None = None,
+    worded: Callable[[str], str] = str,
 ) -> int:
     """Super-resolve audio files to 48 kHz; returns how many failed, each with a line on stderr.
 
     `inputs` and `output` are as on the command line (see `sources`), `suffix` is "wav" or "flac" (None: by the name of
     the output, else wav), `shard` the part of the inputs to do (None: all). Where a file is full-band already, or
     silent, it is only resampled, and that is said. With `options.json` a line of JSON for each file goes to standard
-    output. Raises UserError where `output` cannot be what it has to be.
+    output. `worded` puts a line that names a parameter into the caller's words. Raises UserError where `output` cannot
+    be what it has to be.
     """
     sources, passed_over = find(inputs, recursive, output)
     naming = Naming(sources, output, suffix, options.out_rate)
     if naming.standard and (options.json or options.spectrogram or options.skip_existing):
-        raise UserError("standard output holds the audio: give -o FILE for --json, --spectrogram and --skip-existing")
+        raise UserError(
+            "standard output holds the audio: `json`, `spectrogram` and `skip_existing` need a file's name as `output`"
+        )
     for line in passed_over:
         print(f"flashsr: {line}", file=sys.stderr)
     if shard:
@@ -118,11 +122,11 @@ def upscale_files(
             skipped += "skipped" in report
             progress.close("was there already" if "skipped" in report else f"-> {target or 'standard output'}")
             for message in _remarks(report):
-                print(f"flashsr: {source.name}: {message}", file=sys.stderr)
+                print(f"flashsr: {source.name}: {worded(message)}", file=sys.stderr)
         except Exception as error:  # noqa: BLE001 one odd file ends no batch
             failures += 1
             progress.close("failed")
-            report["error"] = reason(error)
+            report["error"] = worded(reason(error))
             print(f"flashsr: {source.name}: {report['error']}", file=sys.stderr)
         if options.json:
             print(json.dumps(report), flush=True)
@@ -139,16 +143,17 @@ def summarise_files(
     recursive: bool = False,
     suffix: str | None = None,
     shard: Shard | None = None,
+    worded: Callable[[str], str] = str,
 ) -> int:
     """Say how much of what `upscale_files` would do with the same arguments is done; returns how many outputs are not
-    there, or cannot be read, each with a line on stderr: why, where its input cannot be opened.
+    there, or cannot be read, each with a line on stderr, `worded`: why, where its input cannot be opened.
 
     Nothing is computed and nothing written. Raises UserError as `upscale_files` does.
     """
     sources, passed_over = find(inputs, recursive, output)
     naming = Naming(sources, output, suffix, options.out_rate)
     if naming.standard:
-        raise UserError("standard output leaves nothing to be counted: give the -o that the outputs have")
+        raise UserError("standard output leaves nothing to be counted: give the `output` that the outputs have")
     for line in passed_over:
         print(f"flashsr: {line}", file=sys.stderr)
     if shard:
@@ -159,7 +164,7 @@ def summarise_files(
             _check_done(source, naming)
         except Exception as error:  # noqa: BLE001 one odd file ends no summary
             missing += 1
-            print(f"flashsr: {source.name}: {reason(error)}", file=sys.stderr)
+            print(f"flashsr: {source.name}: {worded(reason(error))}", file=sys.stderr)
     print(f"{len(sources) - missing} of {len(sources)} outputs are there, {missing} are not")
     return missing
 
@@ -198,9 +203,9 @@ def _check_free(kind: str, path: Path, source: Source, replaces: bool) -> None:
     if path.is_dir():
         raise UserError(f"the {kind} {path} is a folder")
     if source.path and path.exists() and path.samefile(source.path):
-        raise UserError(f"the {kind} {path} is the input itself: choose another -o")
+        raise UserError(f"the {kind} {path} is the input itself: choose another `output`")
     if not replaces:
-        raise UserError(f"the {kind} {path} exists: choose another -o, or give --overwrite or --skip-existing")
+        raise UserError(f"the {kind} {path} exists: choose another `output`, or give `overwrite` or `skip_existing`")
 
 
 def _is_done(target: Path, options: Options) -> bool:
@@ -235,7 +240,7 @@ def _upscale_file(
     options: Options,
     progress: Progress,
 ) -> dict:
-    """Write the output; returns what --json says about it."""
+    """Write the output; returns what there is to say about it."""
     began = time.monotonic()
     found = survey(path, options.mono)
     every = [stretch for channel in found.stretches for stretch in channel]
@@ -407,9 +412,9 @@ def _remarks(report: dict) -> Iterator[str]:
     khz = f"{report['cutoff_hz'] / 1000:.1f} kHz"
     if report["passed_through"]:
         state = f"full band already ({khz})" if report["cutoff_hz"] else "silent"
-        yield f"{state}, only resampled; --cutoff HZ upscales it all the same"
+        yield f"{state}, only resampled; `cutoff_hz` upscales it all the same"
     elif not report["added"]:
-        yield f"nothing was added over {khz}: try without --no-lowpass, or another --cutoff HZ"
+        yield f"nothing was added over {khz}: try `lowpass`, or another `cutoff_hz`"
     if not report["passed_through"] and (spread := _spread(report["stretches"])):
         yield spread
     if report["limited_db"] > SAID_DB:

@@ -85,7 +85,7 @@ def find(inputs: Sequence[str], recursive: bool, output: str | None = None) -> F
         if text == STANDARD:
             sources.append(Source("standard input", None))
         elif kinds[text] == "folder" and not recursive:
-            sources.append(Source(text, path, problem="is a folder: give -r to upscale the files in it"))
+            sources.append(Source(text, path, problem="is a folder: give `recursive` to upscale the files in it"))
         elif kinds[text] == "folder":
             walk = _Walk(path, output)
             sources += walk.sources or [Source(text, path, problem="has no audio files in it")]
@@ -219,24 +219,31 @@ class Naming:
         if output is None:
             self.standard = any(source.path is None for source in sources)
             if self.standard and len(sources) > 1:
-                raise UserError("standard input goes to standard output and is upscaled alone: give -o FOLDER")
+                raise UserError(
+                    "standard input goes to standard output and is upscaled alone: give a folder as `output`"
+                )
             return
         self.standard = output == STANDARD
         several = len(sources) > 1 or any(source.folder != Path() for source in sources)
         ending = Path(output).suffix.lower()
         if self.standard:
             if several:
-                raise UserError(f"-o - takes one output, but there are {len(sources)} inputs: give a folder")
+                raise UserError(
+                    f"{output}: takes one output, but there are {len(sources)} inputs: give a folder", "output"
+                )
         elif several or output.endswith(("/", os.sep)) or Path(output).is_dir() or ending not in (*SUFFIXES, *MEDIA):
             self._folder = Path(output)
             if self._folder.exists() and not self._folder.is_dir():
                 if several:
-                    raise UserError(f"-o {output} is a file, but there are {len(sources)} inputs: give a folder")
-                raise UserError(f"-o {output} is a file, not a folder: end its name in {ENDINGS}, or give a folder")
+                    raise UserError(
+                        f"{output}: is a file, but there are {len(sources)} inputs: give a folder", "output"
+                    )
+                raise UserError(f"{output}: is no folder: end its name in {ENDINGS}, or give a folder", "output")
         else:
             self._file = Path(output)
             if ending[1:] not in (*FORMATS, FILM) or ending[1:] != (suffix or ending[1:]):
-                raise UserError(f"-o {output}: end its name in {f'.{suffix}' if suffix else ENDINGS}, or give a folder")
+                endings = f".{suffix}" if suffix else ENDINGS
+                raise UserError(f"{output}: end its name in {endings}, or give a folder", "output")
             self.suffix = ending[1:]
 
     def target(self, source: Source) -> Path | None:

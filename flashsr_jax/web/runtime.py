@@ -54,7 +54,7 @@ def _fetch() -> bytes:
         reason = getattr(error, "reason", None) or error
         raise UserError(
             f"onnxruntime-web cannot be fetched ({reason}): unpack {URL} from elsewhere and give its folder "
-            f"{ARCHIVED} by --runtime"
+            f"{ARCHIVED} as `runtime`"
         ) from error
     if base64.b64encode(hashlib.sha512(archive).digest()).decode() != SHA512:
         raise UserError(f"{URL} is another file than expected: its SHA-512 is not that of version {VERSION}")

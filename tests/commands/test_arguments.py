@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 
-from flashsr_jax.commands.arguments import guidance_scales, said
+from flashsr_jax.commands.arguments import guidance_scales, said, with_options
 from flashsr_jax.errors import UserError
 
 
@@ -21,6 +21,12 @@ from flashsr_jax.errors import UserError
 def test_the_door_adds_the_option(argument, fact, line):
     error = pickle.loads(pickle.dumps(UserError("x is no folder", argument)))  # as it comes from another process
     assert (str(error), said(error)) == (fact, line)
+
+
+def test_parameters_that_a_text_names_are_said_as_options():
+    error = UserError("a.wav: exists: choose another `output`, or give `skip_existing`", "output")
+    assert said(error) == "-o a.wav: exists: choose another -o, or give --skip-existing"
+    assert with_options("try `lowpass`, or another `cutoff_hz`") == "try --lowpass, or another --cutoff HZ"
 
 
 def test_guidance_is_one_scale_several_or_one_of_each_class():

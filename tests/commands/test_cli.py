@@ -13,10 +13,10 @@ import pytest
 import soundfile as sf
 
 import flashsr_jax.upscale.files
+from flashsr_jax import FlashSR
 from flashsr_jax.audio.bands import Bands
 from flashsr_jax.cli import main
-from flashsr_jax.upscale.model import load_model
-from flashsr_jax.upscale.stream import Settings, upscale
+from flashsr_jax.upscale.stream import Settings
 from flashsr_jax.weights.store import NETWORKS, load_weights, save_weights
 
 from helpers.micro_model import MICRO, micro_params
@@ -134,7 +134,7 @@ def test_a_file_becomes_what_upscale_makes_of_it(weights, capfd):
     info = sf.info("wide.wav")
     assert (info.samplerate, info.frames, info.channels, info.subtype) == (48_000, 24_006, 1, "PCM_24")
     y = sf.read("wide.wav", dtype="float32")[0]
-    expected = upscale(load_model(weights), x[0], 8000, seed=5)
+    expected = FlashSR.load(weights)(x[0], 8000, seed=5)
     np.testing.assert_allclose(y, expected, atol=1e-3 * np.abs(expected).max())
     assert files() == ["talk.wav", "wide.wav"]
 
@@ -175,9 +175,10 @@ def test_options_reach_the_networks(weights, monkeypatch):
     assert (seen["channels"], seen["sample_rate"]) == (3, 8000) and 0.9 < seen["settings"].ceiling < 1
     assert all(bands.lowpass for channel in seen["settings"].bands.parts for _, bands in channel)
     assert dataclasses.replace(seen["settings"], bands=None, ceiling=None) == settings
-    options = ["--cutoff", "3000", "--lowpass", "--keep-low-band", "--high-band-gain", "-3"]
+    assert all(bands.keep_low_band for channel in seen["settings"].bands.parts for _, bands in channel)
+    options = ["--cutoff", "3000", "--lowpass", "--no-keep-low-band", "--high-band-gain", "-3"]
     assert main(["upscale", "a.wav", "-o", "c.wav", "--weights", weights, *options]) == 0
-    bands = Bands(3000.0, lowpass=True, keep_low_band=True, high_band_gain_db=-3.0)
+    bands = Bands(3000.0, lowpass=True, high_band_gain_db=-3.0)
     assert dataclasses.replace(seen["settings"], ceiling=None) == Settings(bands=bands)
     assert main(["upscale", "a.wav", "-o", "d.wav", "--weights", weights, "--no-lowpass", "--peak", "keep"]) == 0
     assert seen["settings"].ceiling is None
@@ -285,13 +286,13 @@ def test_bad_input_is_one_line_and_leaves_nothing(bad, weights, capsys):
         (["a.wav"], "b.mp3", "flashsr: -o b.mp3: end its name in .wav or .flac, or give a folder"),
         (["a.wav"], "b.m4a", "flashsr: -o b.m4a: end its name in .wav or .flac, or give a folder"),
         (["a.wav", "--format", "flac"], "b.wav", "flashsr: -o b.wav: end its name in .flac, or give a folder"),
-        (["a.wav", "a.wav"], "-", "flashsr: -o - takes one output, but there are 2 inputs: give a folder"),
-        (["a.wav", "--json"], "-", "flashsr: standard output holds the audio: give -o FILE for --json"),
-        (["a.wav", "--skip-existing"], "-", "flashsr: standard output holds the audio: give -o FILE"),
+        (["a.wav", "a.wav"], "-", "flashsr: -o -: takes one output, but there are 2 inputs: give a folder"),
+        (["a.wav", "--json"], "-", "flashsr: standard output holds the audio: --json, --spectrogram and --skip-"),
+        (["a.wav", "--skip-existing"], "-", "flashsr: standard output holds the audio: --json"),
         (["-", "--shard", "1/2"], "b.wav", "flashsr: standard input is one input and has no shards"),
         (["-", "a.wav"], None, "flashsr: standard input goes to standard output and is upscaled alone"),
         (["a.wav", "--device", "tpu"], "b.wav", "flashsr: --device tpu: there is none here; there is cpu"),
-        (["a.wav", "a.wav"], "a.wav", "flashsr: -o a.wav is a file, but there are 2 inputs: give a folder"),
+        (["a.wav", "a.wav"], "a.wav", "flashsr: -o a.wav: is a file, but there are 2 inputs: give a folder"),
     ],
 )
 def test_impossible_outputs(inputs, output, message, weights, capsys):

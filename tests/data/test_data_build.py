@@ -490,7 +490,7 @@ def test_beam_is_named_where_it_is_not_installed_and_decides_on_its_workers(tmp_
     command = ["data", "build", str(tmp_path), "--out", str(tmp_path / "out")]
     assert main([*command, "--runner", "FlinkRunner", "--flink_master=nowhere:8081"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("flashsr: --runner FlinkRunner needs apache_beam ") and line.endswith("flashsr_jax[beam]'")
+    assert line.startswith("flashsr: FlinkRunner needs apache_beam ") and line.endswith("flashsr_jax[beam]'")
     assert main([*command, "--workers", "2", "--runner", "FlinkRunner"]) == 1
     assert "--workers 2: with --runner, Beam's options say" in capsys.readouterr().err
 

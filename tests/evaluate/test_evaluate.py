@@ -194,7 +194,7 @@ def test_a_built_dataset_can_be_evaluated(dataset, tmp_path):
             ["--data", "DATA", "--weights", "WEIGHTS", "--model", "mirror=WEIGHTS"],
             "--model mirror=WEIGHTS: a system of",
         ),
-        (["--data", "DATA", "--weights", "WEIGHTS", "--keep-low-band", "a=no.safetensors"], "no.safetensors"),
+        (["--data", "DATA", "--weights", "WEIGHTS", "--own-low-band", "a=no.safetensors"], "no.safetensors"),
         (["--data", "DATA", "--outputs", "mine=nowhere"], "--outputs mine=nowhere: no such folder"),
         (["--data", "DATA", "--noise-profiles", "EMPTY"], "is not a file of noise profiles"),
         (["--data", "DATA", "--weights", "nowhere.safetensors"], "nowhere.safetensors"),
@@ -211,12 +211,12 @@ def test_mistakes_are_one_line(arguments, message, originals, weights, tmp_path,
 
 @pytest.mark.training
 def test_a_teachers_solvers_and_further_models_are_compared_in_one_go(originals, weights, tmp_path, capsys):
-    """A table of steps and guidance with the time of each; and a model whose output has the input's own low band."""
+    """A table of steps and guidance with the time of each; and a model with the networks' own low band."""
     shutil.copytree(originals / "music", tmp_path / "data" / "music")
     arguments = ["--data", f"{tmp_path}/data", "--weights", weights, "-o", f"{tmp_path}/out", "--cutoffs", "4000"]
     arguments += ["--seconds", "1", "--no-perceptual", "--workers", "1", "--samples", "0"]
     arguments += ["--teacher", weights, "--teacher-steps", "2,1", "--teacher-guidance", "1,2"]
-    arguments += ["--model", f"again={weights}", "--keep-low-band", f"spliced={weights}", "--latency", "200"]
+    arguments += ["--model", f"again={weights}", "--own-low-band", f"networks={weights}", "--latency", "200"]
     assert main(["evaluate", *arguments]) == 0
     out, results = capsys.readouterr().out, read_scores(tmp_path / "out" / "scores.json")
     solvers = [f"regression, step 7, {n} steps, guidance {s}" for n in (2, 1) for s in (1, 2)]
@@ -225,16 +225,16 @@ def test_a_teachers_solvers_and_further_models_are_compared_in_one_go(originals,
         "regression, live",
         *solvers,
         "again",
-        "spliced",
+        "networks",
     ]
     assert all(f"| {name} | " in out for name in solvers)
     assert results.settings["teacher"].endswith(" (regression, step 7), 2, 1 steps, guidance 1 or 2")
-    assert "unet: regression, step 7" in results.settings["spliced"]
+    assert "unet: regression, step 7" in results.settings["networks"]
     of_system = {score.system: score.metrics for score in results.scores}
     assert of_system["regression, live"] != of_system["regression"] and results.settings["live"] == "200 ms"
     assert of_system["again"] == of_system["regression"] != of_system[solvers[0]]
-    assert of_system["spliced"]["low_band_si_sdr"] > of_system["again"]["low_band_si_sdr"] + 20
-    assert of_system["spliced"]["lsd_lf"] < of_system["again"]["lsd_lf"]
+    assert of_system["again"]["low_band_si_sdr"] > of_system["networks"]["low_band_si_sdr"] + 20
+    assert of_system["again"]["lsd_lf"] < of_system["networks"]["lsd_lf"]
 
 
 def test_guidance_may_be_of_each_class(monkeypatch):

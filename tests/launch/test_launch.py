@@ -141,7 +141,8 @@ def test_the_ablation_trains_each_row_once_and_reads_finished_ones(cluster, tmp_
         "flashsr evaluate --data clips --weights runs/regression.safetensors --teacher runs/best "
     )
     assert "--teacher-steps 50" in evaluate and "--seeds 3" in evaluate and "--model tune=runs/tune.safet" in evaluate
-    assert "--keep-low-band vocoder_mel_kept=runs/vocoder_mel.safetensors" in evaluate
+    own, kept = (f"vocoder_mel{name}=runs/vocoder_mel.safetensors" for name in ("", "_kept"))
+    assert f"--own-low-band {own} --model {kept}" in evaluate
     assert page == "python3 launch/ablation.py runs/report/scores.json docs/ablation.md"
     code, output, asked = cluster(LAUNCH / "ablation.sh", GATE="False", START="teacher", DISTILL="runs/d", **variables)
     students = [line for line in asked if "student.py" in line]

@@ -65,7 +65,7 @@ def test_where_nothing_was_added_that_is_said(tmp_path, capfd, speech):
     assert main(["upscale", f"{tmp_path}/in.wav", "-o", f"{tmp_path}/out.wav", "--no-lowpass", "--json"]) == 0
     out, err = capfd.readouterr()
     assert json.loads(out)["added"] is False
-    assert "in.wav: nothing was added over 4.2 kHz: try without --no-lowpass" in err
+    assert "in.wav: nothing was added over 4.2 kHz: try --lowpass, or another --cutoff HZ" in err
 
 
 @pytest.mark.training

@@ -190,10 +190,10 @@ def test_an_output_without_an_audio_suffix_is_a_folder(upscale):
     assert upscale("a.wav", "-o", "taken") == (
         1,
         [],
-        ["flashsr: -o taken is a file, not a folder: end its name in .wav or .flac, or give a folder"],
+        ["flashsr: -o taken: is no folder: end its name in .wav or .flac, or give a folder"],
     )
     assert upscale("a.wav", "b.wav", "-o", "taken")[2] == [
-        "flashsr: -o taken is a file, but there are 2 inputs: give a folder"
+        "flashsr: -o taken: is a file, but there are 2 inputs: give a folder"
     ]
 
 

@@ -331,7 +331,7 @@ def test_bad_input_is_one_line_and_the_others_go_on(upscale, bad):
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["a.wav", "-o", "/dev/full"], "-o /dev/full is a file, not a folder: end its name in .wav or .flac"),
+        (["a.wav", "-o", "/dev/full"], "-o /dev/full: is no folder: end its name in .wav or .flac"),
         (["a.wav", "-o", "taken/b.wav"], "taken"),
         (["nine.wav", "-o", "b.flac"], "flac holds 8 channels, not 9: take wav"),
         (["a.wav", "-o", "b.flac", "--bit-depth", "float"], "flac holds no floats: take 24 bits, or wav"),

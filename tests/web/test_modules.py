@@ -1,5 +1,6 @@
 """The page's modules in Node beside the Python package: each computes what its counterpart does."""
 
+import dataclasses
 import functools
 import json
 import shutil
@@ -121,12 +122,13 @@ def test_resampling_is_that_of_soxr(folder, rate):
 
 
 @pytest.mark.parametrize("name", BANDS)
-def test_the_low_pass_and_the_floor_are_those_of_the_package(folder, name):
+def test_the_low_pass_the_floor_and_the_splice_are_those_of_the_package(folder, name):
     cutoff, end = BANDS[name]
-    bands, x, y = Bands(cutoff, lowpass=True, end_hz=end), signals()[name], signals()["window"]
+    bands, x, y = Bands(cutoff, lowpass=True, keep_low_band=True, end_hz=end), signals()[name], signals()["window"]
     assert decibels(output(folder, f"before {name}") - bands.before(x), x) < -110
     assert decibels(output(folder, f"after {name}") - bands.after(x, y), y) < -110
-    assert np.array_equal(bands.after(x, y), y) == (name != "hissy")
+    without = dataclasses.replace(bands, keep_low_band=False)
+    assert np.array_equal(without.after(x, y), y) == (name != "hissy")
 
 
 def test_the_bands_end_is_read_as_the_package_reads_it(folder):

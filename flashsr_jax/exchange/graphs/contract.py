@@ -7,7 +7,7 @@ from typing import Any
 
 import flashsr_jax
 from flashsr_jax.audio import HOP, SAMPLE_RATE
-from flashsr_jax.audio.bands import LOWPASS
+from flashsr_jax.audio.bands import LOWPASS, SPLICE
 from flashsr_jax.audio.front_end import MEL_FLOOR, N_FFT
 from flashsr_jax.audio.mel import MEL_FMAX, MEL_FMIN
 from flashsr_jax.files import replacing
@@ -64,6 +64,12 @@ def _contract(config: ModelConfig) -> dict[str, Any]:
             "to": LOWPASS,
             "shape": "zero-phase gain of the window's bins, 1 up to from x end of the band, 0 from to x end, "
             "0.5 + 0.5 cos(pi position) between",
+        },
+        "splice": {
+            "why": "under the cutoff the input is better than any estimate of it",
+            "from": SPLICE[0],
+            "to": SPLICE[1],
+            "shape": "that of `lowpass`, of the cutoff: of the input, and one less of the output",
         },
         "mel": {
             "n_fft": N_FFT,

@@ -1,11 +1,13 @@
 /**
  * What is done to a window's bands beside the networks, as `flashsr_jax.audio.bands` does it: what the input has over
- * the end of its band is taken away before them, and a steady floor comes back where there is nothing else.
+ * the end of its band is taken away before them, a steady floor comes back where there is nothing else, and under the
+ * cutoff the output is the input.
  */
 
 import { realFFT } from "./fft.js";
 
 const RATE = 48000;
+const SPLICE = [0.8, 0.95]; // of the cutoff: where the input ends in the output, and the networks' band begins
 const SHOULDER = 1.02; // of the cutoff: where the low-pass has taken all while the band's shoulder holds a floor alone
 const ONLY_FLOOR_DB = 4; // over a floor: where a band is it ...
 const SOUND_DB = 10; // ... and where sound
@@ -29,8 +31,18 @@ export class Bands {
     return band.map((value, i) => value + sound[i] * (low[i] - value));
   }
 
-  /** What the networks made of it, y, with the input's own floor over the cutoff while it alone is to be heard. */
+  /** What the networks made of it, y, with the input's own band under the cutoff, and its floor over it. */
   after(x, y) {
+    const made = this.withFloor(x, y);
+    const given = masked(
+      x.map((value, i) => value - made[i]),
+      this.mask(x.length, this.cutoff, ...SPLICE),
+    );
+    return made.map((value, i) => value + given[i]);
+  }
+
+  /** y with the input's own floor over the cutoff while it alone is to be heard. */
+  withFloor(x, y) {
     const { floor } = this.under(x);
     if (floor === null) return y;
     const reachesTheTop = steady(x, 0.45 * RATE, RATE / 2) > 0.05 * floor; // not of a lower rate
