@@ -2,7 +2,7 @@
 
 import argparse
 
-from flashsr_jax.commands.arguments import command
+from flashsr_jax.commands.arguments import command, number
 from flashsr_jax.errors import UserError
 from flashsr_jax.extras import needing
 
@@ -22,6 +22,13 @@ def add(commands: argparse._SubParsersAction) -> None:
     for network in ("vae", "unet", "vocoder"):
         help_text = f"the {network}'s run folder or weights file; several: their mean"
         pack.add_argument(f"--{network}", metavar="RUN", nargs="+", help=help_text)
+    pack.add_argument(
+        "--expansion",
+        type=number(0, 1),
+        metavar="SHARE",
+        help="of loud moments over a band's mean, by which they become louder, up to 4 dB; for a regression, whose are "
+        "too soft (default: as the U-Net's file says, else 0)",
+    )
     pack.add_argument("-o", "--output", required=True, metavar="FILE", help="the .safetensors file to write")
     bring = command(weights, "import", run_import, "make the published PyTorch checkpoints a weights file")
     bring.add_argument("files", nargs="+", metavar="FILE", help="vae, student_ldm and sr_vocoder: .pth or .safetensors")
@@ -49,7 +56,7 @@ def run_pack(args: argparse.Namespace) -> int:
     from flashsr_jax.exchange.pack import pack
 
     named = {network: getattr(args, network) for network in ("vae", "unet", "vocoder")}
-    pack({network: run for network, run in named.items() if run}, args.output, args.dtype)
+    pack({network: run for network, run in named.items() if run}, args.output, args.dtype, args.expansion)
     return 0
 
 

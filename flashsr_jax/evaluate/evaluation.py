@@ -131,7 +131,7 @@ def _systems(options: Options) -> tuple[dict[str, System], str | None, dict[str,
         loaded = load_model(options.weights)
         model = _free_name(loaded, found)
         found[model] = systems.model(loaded)
-        settings["weights"] = f"{options.weights} ({', '.join(f'{n}: {o}' for n, o in loaded.origins.items())})"
+        settings["weights"] = f"{options.weights} ({_made_of(loaded)})"
         if options.latency_ms is not None:
             found[f"{model}, live"] = systems.model(loaded, latency_ms=options.latency_ms)
             settings["live"] = f"{options.latency_ms:g} ms"
@@ -153,7 +153,7 @@ def _systems(options: Options) -> tuple[dict[str, System], str | None, dict[str,
             _check_free(name, path, found, argument)
             other = load_model(path)
             found[name] = systems.model(other, keep_low_band=argument == "model")
-            settings[name] = f"{path} ({', '.join(f'{n}: {o}' for n, o in other.origins.items())})"
+            settings[name] = f"{path} ({_made_of(other)})"
     for name, folder in options.outputs:
         _check_free(name, folder, found, "outputs")
         found[name] = systems.outputs(name, folder)
@@ -201,9 +201,14 @@ def _with_unet(loaded: Model, path: str, argument: str) -> Model:
     network = load_network(path, "unet", argument)
     if network.config.vae != loaded.config.vae:
         raise UserError(f"{path} learned on a VAE of other sizes than that of the weights: give another", argument)
-    config = dataclasses.replace(loaded.config, unet=network.config.unet)
+    config = dataclasses.replace(loaded.config, unet=network.config.unet, expansion=network.config.expansion)
     params = loaded.params | {"unet": jax.device_put(network.params)}
     return Model(config, params, {**loaded.origins, "unet": network.origin})
+
+
+def _made_of(model: Model) -> str:
+    parts = [f"{network}: {origin}" for network, origin in model.origins.items()]
+    return ", ".join([*parts, f"expansion: {model.config.expansion:g}"] if model.config.expansion else parts)
 
 
 def _counts(references: Sequence[Reference]) -> str:

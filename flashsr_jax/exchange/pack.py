@@ -13,13 +13,14 @@ from flashsr_jax.weights.origin import mean_origin
 from flashsr_jax.weights.store import NETWORKS, save_weights
 
 
-def pack(runs: Mapping[str, Sequence[str]], out: str, dtype: str = "float32") -> None:
+def pack(runs: Mapping[str, Sequence[str]], out: str, dtype: str = "float32", expansion: float | None = None) -> None:
     """Write the EMA weights of `runs`, {network: folders of runs, or weights files}, to `out`, a .safetensors file.
 
     The networks are any of `vae`, `unet` (a regression's, teacher's or student's run) and `vocoder`; a run of `tune`
     gives each. Upscaling takes all three. Of several runs of a network the mean is taken: where one goes on from
-    another, it is often better than either (Wortsman et al. 2022, arXiv:2203.05482). Raises UserError where a run has
-    no checkpoint, learned on another VAE's sizes, or trains something else.
+    another, it is often better than either (Wortsman et al. 2022, arXiv:2203.05482). `expansion` is of the U-Net's
+    log-mel, see `pipeline.expanded`; None: as the U-Net's own weights say. Raises UserError where a run has no
+    checkpoint, learned on another VAE's sizes, or trains something else.
     """
     networks = {name: _mean([load_network(path, name, name) for path in paths]) for name, paths in runs.items()}
     if not networks:
@@ -28,6 +29,8 @@ def pack(runs: Mapping[str, Sequence[str]], out: str, dtype: str = "float32") ->
     config = dataclasses.replace(
         first.config, **{name: getattr(network.config, name) for name, network in networks.items()}
     )
+    of_unet = networks["unet"].config.expansion if "unet" in networks else 0.0
+    config = dataclasses.replace(config, expansion=of_unet if expansion is None else expansion)
     params: dict[str, Any] = {name: network.params for name, network in networks.items()}
     if "unet" in networks and networks["unet"].config.vae != config.vae:
         raise UserError(
@@ -44,7 +47,8 @@ def _mean(networks: Sequence[Network]) -> Network:
         return first
     origins = [network.origin for network in networks]
     scales = {float(network.scale_factor) for network in networks if network.scale_factor is not None}
-    if len({network.config for network in networks}) > 1 or len(scales) > 1:
+    sizes = {dataclasses.replace(network.config, expansion=0.0) for network in networks}
+    if len(sizes) > 1 or len(scales) > 1:
         raise UserError(f"{'; '.join(origins)} differ in size or in their latents' scale: they have no mean")
     params = jax.tree.map(lambda *leaves: np.mean(leaves, axis=0), *(network.params for network in networks))
     return first._replace(params=params, origin=mean_origin(origins))

@@ -8,6 +8,7 @@ from typing import Any
 from flashsr_jax.audio import HOP
 from flashsr_jax.errors import UserError
 
+MOST_EXPANSION = 1.0
 MOST_LEVELS = 8  # entries of a field that has several
 RANGES = {  # of each field: several times what any model here has, and what is traced in seconds
     "patch": (1, 64),
@@ -146,13 +147,19 @@ class VocoderConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """The three networks of one model. Raises UserError where their sizes do not fit each other."""
+    """The three networks of one model. Raises UserError where their sizes do not fit each other.
+
+    expansion: of the U-Net's log-mel, see `pipeline.expanded`: for a regression, whose loud moments are too soft.
+    """
 
     vae: VAEConfig
     unet: UNetConfig
     vocoder: VocoderConfig
+    expansion: float = 0.0
 
     def __post_init__(self) -> None:
+        if type(self.expansion) not in (int, float) or not 0 <= self.expansion <= MOST_EXPANSION:
+            raise UserError(f"expansion={_shown(self.expansion)}: numbers from 0 to {MOST_EXPANSION:g} are possible")
         if self.vae.mel_bins != self.vocoder.mel_bins:
             raise UserError(f"VAE has {self.vae.mel_bins} mel bins, vocoder {self.vocoder.mel_bins}: make them equal")
         if self.vae.latent_channels != self.unet.latent_channels:
@@ -203,22 +210,24 @@ def preset(name: str) -> ModelConfig:
     return PRESETS[name]
 
 
-def model_config(fields: Mapping[str, Mapping[str, Any]]) -> ModelConfig:
+def model_config(fields: Mapping[str, Any]) -> ModelConfig:
     """The ModelConfig of `dataclasses.asdict`'s nested mappings, as kept in run configurations and weights files.
 
     Lists (JSON has no tuples) become tuples; a field that is missing has its default. Raises UserError for anything
-    else than the three networks with fields that there are, and for fields out of range or of other types.
+    else than the three networks with fields that there are and `expansion`, and for fields out of range or of other
+    types.
     """
     classes: dict[str, Any] = {"vae": VAEConfig, "unet": UNetConfig, "vocoder": VocoderConfig}
-    if not isinstance(fields, Mapping) or fields.keys() != classes.keys():
+    if not isinstance(fields, Mapping) or fields.keys() - {"expansion"} != classes.keys():
         raise UserError(f"a model configuration has {', '.join(classes)}, not {_shown(fields)}")
     networks = {}
-    for network, of_network in fields.items():
-        known = [field.name for field in dataclasses.fields(classes[network])]
+    for network, kind in classes.items():
+        of_network = fields[network]
+        known = [field.name for field in dataclasses.fields(kind)]
         if not isinstance(of_network, Mapping):
             raise UserError(f"{network}={_shown(of_network)}: it has to name the fields {', '.join(known)}")
         if unknown := [name for name in of_network if name not in known]:
             raise UserError(f"{network} has no field {_shown(unknown[0])}: it has {', '.join(known)}")
         values = {name: tuple(value) if isinstance(value, list) else value for name, value in of_network.items()}
-        networks[network] = classes[network](**values)
-    return ModelConfig(**networks)
+        networks[network] = kind(**values)
+    return ModelConfig(**networks, expansion=fields.get("expansion", 0.0))

@@ -22,7 +22,7 @@ from flashsr_jax.devices import sharding
 from flashsr_jax.evaluate.metrics import MAIN_METRICS
 from flashsr_jax.evaluate.protocol import Output, measure
 from flashsr_jax.evaluate.references import wall
-from flashsr_jax.models.pipeline import decode, sample_latent, vocode
+from flashsr_jax.models.pipeline import restored_mel, sample_latent, vocode
 from flashsr_jax.train import losses
 from flashsr_jax.train.batch import Windows, prepare
 from flashsr_jax.train.frozen import dtype_of, encode_pair, model_of
@@ -101,7 +101,7 @@ def unet_outputs(
     z0, z_lr = encode_pair(config, frozen, windows, key_encode)
     noise = jax.random.normal(key_noise, z0.shape)
     z_hat = sample_latent(unet, model, z_lr, noise, steps, guidance, dtype)
-    mel = decode(frozen["vae"], model, z_hat, frozen["scale_factor"], dtype)
+    mel = restored_mel(frozen["vae"], model, z_hat, frozen["scale_factor"], dtype)
     outputs = mel_outputs(config, frozen, windows, mel, batch["cutoff_hz"])
     outputs["metrics"]["latent_l1"] = losses.l1(z_hat, z0)
     return outputs, Sampled(z0, z_lr, noise)

@@ -21,7 +21,7 @@ from flashsr_jax.audio.front_end import Normalisation, denormalise, normalise
 from flashsr_jax.audio.limiter import Limiter
 from flashsr_jax.audio.resampling import BEST, PROMPT, check_rate, held_back, resample_stream
 from flashsr_jax.errors import UserError
-from flashsr_jax.models.pipeline import decode, latent_shape, predict_latent, vocode
+from flashsr_jax.models.pipeline import latent_shape, predict_latent, restored_mel, vocode
 from flashsr_jax.models.presets import ModelConfig
 from flashsr_jax.upscale import programs
 from flashsr_jax.upscale.arguments import (
@@ -324,7 +324,7 @@ def _predict_latent(
 
 
 def _decode(config: ModelConfig, dtype: str, params: dict, z0: jax.Array, scale: jax.Array) -> jax.Array:
-    return decode(params, config, z0, scale, jnp.dtype(dtype))
+    return restored_mel(params, config, z0, scale, jnp.dtype(dtype))
 
 
 def _vocode(

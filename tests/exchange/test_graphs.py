@@ -40,6 +40,7 @@ SPECTRAL = dataclasses.replace(
     MICRO,
     vae=dataclasses.replace(MICRO.vae, patch=4, multipliers=(1, 2)),
     vocoder=dataclasses.replace(MICRO.vocoder, rates=(2, 2), istft_size=480, kernels=(3, 5), dilations=(1, 2)),
+    expansion=0.2,
 )
 OF_THE_MEL = dataclasses.replace(MICRO, vocoder=dataclasses.replace(MICRO.vocoder, lr_conditioned=False))
 OUTPUTS = {"encoder": "latent", "decoder": "mel", "vocoder": "restored"}
@@ -104,7 +105,7 @@ def networks(config: ModelConfig, params: dict, given: dict[str, np.ndarray]) ->
     condition = pipeline.encode(params["vae"], config, given["mel"], given["posterior_noise"], scale)
     return {
         "encoder": pipeline.sample_latent(params["unet"], config, condition, given["initial_noise"]),
-        "decoder": pipeline.decode(params["vae"], config, given["latent"], scale),
+        "decoder": pipeline.restored_mel(params["vae"], config, given["latent"], scale),
         "vocoder": pipeline.vocode(params["vocoder"], config, given["mel"], given["waveform"]),
     }
 

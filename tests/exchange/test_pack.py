@@ -1,5 +1,7 @@
 """`flashsr weights pack`: networks from runs and files in one file, which says where each comes from."""
 
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
@@ -38,6 +40,19 @@ def test_a_mean_says_of_what():
     mean = load_weights("mean.safetensors", ["unet"])
     assert mean.metadata == {"unet": "mean of regression, step 2; student, step 4"}
     assert all((leaf == 1.5).all() for leaf in jax.tree.leaves(mean.params["unet"]))
+
+
+def test_the_expansion_is_the_u_nets_unless_another_is_given():
+    def packed(*options: str) -> float:
+        assert main(["weights", "pack", *options, "-o", "packed.safetensors"]) == 0
+        return load_weights("packed.safetensors", ["unet"]).config.expansion
+
+    assert packed("--unet", "model.safetensors") == 0
+    assert packed("--unet", "model.safetensors", "--expansion", "0.25") == 0.25
+    Path("packed.safetensors").rename("expanded.safetensors")
+    assert packed("--vae", "model.safetensors", "--unet", "expanded.safetensors", "unet.safetensors") == 0.25
+    assert packed("--unet", "unet.safetensors", "--vae", "model.safetensors") == 0
+    assert packed("--unet", "expanded.safetensors", "--expansion", "0") == 0
 
 
 def test_mistakes_name_the_option(capsys):

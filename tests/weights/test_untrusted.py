@@ -119,6 +119,13 @@ def test_configurations_are_bounded_and_typed(refused, content, case):
     assert said in text and len(text) < 3000
 
 
+@pytest.mark.parametrize("expansion", [-0.1, 1.5, float("nan"), "0.1", True, None, [0.1]])
+def test_the_expansion_is_bounded_and_typed(refused, content, expansion):
+    tensors, config = content
+    text = refused(tensors, json.dumps(config | {"expansion": expansion}))
+    assert f"expansion={expansion!r}: numbers from 0 to 1 are possible" in text
+
+
 @pytest.mark.parametrize(
     "text", ["", "[]", "null", "7", '{"vae": {}}', '{"vae": 1, "unet": 2, "vocoder": 3}', "[" * 50_000]
 )

@@ -23,6 +23,7 @@ from flashsr_jax.models import antialias, unet, vae
 from flashsr_jax.models import vocoder as sr_vocoder
 from flashsr_jax.models.diffusion import STEPS, schedule
 from flashsr_jax.models.layers import group_count
+from flashsr_jax.models.pipeline import EXPANSION_LIMIT, expansion_weights
 from flashsr_jax.models.presets import ModelConfig, UNetConfig, VAEConfig, VocoderConfig
 
 Params = Mapping[str, Any]  # trees of numpy arrays
@@ -48,12 +49,21 @@ def encoder(config: ModelConfig, params: Params, dtype: str, with_stft: bool) ->
 
 
 def decoder(config: ModelConfig, params: Params, dtype: str) -> Graph:
-    """Clean latents to the log-mel: the VAE's decoder."""
+    """Clean latents to the log-mel: the VAE's decoder, and `pipeline.expanded`."""
     graph, bins = Graph("decoder", dtype), config.vae.mel_bins
     z = graph.node("Transpose", graph.input("latent", latent_axes(config)), perm=[0, 3, 1, 2])
     mel = _vae_decoder(graph, config.vae, params["vae"], graph.scaled(z, 1 / params["scale_factor"]))
-    graph.output("mel", ("batch", "frames", bins), mel)
+    graph.output("mel", ("batch", "frames", bins), _expanded(graph, mel, bins, config.expansion))
     return graph
+
+
+def _expanded(graph: Graph, mel: str, bins: int, expansion: float) -> str:
+    if not expansion:
+        return mel
+    mean = graph.node("ReduceMean", mel, graph.constant([1]), keepdims=1)
+    over = graph.node("Relu", graph.node("Sub", mel, mean))
+    louder = graph.node("Min", graph.scaled(over, expansion), graph.constant(EXPANSION_LIMIT))
+    return graph.node("Add", mel, graph.scaled(louder, expansion_weights(bins)))
 
 
 def vocoder(config: ModelConfig, params: Params, dtype: str) -> Graph:

@@ -14,7 +14,7 @@ from flashsr_jax.audio.front_end import log_mel
 from flashsr_jax.exchange.graphs import contract
 from flashsr_jax.exchange.source import read
 from flashsr_jax.files import replacing
-from flashsr_jax.models.pipeline import decode, encode, latent_shape, sample_latent, vocode
+from flashsr_jax.models.pipeline import encode, latent_shape, restored_mel, sample_latent, vocode
 from flashsr_jax.models.vocoder import fold_weight_norm
 from flashsr_jax.upscale.windows import WINDOW_FRAMES
 from flashsr_jax.weights.store import NETWORKS
@@ -43,7 +43,7 @@ def export_stablehlo(
         return sample_latent(params["unet"], config, condition, initial_noise, dtype=compute)
 
     def decoder(latent: jax.Array) -> jax.Array:
-        return decode(params["vae"], config, latent, scale, compute)
+        return restored_mel(params["vae"], config, latent, scale, compute)
 
     def vocoder(mel: jax.Array, waveform: jax.Array) -> jax.Array:
         return vocode(params["vocoder"], config, mel, waveform, compute)
