@@ -54,10 +54,12 @@ class Bands:
         """The output (..., N) of the networks for the input x."""
         if self.lowpass:
             y = self._with_floor(x, y)
-        if not self.keep_low_band and not self.high_band_gain_db:
-            return y
-        low = _masked(x if self.keep_low_band else y, low_mask(y.shape[-1], self.cutoff_hz, SPLICE))
-        return low + np.float32(10 ** (self.high_band_gain_db / 20)) * self.added(y)
+        made = y
+        if self.keep_low_band:
+            y = made + _masked(x - made, low_mask(y.shape[-1], self.cutoff_hz, SPLICE))
+        if self.high_band_gain_db:
+            y = y + np.float32(10 ** (self.high_band_gain_db / 20) - 1) * self.added(made)
+        return y
 
     def added(self, y: np.ndarray, start: int = 0, edges: tuple[float, float] = SPLICE) -> np.ndarray:
         """The part of a signal (..., N) over the cutoff, of which it begins within `edges`."""

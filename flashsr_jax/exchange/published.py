@@ -185,6 +185,11 @@ def _check_published_form(source: str, config: ModelConfig) -> None:
             f"{source} has a VAE on patches, a vocoder with an inverse STFT or of the mel alone, or standardised mels, "
             "which the published PyTorch code has not: export it to orbax"
         )
+    if config.expansion:
+        raise UserError(
+            f"{source} has an expansion of {config.expansion:g}, which the published PyTorch code has not: pack it "
+            "with `expansion` 0, or export it to orbax"
+        )
 
 
 def _as_type(weights: Weights, dtype: str) -> Weights:

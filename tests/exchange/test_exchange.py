@@ -115,7 +115,16 @@ def test_orbax(capsys):
     assert jax.tree.structure(tree) == jax.tree.structure(params)
     jax.tree.map(np.testing.assert_array_equal, tree, params)
     assert main(["weights", "export", "official.safetensors", "--to", "orbax", "-o", "tree"]) == 1
-    assert "--output tree exists" in capsys.readouterr().err
+    assert "-o tree exists" in capsys.readouterr().err
+
+
+@pytest.mark.training
+def test_an_expansion_cannot_be_said_in_the_published_form(capsys):
+    import_published(written(), "official.safetensors", config=dataclasses.replace(SMALL, expansion=0.3))
+    assert main(["weights", "export", "official.safetensors", "--to", "torch", "-o", "there"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("flashsr: official.safetensors has an expansion of 0.3") and "--expansion 0" in line
+    assert not Path("there").exists()
 
 
 def test_a_run_gives_its_average_or_its_last_parameters(capsys):
@@ -190,7 +199,7 @@ def test_mistakes_are_one_line(capsys):
     Path("text.pth").write_text("weights")
     save_torch("other.pth", {"w": np.zeros(1, np.float32)})
     for arguments, message in {
-        (*files, "-o", "w.pth"): "--output w.pth: weights are .safetensors files",
+        (*files, "-o", "w.pth"): "-o w.pth: weights are .safetensors files",
         ("none.pth", "-o", "w.safetensors"): "no checkpoint at none.pth",
         ("none.safetensors", "-o", "w.safetensors"): "no checkpoint at none.safetensors",
         ("text.pth", "-o", "w.safetensors"): "text.pth is no checkpoint of PyTorch",

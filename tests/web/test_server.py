@@ -245,8 +245,8 @@ MISTAKES = {
     ("--weights", "damaged"): "--weights damaged: model.json does not describe graphs of ONNX (flashsr_jax/graphs/",
     ("--weights", "partial"): "--weights partial: model.json names vocoder.onnx, which is not there",
     ("--runtime", "graphs"): "--runtime graphs: has no ort.wasm.min.mjs: give the folder dist of onnxruntime-web",
-    ("--port", "80"): "--output is for a page that others serve: leave out --port and --no-open",
-    ("--no-open",): "--output is for a page that others serve: leave out --port and --no-open",
+    ("--port", "80"): "-o is for a page that others serve: leave out --port and --no-open",
+    ("--no-open",): "-o is for a page that others serve: leave out --port and --no-open",
 }
 
 
