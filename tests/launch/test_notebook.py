@@ -88,7 +88,7 @@ def test_a_recording_is_restored_heard_and_seen(notebook, tmp_path):
     assert (rate, rate_out) == (8000, 48_000) and len(y_N) == 6 * len(x_N) > 2 * 48_000
     assert picture == ("image", "restored.png") and (tmp_path / "restored.png").read_bytes().startswith(b"\x89PNG")
     assert array[0] == "audio" and array[2] == FlashSR.sample_rate
-    assert np.corrcoef(array[1][0], y_N)[0, 1] > 0.999  # but for the limiter of files
+    assert np.corrcoef(array[1][0], y_N)[0, 1] > 0.995  # but for the limiter of files
 
 
 @pytest.mark.training

@@ -218,7 +218,7 @@ def test_without_a_network_the_way_out_is_said(monkeypatch, capsys):
     assert main(["web", "-o", "out", "--weights", str(graphs(Path("graphs")))]) == 1
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith("flashsr: onnxruntime-web cannot be fetched (no route to host): unpack https://")
-    assert line.endswith("give its folder package/dist by --runtime")
+    assert line.endswith("give its folder package/dist as --runtime")
 
 
 def test_weights_are_exported_once_and_again_when_they_change(monkeypatch):
