@@ -32,9 +32,15 @@ def said(error: Exception) -> str:
     return f"--{error.argument}={text}" if "." in error.argument else f"{_option(error.argument)} {text}"
 
 
+NAMED = (  # parameters in texts; any other word in backquotes is the user's own, of a file's name, say
+    *("output", "out", "overwrite", "skip_existing", "json", "spectrogram", "recursive"),
+    *("lowpass", "cutoff_hz", "csv", "runtime", "expansion"),
+)
+
+
 def with_options(text: str) -> str:
     """A text of a room below, in which a parameter is named as `skip_existing`, with the option: --skip-existing."""
-    return re.sub(r"`([a-z_]+)`", lambda name: _option(name[1]), text)
+    return re.sub(rf"`({'|'.join(NAMED)})`", lambda name: _option(name[1]), text)
 
 
 def _option(parameter: str) -> str:

@@ -2,7 +2,7 @@
 
 import argparse
 
-from flashsr_jax.commands.arguments import add_config, command, integer, number
+from flashsr_jax.commands.arguments import add_config, command, integer, number, with_options
 from flashsr_jax.errors import UserError
 from flashsr_jax.extras import needing
 
@@ -62,6 +62,7 @@ def build(args: argparse.Namespace) -> int:
         workers=args.workers,
         runner=args.runner,
         overwrite=args.overwrite,
+        worded=with_options,
     )
     return 0
 

@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -51,13 +51,13 @@ class BuildSummary:
         if self.left_out:
             lines.append(f"left out ({self.out / LEFT_OUT}):")
         for reason, count in collections.Counter(row["reason"] for row in self.left_out).most_common():
-            lines.append(f"  {count:5} {reason}" + (f": {HOW_TO_CLASSIFY}" if reason == "no class" else ""))
+            lines.append(f"  {count:5} {reason}" + (f": {HOW_TO_CLASSIFY} (`csv`)" if reason == "no class" else ""))
         present = {row["class"] for row in self.recordings}
         missing = [name for name in CLASSES if name in present and not self.hours(name, "validation")]
         if missing:
             lines.append(
                 f"no validation recordings of {', '.join(missing)}: too little to divide; add recordings, or give a "
-                "CSV with a split column"
+                "CSV with a split column (`csv`)"
             )
         lines += [
             f"{name}: validation and test are of groups (folders, speakers) that are trained on, too: there are fewer "
@@ -85,6 +85,7 @@ def build_dataset(
     workers: int | None = None,
     runner: Sequence[str] = (),
     overwrite: bool = False,
+    worded: Callable[[str], str] = str,
 ) -> BuildSummary:
     """Build the dataset `out` from the recordings in `sources` (files, or folders with all that is below them).
 
@@ -97,6 +98,7 @@ def build_dataset(
     `workers` processes do the work (default: one a core; 0: this process), or `runner`: one of Apache Beam's by name,
     and Beam's options. The records are the same. The dataset appears under its name once it is complete; until then
     what is done lies beside it, and the same call goes on from there. Called again, it finds the dataset and returns.
+    What it prints is `worded`, where it names a parameter.
     Raises UserError where nothing can be built, where another process builds there, and where a runner fails.
     """
     out = local(out)
@@ -117,7 +119,7 @@ def build_dataset(
                 if _holds_dataset(out) and (missing := _missing(out)):
                     print(f"flashsr: {missing} is missing: the dataset is built again", file=sys.stderr)
                 summary = _replace(recordings, out, inputs, min_bandwidth_hz, engine)
-    print(summary)
+    print(worded(str(summary)))
     return summary
 
 

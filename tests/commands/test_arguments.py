@@ -26,6 +26,7 @@ def test_the_door_adds_the_option(argument, fact, line):
 def test_parameters_that_a_text_names_are_said_as_options():
     error = UserError("a.wav: exists: choose another `output`, or give `skip_existing`", "output")
     assert said(error) == "-o a.wav: exists: choose another -o, or give --skip-existing"
+    assert with_options("take `7`.wav and `mine`.wav") == "take `7`.wav and `mine`.wav"
     assert with_options("try `lowpass`, or another `cutoff_hz`") == "try --lowpass, or another --cutoff HZ"
 
 

@@ -157,7 +157,7 @@ def test_every_unusable_recording_is_listed_with_its_reason(tmp_path, capsys):
     assert "'=1+1/music/huge.wav" in [row["path"] for row in rows(out, "left_out.csv")]  # no formula
     assert [Path(row["path"]).name for row in rows(out, "manifest.csv")] == ["good.wav", "copy.flac", "other.wav"]
     printed = capsys.readouterr().out
-    assert "1 no class: put it in a folder named speech, music, effects, or name its class in a CSV" in printed
+    assert "1 no class: put it in a folder named speech, music, effects, or name its class in a CSV (--csv)" in printed
     assert "1 bandwidth too low" in printed and "speech: validation and test are of groups" in printed
     details = {row["reason"]: row["detail"] for row in rows(out, "left_out.csv")}
     assert "under 16000 Hz" in details["bandwidth too low"]
