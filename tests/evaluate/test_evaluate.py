@@ -1,6 +1,7 @@
 """`flashsr evaluate` and `flashsr compare` on real recordings, through the command line."""
 
 import csv
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -15,7 +16,7 @@ import soundfile as sf
 from flashsr_jax.audio.lowpass import LowpassFilter, simulate_low_resolution
 from flashsr_jax.cli import main
 from flashsr_jax.errors import UserError
-from flashsr_jax.evaluate import protocol, systems
+from flashsr_jax.evaluate import evaluation, protocol, systems
 from flashsr_jax.evaluate.measuring import Output, measure
 from flashsr_jax.evaluate.metrics import lsd, lsd_hf
 from flashsr_jax.evaluate.profiles import load_profiles, measure_dataset
@@ -23,6 +24,7 @@ from flashsr_jax.evaluate.references import Reference, load_references
 from flashsr_jax.evaluate.report.tables import read_scores
 from flashsr_jax.evaluate.signals import Unmeasurable
 from flashsr_jax.evaluate.systems import System
+from flashsr_jax.upscale.model import load_model
 from flashsr_jax.weights.store import save_weights
 
 from helpers import RECORDINGS
@@ -235,6 +237,13 @@ def test_a_teachers_solvers_and_further_models_are_compared_in_one_go(originals,
     assert of_system["again"] == of_system["regression"] != of_system[solvers[0]]
     assert of_system["again"]["low_band_si_sdr"] > of_system["networks"]["low_band_si_sdr"] + 20
     assert of_system["again"]["lsd_lf"] < of_system["networks"]["lsd_lf"]
+
+
+def test_another_u_net_has_its_own_expansion(weights):
+    """A teacher's loud moments are its own, whatever was given to the model around it."""
+    loaded = load_model(weights)
+    around = loaded._replace(config=dataclasses.replace(loaded.config, expansion=0.3))
+    assert evaluation._with_unet(around, weights, "teacher").config == loaded.config
 
 
 def test_guidance_may_be_of_each_class(monkeypatch):
