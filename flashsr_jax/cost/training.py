@@ -9,7 +9,8 @@ import itertools
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -24,7 +25,8 @@ from flashsr_jax.cost.plan.chips import CHIPS
 from flashsr_jax.cost.plan.run import Run
 from flashsr_jax.devices import sharding
 from flashsr_jax.files import writable_folder
-from flashsr_jax.runs.checkpoint import Checkpoints
+from flashsr_jax.runs.checkpoint import FOLDER, PARTS, Checkpoints
+from flashsr_jax.runs.checksums import verify, write_checksums
 from flashsr_jax.train.batch import seconds_per_window, waveform_batches
 from flashsr_jax.train.loop import make_programs, resumed_from, step_flops
 from flashsr_jax.train.stages import STAGES
@@ -55,8 +57,8 @@ def measure(
 
     Share of the peak: of the maker's figure where the device is in `plan.chips`, else of the rate of a matrix product
     of the same type measured just before and after. With `profile`, a folder, the steps are traced into it; with
-    `checkpoint`, a folder, the state is saved there and restored, and removed again. Raises
-    UserError for a configuration that cannot run on the devices that are here, and where there is no such dataset.
+    `checkpoint`, a folder, the state is saved there and restored, and removed again. Raises UserError for a
+    configuration that cannot run on the devices that are here, and where there is no such dataset.
     """
     jax.config.update("jax_enable_compilation_cache", False)
     mesh = sharding.make_mesh(**config.mesh)
@@ -122,17 +124,35 @@ def measure(
 
 
 def _checkpoint_times(folder: str | os.PathLike, state: TrainState, abstract: TrainState) -> dict[str, float]:
-    """Seconds until a run's state is on disk with its checksums, and until it is back."""
+    """Seconds until a run's state is on disk with its checksums, and until it is back; its size; and seconds of the
+    checksums in each, which are computed once more by themselves."""
     with (
         tempfile.TemporaryDirectory(dir=writable_folder(folder)) as workdir,
         contextlib.closing(Checkpoints(workdir, 1, "")) as checkpoints,
     ):
-        began = time.perf_counter()
-        checkpoints.save(0, state.weights, resumed_from(state), {})
-        checkpoints.wait()
-        saved = time.perf_counter()
-        jax.block_until_ready(checkpoints.restore(abstract.weights, resumed_from(abstract))[:2])
-        return {"save_seconds": saved - began, "restore_seconds": time.perf_counter() - saved}
+
+        def save() -> None:
+            checkpoints.save(0, state.weights, resumed_from(state), {})
+            checkpoints.wait()
+
+        def restore() -> None:
+            jax.block_until_ready(checkpoints.restore(abstract.weights, resumed_from(abstract))[:2])
+
+        saved = Path(workdir) / FOLDER / "0"
+        times = {
+            "save_seconds": _seconds(save),
+            "restore_seconds": _seconds(restore),
+            "restore_checksums_seconds": _seconds(lambda: verify(saved, PARTS)),
+            "save_checksums_seconds": _seconds(lambda: write_checksums(saved)),
+        }
+        size = sum(file.stat().st_size for file in saved.rglob("*") if file.is_file())
+        return times | {"checkpoint_gib": size / 2**30}
+
+
+def _seconds(work: Callable[[], None]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
 
 
 def table(row: dict[str, Any]) -> str:
@@ -149,6 +169,12 @@ def table(row: dict[str, Any]) -> str:
         f"{row['device']}, {row['cores']} cores, jax {row['jax']}; {row['steps']} steps on {row['data']} data",
         f"peak of a device: {row['peak_tflop_per_second']:.3g} TFLOP/s ({row['peak_is']})",
     ]
+    if "checkpoint_gib" in row:
+        saved, restored = (
+            f"{row[f'{what}_seconds']:.3g} s (checksums {row[f'{what}_checksums_seconds']:.3g})"
+            for what in ("save", "restore")
+        )
+        lines.append(f"a checkpoint, {row['checkpoint_gib']:.3g} GiB: saved in {saved}, restored in {restored}")
     return "\n".join(lines)
 
 

@@ -3,9 +3,9 @@
 import os
 from pathlib import Path
 
-from flashsr_jax.errors import UserError
+from flashsr_jax.errors import UserError, reason
 from flashsr_jax.extras import needing
-from flashsr_jax.files import local
+from flashsr_jax.files import DENIED, local
 
 SHIPPED = {"small": Path(__file__).parent / "small.safetensors"}
 HUB = "hf:"
@@ -16,7 +16,8 @@ def weights_path(model: str | os.PathLike) -> Path:
     """The weights file of a shipped model's name, or of `hf:OWNER/REPO` or `hf:OWNER/REPO/FILE` (also hf://...), which
     is fetched into the hub's own cache once; any other string is a path itself.
 
-    Raises UserError where something cannot be fetched and is not in the cache, and as `local` does.
+    Raises UserError where something cannot be fetched and is not in the cache, where it is not there yet and the cache
+    cannot be written to, and as `local` does.
     """
     name = str(model)
     return _from_hub(name) if name.startswith(HUB) else SHIPPED.get(name) or local(model)
@@ -37,5 +38,9 @@ def _from_hub(name: str) -> Path:
             f"{name} is not in the hub's cache, and the hub cannot be reached; is there a network?"
         ) from error
     except (HfHubHTTPError, OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{name} cannot be fetched: {reason}") from error
+        if getattr(error, "errno", None) in DENIED:  # of the cache: all else here comes from the network
+            raise UserError(
+                f"{name} cannot be kept in the hub's cache ({reason(error)}): set HF_HOME to a folder that can be "
+                "written; HF_HUB_OFFLINE=1 takes what was fetched before"
+            ) from error
+        raise UserError(f"{name} cannot be fetched: {str(error).strip().splitlines()[0]}") from error

@@ -29,7 +29,7 @@ def train_step(config, state, frozen, batch, key):
 
 LINEAR = SimpleNamespace(
     needs=lambda config: {},
-    init=lambda config, frozen, key: create(config, {"vae": {"w": jnp.ones((480, 480))}}, "vae"),
+    init=lambda config, frozen, key: create(config, {"vae": {"w": jax.random.normal(key, (480, 480))}}, "vae"),
     train_step=train_step,
     eval_step=lambda config, weights, frozen, batch, key: {},
 )
@@ -67,6 +67,23 @@ def test_figures_of_a_stage_and_their_table(config, monkeypatch, capsys):
     head, _, line, *about = capsys.readouterr().out.splitlines()
     assert head.startswith("| configuration | batch | windows/s |") and line.startswith(f"| {config} | 16 | ")
     assert "2 steps on random data" in about[1] and about[2].startswith("peak of a device: ")
+
+
+def test_a_checkpoints_times_and_what_its_checksums_take_of_them(config, tmp_path, monkeypatch, capsys):
+    words = ["benchmark", "train", "--config", config, "--checkpoint", str(tmp_path / "there")]
+    assert main([*words, "--json"]) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert 0 < row["save_checksums_seconds"] < row["save_seconds"]
+    assert 0 < row["restore_checksums_seconds"] < row["restore_seconds"]
+    values = 4 * 480 * 480 * 4 / 2**30  # parameters, their average, two moments
+    assert row["checkpoint_gib"] == pytest.approx(values, rel=0.3)  # compressed
+    assert not list((tmp_path / "there").iterdir())
+
+    monkeypatch.setattr(training, "measure", lambda *_: row)
+    assert main(words) == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert f"saved in {row['save_seconds']:.3g} s (checksums {row['save_checksums_seconds']:.3g})" in line
+    assert f"restored in {row['restore_seconds']:.3g} s (checksums {row['restore_checksums_seconds']:.3g})" in line
 
 
 def test_mistakes_are_one_line(config, tmp_path, capsys):

@@ -13,6 +13,7 @@ import soundfile as sf
 
 from flashsr_jax.weights.store import save_weights
 
+from helpers import ROOT
 from helpers.micro_model import MICRO, micro_params
 
 COMMAND = str(Path(sys.executable).with_name("flashsr"))
@@ -21,9 +22,12 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @pytest.fixture
 def hub(tmp_path):
-    """Environment of a client, and the requests so far; the server has me/tiny with a model.safetensors."""
+    """Environment of a client, and the requests so far; the server has me/tiny with a model.safetensors, of the commit
+    that a file says."""
     save_weights(tmp_path / "model.safetensors", MICRO, micro_params())
     data, requests = (tmp_path / "model.safetensors").read_bytes(), []
+    commit = tmp_path / "commit"
+    commit.write_text(COMMIT)
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -40,7 +44,7 @@ def hub(tmp_path):
             body = data if there else b"Entry not found"
             self.send_response(200 if there else 404)
             self.send_header("Content-Length", str(len(body)))
-            self.send_header("X-Repo-Commit", COMMIT)
+            self.send_header("X-Repo-Commit", commit.read_text())
             self.send_header("ETag", '"abcdef"')
             if not there:
                 self.send_header("X-Error-Code", "EntryNotFound" if "/me/tiny/" in self.path else "RepoNotFound")
@@ -117,3 +121,46 @@ def test_what_cannot_be_fetched_is_one_line(hub, tmp_path, offline, messages):
     for line, message in zip(lines, messages.values(), strict=True):
         assert line.startswith(f"flashsr: {message}"), done.stderr
     assert not (tmp_path / "out.wav").exists()
+
+
+PACK = """
+import contextlib, sys
+from pathlib import Path
+from flashsr_jax.cli import main
+from helpers.read_only import read_only
+with contextlib.ExitStack() as shut:
+    for folder in [Path("cache"), *(path for path in Path("cache").rglob("*") if path.is_dir())]:
+        shut.enter_context(read_only(folder))
+    sys.exit(main(["weights", "pack", "--unet", "hf:me/tiny", "-o", sys.argv[1]]))
+"""
+
+
+@pytest.mark.training
+def test_a_cache_that_cannot_be_written_gives_what_it_has_and_else_a_line_says_the_way_out(hub, tmp_path):
+    environment = hub[0] | {"PYTHONPATH": str(ROOT / "tests")}
+
+    def pack(out, **variables):
+        done = subprocess.run(
+            [sys.executable, "-c", PACK, out],
+            cwd=tmp_path,
+            env=environment | variables,
+            capture_output=True,
+            text=True,
+        )
+        assert (tmp_path / out).exists() == (done.returncode == 0) and "Traceback" not in done.stderr
+        return done.returncode, done.stderr
+
+    def refused(out):
+        code, err = pack(out)
+        line = err.strip().splitlines()[-1]
+        assert code == 1 and line.startswith("flashsr: hf:me/tiny cannot be kept in the hub's cache (")
+        assert str(tmp_path / "cache") in line and "Permission denied): set HF_HOME to a folder" in line
+
+    (tmp_path / "cache").mkdir()
+    refused("a.safetensors")
+    fetched = [sys.executable, "-c", "import sys, huggingface_hub as hub; hub.hf_hub_download(*sys.argv[1:])"]
+    subprocess.run([*fetched, "me/tiny", "model.safetensors"], env=environment, check=True, capture_output=True)
+    assert pack("b.safetensors")[0] == 0
+    (tmp_path / "commit").write_text(COMMIT[::-1])  # the hub has another version now
+    refused("c.safetensors")
+    assert pack("d.safetensors", HF_HUB_OFFLINE="1")[0] == 0
