@@ -2,14 +2,17 @@
 
     bash launch/pod_day.sh OUT [--minutes N] [--preset base] [--stages teacher,student,...] [--steps 50] [--data DIR]
 
+The same on every host of a slice or a cluster (`srun bash launch/pod_day.sh OUT`, or JAX_COORDINATOR_ADDRESS,
+JAX_NUM_PROCESSES and JAX_PROCESS_ID), which find each other as those of a training run do; all see OUT.
+
 For each stage: compiling, steps on noise with a profile, a checkpoint saved and restored; the same steps on a dataset,
-where there is one; and on 1, 2, 4 ... of the devices with as many windows each. A measurement is a process of its own,
-so that one that fails is a line in the report. The report, OUT/report.md, is written anew after each; what has been
-measured in OUT is not measured again. When the minutes are over, no further measurement begins.
+where there is one; and on 1, 2, 4 ... of process 0's devices alone with as many windows each. A measurement is a
+process of its own, so that one that fails is a line in the report, and is tried again by the same command; what has
+been measured in OUT is not measured again. The report, OUT/report.md, is written anew after each. When the minutes are
+over, no further measurement begins.
 """
 
 import argparse
-import functools
 import json
 import os
 import subprocess
@@ -45,6 +48,21 @@ FIELDS = (
     "save_seconds",
     "restore_seconds",
 )
+ASK = """
+import json, jax
+from flashsr_jax.devices import processes
+processes.initialize(None, None, None)
+print(json.dumps([jax.default_backend(), jax.device_count(), jax.local_device_count(), jax.process_index()]))
+"""
+
+
+class Machine(NamedTuple):
+    """What there is: of all processes, and of this one."""
+
+    platform: str
+    devices: int
+    local_devices: int
+    process: int
 
 
 class Measurement(NamedTuple):
@@ -56,39 +74,41 @@ class Measurement(NamedTuple):
     options: tuple[str, ...]
 
 
-def measurements(stages: list[str], devices: int, out: Path, data: str, steps: int) -> list[Measurement]:
+def measurements(stages: list[str], machine: Machine, out: Path, data: str, steps: int) -> list[Measurement]:
     """All of a day, what matters most first."""
     repeats = ("--repeats", str(steps))
     traced = [
-        Measurement(f"{s}", s, devices, (*repeats, "--profile", str(out / f"trace-{s}"), "--checkpoint", str(out)))
+        Measurement(s, s, machine.devices, (*repeats, "--profile", str(out / f"trace-{s}"), "--checkpoint", str(out)))
         for s in stages
     ]
-    fed = [Measurement(f"{s}, with data", s, devices, (*repeats, "--data", data)) for s in stages if data]
-    counts = [2**n for n in range(devices.bit_length()) if 2**n < devices]
+    fed = [Measurement(f"{s}, with data", s, machine.devices, (*repeats, "--data", data)) for s in stages if data]
+    counts = [2**n for n in range(machine.local_devices.bit_length()) if 2**n < machine.devices]
     return traced + fed + [Measurement(f"{s}, scaling", s, n, repeats) for n in counts for s in stages]
 
 
-def command(measurement: Measurement, preset: str, windows: int) -> tuple[list[str], dict[str, str]]:
-    """The words, and the environment that hides the other devices."""
+def command(measurement: Measurement, preset: str, windows: int, machine: Machine) -> tuple[list[str], dict[str, str]]:
+    """The words, and the environment, which hides the other devices and processes."""
     words = [sys.executable, "-m", "flashsr_jax", "benchmark", "train", "--json"]
     words += ["--config", f"{measurement.stage}:{preset}", f"--config.batch_size={windows * measurement.devices}"]
-    platform = _platform()
-    numbers = ",".join(map(str, range(measurement.devices)))
-    hidden = {"JAX_NUM_CPU_DEVICES": str(measurement.devices)} if platform == "cpu" else {VISIBLE[platform]: numbers}
-    # The peak of memory is to be what was needed.
-    return words + list(measurement.options), os.environ | hidden | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    hidden = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # the peak of memory is to be what was needed
+    if measurement.devices < machine.devices:
+        numbers = ",".join(map(str, range(measurement.devices)))
+        cpu = machine.platform == "cpu"
+        hidden |= {"JAX_NUM_CPU_DEVICES": str(measurement.devices)} if cpu else {VISIBLE[machine.platform]: numbers}
+        hidden["JAX_NUM_PROCESSES"] = "1"
+    return words + list(measurement.options), os.environ | hidden
 
 
-def run(measurement: Measurement, preset: str, windows: int, seconds: float) -> dict:
-    """Figures as `flashsr benchmark train --json` gives them, or {"error": why there are none}."""
-    words, environment = command(measurement, preset, windows)
+def run(measurement: Measurement, preset: str, windows: int, seconds: float, machine: Machine) -> dict:
+    """Figures as `flashsr benchmark train --json` gives them to process 0, or {"error": why there are none}."""
+    words, environment = command(measurement, preset, windows, machine)
     try:
         done = subprocess.run(words, check=False, env=environment, capture_output=True, text=True, timeout=seconds)
     except subprocess.TimeoutExpired:
         return {"error": f"not done after {seconds:.0f} s"}
     if done.returncode:
         return {"error": (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]}
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    return {} if machine.process else json.loads(done.stdout.strip().splitlines()[-1])
 
 
 def report(found: list[tuple[Measurement, dict]], left_out: int) -> str:
@@ -130,36 +150,37 @@ def main() -> None:
     args = parser.parse_args()
     ends = time.monotonic() + 60 * args.minutes
     args.out.mkdir(parents=True, exist_ok=True)
-    todo = measurements(args.stages.split(","), _devices(), args.out, args.data, args.steps)
+    machine = ask()
+    todo = measurements(args.stages.split(","), machine, args.out, args.data, args.steps)
+    if machine.process:
+        todo = [measurement for measurement in todo if measurement.devices == machine.devices]
     found: list[tuple[Measurement, dict]] = []
-    for number, measurement in enumerate(todo):
+    left_out = 0
+    for measurement in todo:
         file = args.out / f"{measurement.name.replace(', ', '-').replace(' ', '-')}-{measurement.devices}.json"
-        if not file.exists():
-            left = ends - time.monotonic()
-            if left <= 0:
-                (args.out / "report.md").write_text(report(found, len(todo) - number))
-                break
+        left = ends - time.monotonic()
+        if file.exists():
+            figures = json.loads(file.read_text())
+        elif left <= 0:
+            left_out += 1
+            continue
+        else:
             print(f"{measurement.name} on {measurement.devices}", flush=True)
-            figures = run(measurement, args.preset, args.windows or WINDOWS[measurement.stage], left)
-            file.write_text(json.dumps(figures))
-        found.append((measurement, json.loads(file.read_text())))
-        (args.out / "report.md").write_text(report(found, 0))
-    print(args.out / "report.md")
+            figures = run(measurement, args.preset, args.windows or WINDOWS[measurement.stage], left, machine)
+            if machine.process == 0 and "error" not in figures:
+                file.write_text(json.dumps(figures))
+        found.append((measurement, figures))
+        if machine.process == 0:
+            (args.out / "report.md").write_text(report(found, 0))
+    if machine.process == 0:
+        (args.out / "report.md").write_text(report(found, left_out))
+        print(args.out / "report.md")
 
 
-@functools.cache
-def _ask_jax(expression: str) -> str:
+def ask() -> Machine:
     """In a process of its own: the devices belong to whoever has opened them."""
-    code = f"import jax; print({expression})"
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
-
-
-def _devices() -> int:
-    return int(_ask_jax("jax.device_count()"))
-
-
-def _platform() -> str:
-    return _ask_jax("jax.default_backend()")
+    done = subprocess.run([sys.executable, "-c", ASK], stdout=subprocess.PIPE, text=True, check=True)
+    return Machine(*json.loads(done.stdout.strip().splitlines()[-1]))
 
 
 if __name__ == "__main__":

@@ -55,14 +55,19 @@ def run(args: argparse.Namespace) -> int:
 
 @needing("train", "measuring training steps")
 def run_train(args: argparse.Namespace) -> int:
-    """Measure training steps."""
+    """Measure training steps; of several processes, which find each other as those of a run do, the first one tells."""
+    import jax
+
     from flashsr_jax.commands.configuration import load_configuration
     from flashsr_jax.cost.training import measure, table
+    from flashsr_jax.devices import processes
 
     config = load_configuration(args.config, args.overrides)
     if args.data:
         config.data.mixture = {}
     config.data.dir = args.data or ""
+    processes.initialize(None, None, None)
     row = measure(config, args.config, args.repeats, args.profile, args.checkpoint)
-    print(json.dumps(row) if args.json else table(row))
+    if jax.process_index() == 0:
+        print(json.dumps(row) if args.json else table(row))
     return 0

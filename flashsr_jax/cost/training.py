@@ -7,14 +7,14 @@ dataset.
 import contextlib
 import itertools
 import os
-import tempfile
+import shutil
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -32,6 +32,7 @@ from flashsr_jax.train.loop import make_programs, resumed_from, step_flops
 from flashsr_jax.train.stages import STAGES
 from flashsr_jax.train.state import TrainState
 
+CHECKPOINTED = ".flashsr-benchmark"  # the folder of a checkpoint that is timed
 COLUMNS = {
     "configuration": "configuration",
     "batch": "batch",
@@ -55,10 +56,11 @@ def measure(
 ) -> dict[str, Any]:
     """Figures of `steps` training steps of `config`, called `name`, after compiling anew and one step to warm up.
 
-    Share of the peak: of the maker's figure where the device is in `plan.chips`, else of the rate of a matrix product
-    of the same type measured just before and after. With `profile`, a folder, the steps are traced into it; with
-    `checkpoint`, a folder, the state is saved there and restored, and removed again. Raises UserError for a
-    configuration that cannot run on the devices that are here, and where there is no such dataset.
+    Of several processes each makes its part of a batch; memory, and what is waited for, are this one's. Share of the
+    peak: of the maker's figure where the device is in `plan.chips`, else of the rate of a matrix product of the same
+    type measured just before and after. With `profile`, a folder, the steps are traced into it; with `checkpoint`, a
+    folder, the state is saved there and restored, and removed again. Raises UserError for a configuration that cannot
+    run on the devices that are here, and where there is no such dataset.
     """
     jax.config.update("jax_enable_compilation_cache", False)
     mesh = sharding.make_mesh(**config.mesh)
@@ -69,7 +71,7 @@ def measure(
     state = programs.init(frozen, key)
     batch = sharding.to_global(next(data), mesh)
     fixed, of_trip = step_flops(programs.step, state, frozen, batch, key)
-    rate = MatrixRate(config.dtype)
+    rate = MatrixRate(config.dtype, mesh.local_devices)
 
     began, processor = time.perf_counter(), time.process_time()
     lowered = programs.step.lower(state, frozen, batch, key)
@@ -96,7 +98,7 @@ def measure(
     rates.append(rate())
     stored = _checkpoint_times(checkpoint, state, programs.abstract_state) if checkpoint else {}
     per_device = (fixed * steps + of_trip * float(trips)) / seconds / mesh.size
-    kind = jax.devices()[0].device_kind
+    kind, processes = jax.devices()[0].device_kind, jax.process_count()
     peak = next((chip.peak for chip in CHIPS if chip.matches(kind)), None)
     return {
         "configuration": name,
@@ -112,7 +114,7 @@ def measure(
         "trace_and_compile_processor_seconds": processor,  # of all cores; on a shared machine the fairer figure
         "peak_tflop_per_second": (peak or float(np.mean(rates))) / 1e12,
         "peak_is": "the maker's, bfloat16" if peak else f"a {config.dtype} matrix product, measured",
-        "device": f"{mesh.size} x {kind}",
+        "device": f"{mesh.size} x {kind}" + (f" in {processes} processes" if processes > 1 else ""),
         "cores": os.cpu_count(),
         "jax": jax.__version__,
         "dtype": config.dtype,
@@ -126,27 +128,32 @@ def measure(
 def _checkpoint_times(folder: str | os.PathLike, state: TrainState, abstract: TrainState) -> dict[str, float]:
     """Seconds until a run's state is on disk with its checksums, and until it is back; its size; and seconds of the
     checksums in each, which are computed once more by themselves."""
-    with (
-        tempfile.TemporaryDirectory(dir=writable_folder(folder)) as workdir,
-        contextlib.closing(Checkpoints(workdir, 1, "")) as checkpoints,
-    ):
+    index, count = jax.process_index(), jax.process_count()
+    workdir = writable_folder(folder) / CHECKPOINTED  # the same in all processes
+    saved, times = workdir / FOLDER / "0", {}
+    with contextlib.ExitStack() as at_the_end:
+        if index == 0:
+            shutil.rmtree(workdir, ignore_errors=True)  # of a measurement that was killed
+            at_the_end.callback(shutil.rmtree, workdir, ignore_errors=True)
+        with contextlib.closing(Checkpoints(workdir, 1, "")) as checkpoints:
 
-        def save() -> None:
-            checkpoints.save(0, state.weights, resumed_from(state), {})
-            checkpoints.wait()
+            def save() -> None:
+                checkpoints.save(0, state.weights, resumed_from(state), {})
+                checkpoints.wait()
+                multihost_utils.sync_global_devices("a checkpoint is saved")
 
-        def restore() -> None:
-            jax.block_until_ready(checkpoints.restore(abstract.weights, resumed_from(abstract))[:2])
+            def restore() -> None:
+                jax.block_until_ready(checkpoints.restore(abstract.weights, resumed_from(abstract))[:2])
 
-        saved = Path(workdir) / FOLDER / "0"
-        times = {
-            "save_seconds": _seconds(save),
-            "restore_seconds": _seconds(restore),
-            "restore_checksums_seconds": _seconds(lambda: verify(saved, PARTS)),
-            "save_checksums_seconds": _seconds(lambda: write_checksums(saved)),
-        }
-        size = sum(file.stat().st_size for file in saved.rglob("*") if file.is_file())
-        return times | {"checkpoint_gib": size / 2**30}
+            times["save_seconds"] = _seconds(save)
+            times["restore_seconds"] = _seconds(restore)
+        times["restore_checksums_seconds"] = _seconds(lambda: verify(saved, PARTS, index, count))
+        multihost_utils.sync_global_devices("a checkpoint is read")
+        if index == 0:
+            times["checkpoint_gib"] = sum(file.stat().st_size for file in saved.rglob("*") if file.is_file()) / 2**30
+            times["save_checksums_seconds"] = _seconds(lambda: write_checksums(saved))
+        multihost_utils.sync_global_devices("a checkpoint is measured")
+    return times
 
 
 def _seconds(work: Callable[[], None]) -> float:
@@ -189,10 +196,12 @@ def _random_frozen(config: ConfigDict, mesh: Mesh) -> dict:
 
 
 def _batches(config: ConfigDict) -> Iterator[dict]:
-    """Endless training batches: of config.data where it names a dataset, else the same noise again and again."""
-    samples, size = config.data.window_frames * HOP, config.batch_size
+    """This process's part of endless training batches: of config.data where it names a dataset, else the same noise
+    again and again."""
+    index, count = jax.process_index(), jax.process_count()
+    samples, size = config.data.window_frames * HOP, config.batch_size // count
     if config.data.dir or config.data.mixture:
-        return waveform_batches(config, size)
+        return waveform_batches(config, size, index, count)
     lowpass = filter_arrays(LowpassFilter("bessel", 10, 4000.0))
     batch = {
         "hr": 0.1 * np.random.default_rng(0).standard_normal((size, samples), np.float32),
