@@ -15,7 +15,7 @@ MATRIX = 2048  # rows and columns of the yardstick
 
 def peak_memory() -> int:
     """Bytes that have been in use at most: of the accelerator where there is one, else of this process."""
-    of_device = jax.devices()[0].memory_stats() or {}
+    of_device = jax.local_devices()[0].memory_stats() or {}
     in_process = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return of_device.get("peak_bytes_in_use", in_process)
 

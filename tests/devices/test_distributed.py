@@ -1,6 +1,7 @@
 """Several processes on one machine: how they find each other, and that together they compute what one does."""
 
 import http.server
+import json
 import os
 import subprocess
 import sys
@@ -181,6 +182,52 @@ def test_two_processes_train_as_one_and_others_go_on_from_their_checkpoints(data
     code, stderr = run("vae", one, dataset, *options, "--config.steps=6")
     assert code == 0, stderr
     assert_equal_but_for_rounding(several, one, 6)
+
+
+BENCHMARK = """
+import sys
+from flashsr_jax.cli import main
+from flashsr_jax.cost import machine
+from flashsr_jax.train.stages import STAGES
+from helpers import ROOT
+from helpers.toy import toy_stage
+machine.MATRIX = 256
+STAGES["vae"] = toy_stage()
+sys.exit(main(["benchmark", "train", "--config", f"{ROOT}/tests/helpers/micro.py:vae", "--json", *sys.argv[1:]]))
+"""
+
+
+@pytest.mark.training
+@pytest.mark.parametrize("data", [True, False], ids=["a dataset", "noise"])
+def test_two_processes_measure_a_step_and_a_checkpoint_together(data, dataset, tmp_path):
+    options = ["--config.batch_size=8", "--repeats", "3", *(["--data", str(dataset)] if data else [])]
+    variables, _ = environments("variables")
+    processes = [
+        subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                BENCHMARK,
+                *options,
+                "--checkpoint",
+                str(tmp_path),
+                "--profile",
+                str(tmp_path / "trace"),
+            ],
+            env=os.environ | {"JAX_NUM_CPU_DEVICES": "2", "PYTHONPATH": f"{ROOT}:{ROOT}/tests"} | extra,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for extra in variables
+    ]
+    first, second = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], first[1] + second[1]
+    row = json.loads(first[0].splitlines()[-1])
+    assert row["device"] == "4 x cpu in 2 processes" and row["batch"] == 8 and row["windows_per_second"] > 0
+    assert 0 < row["save_checksums_seconds"] < row["save_seconds"] and row["checkpoint_gib"] > 0
+    assert "windows_per_second" not in second[0]
+    assert [path.name for path in tmp_path.iterdir()] == ["trace"]
 
 
 @pytest.mark.slow
