@@ -10,6 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -60,8 +61,11 @@ def measure(
     peak: of the maker's figure where the device is in `plan.chips`, else of the rate of a matrix product of the same
     type measured just before and after. With `profile`, a folder, the steps are traced into it; with `checkpoint`, a
     folder, the state is saved there and restored, and removed again. Raises UserError for a configuration that cannot
-    run on the devices that are here, and where there is no such dataset.
+    run on the devices that are here, and where there is no such dataset, OSError for a folder that cannot be written.
     """
+    for folder in (profile, checkpoint):
+        if folder:
+            writable_folder(folder)
     jax.config.update("jax_enable_compilation_cache", False)
     mesh = sharding.make_mesh(**config.mesh)
     sharding.check_batch_size(config.batch_size, mesh, config.accumulate)
@@ -83,7 +87,7 @@ def measure(
 
     rates, trips, waited = [rate()], 0.0, 0.0
     if profile:
-        jax.profiler.start_trace(writable_folder(profile))
+        jax.profiler.start_trace(profile)
     start = time.perf_counter()
     for _ in range(steps):
         waiting = time.perf_counter()
@@ -129,7 +133,7 @@ def _checkpoint_times(folder: str | os.PathLike, state: TrainState, abstract: Tr
     """Seconds until a run's state is on disk with its checksums, and until it is back; its size; and seconds of the
     checksums in each, which are computed once more by themselves."""
     index, count = jax.process_index(), jax.process_count()
-    workdir = writable_folder(folder) / CHECKPOINTED  # the same in all processes
+    workdir = Path(folder) / CHECKPOINTED  # the same in all processes
     saved, times = workdir / FOLDER / "0", {}
     with contextlib.ExitStack() as at_the_end:
         if index == 0:

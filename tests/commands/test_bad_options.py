@@ -94,6 +94,7 @@ ADDRESSES = (
     "data build a.wav --out memory://d",
     "data build gs://b/recordings --out d",
     "data encode --config regression:tiny --out gs://b/l --windows 3",
+    "benchmark train --config vae:tiny --checkpoint gs://b/c",
     "runs gs://b/runs",
     "evaluate --data s3://b/data -o report --no-perceptual",
     "evaluate --data a.wav -o s3://b/report --no-perceptual",

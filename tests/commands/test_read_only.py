@@ -8,6 +8,7 @@ import pytest
 import soundfile as sf
 
 from flashsr_jax.cli import main
+from flashsr_jax.cost import training
 from flashsr_jax.evaluate import protocol
 from flashsr_jax.train import loop
 
@@ -21,6 +22,8 @@ WORDS = {  # {command: the folder that it names}
     "data encode --config regression:tiny --out shut/latents --windows 3": "shut",
     "train --config vae:tiny --workdir shut --config.data.dir=DATASET --config.batch_size=8": "shut",
     "train --config vae:tiny --workdir shut/run --config.data.dir=DATASET --config.batch_size=8": "shut/run",
+    "benchmark train --config vae:tiny --checkpoint shut": "shut",
+    "benchmark train --config vae:tiny --profile shut/trace": "shut/trace",
     "weights pack --unet small -o shut/o.safetensors": "shut",
     "weights export small --to orbax -o shut/o": "shut",
     "evaluate --data effects -o shut --no-perceptual": "shut",
@@ -33,6 +36,7 @@ WORDS = {  # {command: the folder that it names}
 def test_a_read_only_folder_is_named_before_anything_is_computed(command, dataset, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(protocol, "run", lambda *_, **__: pytest.fail("measured first"))
+    monkeypatch.setattr(training, "make_programs", lambda *_: pytest.fail("compiled first"))
     Path("shut").mkdir()
     Path("effects").mkdir()
     sf.write("effects/a.wav", 0.1 * np.random.default_rng(0).standard_normal(96_000), 48_000)
