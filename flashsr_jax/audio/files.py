@@ -23,7 +23,7 @@ from flashsr_jax.audio import SAMPLE_RATE, chunks, flac, media, mp3, ogg
 from flashsr_jax.audio import tags as audio_tags
 from flashsr_jax.audio.bandwidth import BandwidthMeter
 from flashsr_jax.audio.pieces import Pieces, patched
-from flashsr_jax.audio.resampling import check_finite, check_rate
+from flashsr_jax.audio.resampling import MAX_SAMPLE_RATE, check_finite, check_rate
 from flashsr_jax.audio.stretches import Stretch, stretches
 from flashsr_jax.audio.tags import Tags
 from flashsr_jax.errors import UserError, said_by_libsndfile, show_traceback
@@ -166,11 +166,13 @@ class Audio:
 def opened(path: str | os.PathLike) -> Iterator[Audio | media.Media]:
     """Open an audio file. All of its samples are read, whatever its header says of their number.
 
-    Raises UserError where the file is cut short, or its kind is not read.
+    Raises UserError where the file is cut short, its kind is not read, or its rate is over 768 kHz.
     """
     path = Path(path)
     audio = _open(path)
     try:
+        if audio.sample_rate > MAX_SAMPLE_RATE:
+            check_rate(audio.sample_rate)
         yield audio
     finally:
         audio.close()

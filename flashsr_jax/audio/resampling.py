@@ -14,19 +14,25 @@ from flashsr_jax.audio import SAMPLE_RATE
 from flashsr_jax.errors import UserError
 
 MIN_SAMPLE_RATE = 4_000
+MAX_SAMPLE_RATE = 768_000  # the highest that converters have: more is a damaged header, and memory grows with the rate
 BEST, PROMPT = "VHQ", "LQ"  # of soxr's qualities: for files, and for what is heard as it comes
 PROBE_HZ = 1000  # pieces a second in which `held_back` feeds a resampler
 LOUDEST = 1e10  # of a sample: floats at the scale of 32-bit integers are under it, broken ones seldom
 
 
 def check_rate(sample_rate: int) -> None:
-    """Raise UserError for what is no whole number of Hz (a float that is one will do), and for a rate under 4 kHz."""
+    """Raise UserError for what is no whole number of Hz (a float that is one will do), and for a rate under 4 kHz or
+    over 768 kHz."""
     number = isinstance(sample_rate, numbers.Real) and not isinstance(sample_rate, bool)
     if not number or not float(sample_rate).is_integer():
         given = sample_rate if number else f"a value of type {type(sample_rate).__name__}"
         raise UserError(f"the sample rate is {given}: give a whole number of Hz, 44100 say")
     if sample_rate < MIN_SAMPLE_RATE:
         raise UserError(f"the sample rate is {sample_rate} Hz; super-resolution needs {MIN_SAMPLE_RATE} Hz or more")
+    if sample_rate > MAX_SAMPLE_RATE:
+        raise UserError(
+            f"the sample rate is {sample_rate} Hz, over {MAX_SAMPLE_RATE} Hz: repair the header, or resample"
+        )
 
 
 def check_finite(block_CxN: np.ndarray, position: int) -> None:

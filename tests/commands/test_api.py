@@ -115,7 +115,22 @@ BAD_SAMPLES = [
     ([0.1, 1e300], "sample 1 of channel 1 is inf"),
     ([0.1, 3e20], "sample 1 of channel 1 is 3.0"),
 ]
-BAD_RATES = [float("nan"), float("inf"), 8000.5, 0, -8000, 3999, True, None, "8000", X, [8000], 8000 + 0j]
+BAD_RATES = [
+    float("nan"),
+    float("inf"),
+    8000.5,
+    0,
+    -8000,
+    3999,
+    768_001,
+    2**31,
+    True,
+    None,
+    "8000",
+    X,
+    [8000],
+    8000 + 0j,
+]
 BAD_OPTIONS = [
     ({"seed": -1}, "seed=-1 is not an integer from 0 to 4294967295"),
     ({"seed": 2**33}, "seed=8589934592 is not an integer"),

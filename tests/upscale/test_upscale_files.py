@@ -310,6 +310,10 @@ BAD = {
     "no level of sound": (_bad_sample(3e20), "sample 700 of channel 2 is 3"),
     "too large for a float": (_bad_sample(1e300, "DOUBLE"), "sample 700 of channel 2 is inf"),
     "3 kHz": (_of("b.wav", sample_rate=3000), "the sample rate is 3000 Hz; super-resolution needs 4000 Hz or more"),
+    "2 GHz": (
+        _of("b.wav", sample_rate=2**31 - 1),
+        "the sample rate is 2147483647 Hz, over 768000 Hz: repair the header",
+    ),
     "1 Hz": (_of("b.wav", sample_rate=1), "the sample rate is 1 Hz"),
     "200 channels": (_of("b.wav", channels=200), "has 200 channels; up to 64 can be upscaled"),
     "a device": (lambda path: Path(path).symlink_to("/dev/null"), "is neither a file nor a pipe"),

@@ -78,6 +78,7 @@ def files(tmp_path_factory) -> dict[str, Path]:
         "silent": (np.zeros(16_000), 16000, "PCM_16"),
         "broken": (np.full(16_000, np.nan, np.float32), 16000, "FLOAT"),
         "slow": (low[:4000], 2000, "PCM_16"),
+        "fast": (low[:4000], 2**31 - 1, "PCM_16"),
     }
     for name, (x, rate, subtype) in contents.items():
         soundfile.write(folder / f"{name}.wav", x, rate, subtype)
@@ -252,6 +253,7 @@ MISTAKES = {
     "empty": "empty.mp3: this browser cannot read it as sound",
     "broken": "broken.wav: it has samples that are not finite: repair the file",
     "slow": "slow.wav: its sample rate is 2000 Hz: 4000 Hz or more are needed",
+    "fast": "fast.wav: its sample rate is 2147483647 Hz, over 768000 Hz: repair the header, or resample",
 }
 
 

@@ -11,6 +11,7 @@ import { readWav, writeWav } from "./wav.js";
 
 const RATE = 48000;
 const LOWEST_RATE = 4000;
+const HIGHEST_RATE = 768000; // as audio/resampling.py: more is a damaged header
 const WIDTH = 960; // of a picture
 const HEIGHT = 256;
 const MOST_THREADS = 8;
@@ -62,6 +63,7 @@ async function open({ bytes, sound }) {
 function check(channels, rate) {
   if (!channels[0].length) throw new Error("there is no sound in this file");
   if (rate < LOWEST_RATE) throw new Error(`its sample rate is ${rate} Hz: ${LOWEST_RATE} Hz or more are needed`);
+  if (rate > HIGHEST_RATE) throw new Error(`its sample rate is ${rate} Hz, over ${HIGHEST_RATE} Hz: repair the header, or resample`);
   if (!channels.every((channel) => channel.every(Number.isFinite))) {
     throw new Error("it has samples that are not finite: repair the file");
   }
