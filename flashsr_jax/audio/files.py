@@ -41,6 +41,8 @@ VORBIS_ORDER = {  # of FLAC's channels in Vorbis and Opus
 }
 MASK_TAG = "WAVEFORMATEXTENSIBLE_CHANNEL_MASK"
 INFO_TAGS = ("title", "artist", "album", "date", "genre", "comment", "copyright", "tracknumber")  # a plain wav has them
+MPG123 = re.compile(r"\[src/libmpg123[^]]*\] (error: |warning: )?|Note: |Warning: (?=Xing)")  # begins its lines
+RESYNC = re.compile("Trying to resync|during resync")  # after a line that says why
 SUBTYPES = {"16": "PCM_16", "24": "PCM_24", "float": "FLOAT"}
 
 
@@ -105,7 +107,7 @@ class Audio:
         """
         while True:
             try:
-                with _said_by_libmpg123(self._file, self._complaints):
+                with self._listening():
                     block_NxC = self._file.read(samples, dtype="float32", always_2d=True)
             except sf.LibsndfileError as error:
                 raise UserError(
@@ -132,6 +134,10 @@ class Audio:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+    def _listening(self) -> contextlib.AbstractContextManager[None]:
+        is_mpeg = self._file.subtype.startswith("MPEG")
+        return _said_by_libmpg123(self._complaints) if is_mpeg else contextlib.nullcontext()
 
     def _check_kind(self) -> None:
         """Raise UserError where files of different rates or channel counts were joined."""
@@ -264,11 +270,8 @@ def _flac_mask(data: mmap.mmap) -> int | None:
 
 
 @contextlib.contextmanager
-def _said_by_libmpg123(file: sf.SoundFile, lines: list[str]) -> Iterator[None]:
+def _said_by_libmpg123(lines: list[str]) -> Iterator[None]:
     """Add what libmpg123 writes to the process's standard error to `lines`; what others write goes there."""
-    if not file.subtype.startswith("MPEG"):
-        yield
-        return
     sys.stderr.flush()
     before = os.dup(2)
     with tempfile.TemporaryFile() as written:
@@ -280,14 +283,21 @@ def _said_by_libmpg123(file: sf.SoundFile, lines: list[str]) -> Iterator[None]:
             os.close(before)
             written.seek(0)
             for line in written.read().decode(errors="replace").splitlines():
-                if "mpg123" in line:
-                    lines.append(line.rpartition("error: ")[2])
-                elif line.strip():
+                if not MPG123.match(line):
                     print(line, file=sys.stderr)
+                elif not RESYNC.search(line):
+                    lines.append(MPG123.sub("", line))
 
 
 def _sound_file(part: Part) -> sf.SoundFile:
-    return sf.SoundFile(part.source())
+    """Raises UserError where libmpg123 gives up: libsndfile says then that there is no such file."""
+    try:
+        with _said_by_libmpg123([]):
+            return sf.SoundFile(part.source())
+    except sf.LibsndfileError as error:
+        if "does not exist" not in error.error_string:
+            raise
+        raise UserError("is cut short or damaged: not one frame of it can be read") from error
 
 
 def survey(path: Path, mono: bool = False) -> Survey:

@@ -3,13 +3,16 @@
     PYTHONPATH=tests python -m helpers.fuzz torch|weights|audio CASES [SEED]
 
 A case is a function of the seed and its number. It fails where reading raises anything but a `UserError` (of audio,
-anything that `errors.reason` has no words for), takes over 5 s of CPU time, or needs over 50 MB more than before.
+anything that `errors.reason` has no words for), writes to standard error by itself, takes over 5 s of CPU time, or
+needs over 50 MB more than before.
 The lane allows more seconds, since a shared machine takes several times as long for the same work: it looks for hangs.
 """
 
+import contextlib
 import io
 import itertools
 import json
+import os
 import pickletools
 import re
 import signal
@@ -127,7 +130,7 @@ def weights_cases(folder: Path) -> Callable[[np.random.Generator], bytes]:
 
 
 def audio_cases(folder: Path) -> Callable[[np.random.Generator], bytes]:
-    """Recordings in several formats, damaged, and of floats as large as floats are."""
+    """Recordings in several formats, damaged, and of floats and rates as large as those are."""
     x_Nx2 = 0.1 * np.random.default_rng(0).normal(size=(4000, 2))
     kinds = (("WAV", "FLOAT"), ("WAV", "PCM_16"), ("WAVEX", "PCM_24"), ("FLAC", "PCM_16"), ("OGG", "VORBIS"))
     wholes = []
@@ -145,7 +148,8 @@ def audio_cases(folder: Path) -> Callable[[np.random.Generator], bytes]:
     def case(rng: np.random.Generator) -> bytes:
         if rng.random() < 0.1:
             file = io.BytesIO()
-            sf.write(file, x_Nx2 * 10.0 ** rng.integers(-40, 39), 16_000, "FLOAT", format="WAV")
+            rate = int(rng.choice([16_000, 2 ** rng.uniform(0, 31)]))
+            sf.write(file, x_Nx2 * 10.0 ** rng.integers(-40, 39), rate, "FLOAT", format="WAV")
             return file.getvalue()
         return damaged(wholes[rng.integers(len(wholes))], rng)
 
@@ -172,10 +176,28 @@ def failures(target: str, cases: int, seed: int = 0, most_seconds: float = MOST_
             case, path = make(Path(folder)), Path(folder) / name
             for number in range(-3, cases):  # the first ones load what all need
                 path.write_bytes(case(np.random.default_rng([seed, number + 3])))
-                if problem := _problem(read, path, most_seconds if number >= 0 else 0):
+                with _noise() as noise:
+                    problem = _problem(read, path, most_seconds if number >= 0 else 0)
+                if problem := problem or "".join(noise):
                     yield f"{target} {number + 3} of seed {seed}: {problem}"
     finally:
         signal.signal(signal.SIGPROF, before)
+
+
+@contextlib.contextmanager
+def _noise() -> Iterator[list[str]]:
+    """What anything in this process, libraries too, writes to standard error; complete at the end."""
+    noise: list[str] = []
+    before = os.dup(2)
+    with tempfile.TemporaryFile() as written:
+        os.dup2(written.fileno(), 2)
+        try:
+            yield noise
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
+            written.seek(0)
+            noise += [f"writes {line!r}" for line in written.read().decode(errors="replace").splitlines()[:1]]
 
 
 def _problem(read: Callable[[Path], object], path: Path, most_seconds: float) -> str:

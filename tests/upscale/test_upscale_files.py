@@ -300,6 +300,7 @@ BAD = {
     "flac cut in its header": (_truncated("b.flac", 0.0002), "is a flac without a whole header"),
     "aiff cut in half": (_truncated("b.aiff", 0.5), "is cut short|cannot be read"),
     "ogg cut in its header": (_truncated("b.ogg", 0.001), "is cut short"),
+    "mp3 cut in its first frame": (_truncated("b.mp3", 0.005), "cut short or damaged: not one frame of it can be read"),
     "mp3 of noise": (
         lambda path: Path(path).write_bytes(b"\xff\xfb\x90\x00" * 2),
         "cannot be read as audio|no samples",
