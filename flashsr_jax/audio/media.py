@@ -55,7 +55,7 @@ class Media:
             raise UserError(f"{name} is not read without PyAV: {INSTALL}") from error
         av.logging.set_level(av.logging.PANIC)
         try:
-            self._container = av.open(str(path), metadata_errors="replace")
+            self._container = _opened(path)
         except av.FFmpegError as error:
             raise UserError(f"is cut short or damaged: FFmpeg cannot read it as {name} ({_said(error)})") from error
         if not self._container.streams.audio:
@@ -141,11 +141,25 @@ class Media:
         left = (*of_the_container, "vendor_id", "duration", "encoder", "language", "bps", "number_of_")
         names = {"album_artist": "albumartist", "track": "tracknumber", "disc": "discnumber"}
         lower = {name.lower(): value for name, value in found.items()}
-        return {names.get(name, name): value for name, value in lower.items() if not name.startswith(left)}
+        return {names.get(name, name): _text(value) for name, value in lower.items() if not name.startswith(left)}
 
     def close(self) -> None:
         """Close the file."""
         self._container.close()
+
+
+def _opened(path: Path, mode: str = "r", form: str | None = None) -> Any:
+    """PyAV's container. Bytes of tags that are not UTF-8 become lone surrogates, as in the names of files, and are
+    written as they were: PyAV's own way from version 19 on, where there is no word for it any more."""
+    import av
+
+    before_19 = int(av.__version__.partition(".")[0]) < 19
+    return av.open(str(path), mode, form, **({"metadata_errors": "surrogateescape"} if before_19 else {}))
+
+
+def _text(tag: str) -> str:
+    """A tag that every file can take."""
+    return tag.encode(errors="surrogateescape").decode(errors="replace")
 
 
 def _said(error: Any) -> str:
@@ -156,9 +170,7 @@ def _said(error: Any) -> str:
 def put_back(film: Path, sound: Path, target: Path, start: float) -> None:
     """Write the video (and subtitles) of `film`, untouched, and the flac `sound`, which begins at `start` seconds, to
     the Matroska file `target`."""
-    import av
-
-    with av.open(str(film)) as source, av.open(str(sound)) as audio, av.open(str(target), "w", "matroska") as out:
+    with _opened(film) as source, _opened(sound) as audio, _opened(target, "w", "matroska") as out:
         kept = [stream for stream in source.streams if stream.type in ("video", "subtitle")]
         copies = {stream.index: out.add_stream_from_template(stream) for stream in kept}
         voice = out.add_stream_from_template(audio.streams.audio[0])

@@ -73,7 +73,7 @@ def test_istft_of_a_changed_spectrum_is_the_least_squares_estimate():
 
 
 def test_the_transforms_of_a_sharded_batch_stay_where_they_are():
-    """Forward and backward, as in a training step: without the mesh in context XLA gathers every frame."""
+    """Forward and backward, as in a training step: without the mesh in context XLA gathered every frame."""
     mesh = sharding.make_mesh(8, 1)
     x = np.random.default_rng(0).standard_normal((8, 4800)).astype(np.float32)
     sharded = sharding.to_global(x, mesh)
@@ -86,5 +86,5 @@ def test_the_transforms_of_a_sharded_batch_stay_where_they_are():
             return loss(x)
 
     plain, own = (jax.jit(jax.grad(f)).lower(sharded).compile() for f in (loss, loss_in_mesh))
-    assert " all-gather(" in plain.as_text() and " all-gather(" not in own.as_text()
+    assert " all-gather(" not in own.as_text()
     np.testing.assert_allclose(own(sharded), plain(sharded), rtol=1e-4, atol=1e-5)

@@ -253,10 +253,11 @@ def test_masks_of_channels_are_kept(upscale):
     assert mutagen.File("b.flac")["WAVEFORMATEXTENSIBLE_CHANNEL_MASK"] == ["0x60f"]
 
 
-def film(path: str, seconds: float = 2.0, start: float = 0.5) -> None:
+def film(path: str, seconds: float = 2.0, start: float = 0.5, title: str = "bars") -> None:
     """A film of moving bars whose sound, 16 kHz, begins `start` seconds after the pictures with a click."""
     av = pytest.importorskip("av")
     with av.open(path, "w") as out:
+        out.metadata["title"] = title
         video = out.add_stream("mpeg4", rate=25)
         video.width = video.height = 64
         sound = out.add_stream("flac", rate=16_000, layout="mono")
@@ -294,6 +295,15 @@ def test_the_sound_of_a_film(upscale):
         code == 1
         and line == "flashsr: c.wav: there is no video in it to put into c.mkv: end the output's name in .wav or .flac"
     )
+
+
+def test_a_film_whose_title_is_not_utf_8(upscale):
+    film("a.mkv", title="un cafe")
+    Path("a.mkv").write_bytes(Path("a.mkv").read_bytes().replace(b"un cafe", b"un caf\xe9"))
+    assert upscale("a.mkv", "-o", "b.flac", "--cutoff", "7000") == (0, [], [])
+    assert mutagen.File("b.flac")["title"] == ["un caf\N{REPLACEMENT CHARACTER}"]
+    assert upscale("a.mkv", "-o", "b.mkv", "--cutoff", "7000")[0] == 0
+    assert b"un caf\xe9" in Path("b.mkv").read_bytes()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
