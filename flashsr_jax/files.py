@@ -76,6 +76,12 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def below(folder: Path) -> list[Path]:
+    """Everything in a folder and below it, sorted, but what is hidden or lies in a hidden folder: a bin, a cache."""
+    found = sorted(folder.rglob("*"))
+    return [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+
+
 def cache_folder() -> Path:
     """The folder of what can be made or fetched again: `$FLASHSR_CACHE`, or `~/.cache/flashsr_jax`."""
     return Path(os.environ.get("FLASHSR_CACHE") or Path.home() / ".cache" / "flashsr_jax").expanduser()

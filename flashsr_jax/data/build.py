@@ -23,7 +23,7 @@ from flashsr_jax.data import CLASSES, INPUTS, LEFT_OUT, MANIFEST, SPLITS, catalo
 from flashsr_jax.data.engines import Beam, Engine, Processes
 from flashsr_jax.data.stages import HOW_TO_CLASSIFY, Recording, hashed_split, share_of
 from flashsr_jax.errors import UserError
-from flashsr_jax.files import local, writable_folder
+from flashsr_jax.files import below, local, writable_folder
 from flashsr_jax.locks import locked
 
 FOLDER_NAMES = {"voice": "speech", "sfx": "effects", "fx": "effects"} | {name: name for name in CLASSES}
@@ -179,8 +179,8 @@ def _find(sources: Sequence[str | Path], csv: str | Path | None) -> list[Recordi
         if not source.exists():
             raise UserError(f"{source}: no such file or folder")
         roots.append(source.absolute() if source.is_dir() else source.absolute().parent)
-        found = sorted(source.rglob("*")) if source.is_dir() else [source]
-        seen = [path for path in found if path == source or (path.is_file() and not path.name.startswith("."))]
+        found = below(source) if source.is_dir() else [source]
+        seen = [path for path in found if path == source or path.is_file()]
         taken = [path for path in seen if path == source or path.suffix.lower() in readable()]
         files |= {path.absolute(): None for path in taken}
         known = {*files, Path(csv).absolute()} if csv else files

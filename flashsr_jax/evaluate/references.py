@@ -25,6 +25,7 @@ from flashsr_jax.errors import UserError, reason
 from flashsr_jax.evaluate.metrics import NYQUIST
 from flashsr_jax.evaluate.results import Problem
 from flashsr_jax.evaluate.signals import Unmeasurable
+from flashsr_jax.files import below
 
 MIN_SECONDS = 1.0  # the perceptual metrics need a second
 WALL_FREE = 0.97  # a bandwidth of so much of half the sample rate is all of it
@@ -60,7 +61,7 @@ def load_references(
         raise UserError(
             f"{data}: no such folder; give a folder of recordings, or a data set of `flashsr data build`", "data"
         )
-    files = sorted(path for path in data.rglob("*") if path.suffix.lower() in SUFFIXES and path.name[0] != ".")
+    files = [path for path in below(data) if path.suffix.lower() in SUFFIXES]
     if not files:
         raise UserError(f"{data}: no recordings in it (looked for {', '.join(SUFFIXES)})", "data")
     references, problems = [], []

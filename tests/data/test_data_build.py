@@ -175,7 +175,9 @@ def test_what_a_folder_is_not_searched_for_is_said(tmp_path, capsys, monkeypatch
     write(tmp_path / "elsewhere/c.wav", noise(2, seed=2))
     (folder / "linked").symlink_to(tmp_path / "elsewhere")
     (folder / "LICENCE").touch()
+    write(folder / ".trash/d.wav", noise(2, seed=3))
     build_dataset([folder], tmp_path / "out", workers=0)
+    assert [Path(row["path"]).name for row in rows(tmp_path / "out", "manifest.csv")] == ["a.wav"]
     said = f"flashsr: {folder}: passed over: 1 m4a, 1 without a suffix, linked (a link); "
     assert capsys.readouterr().err.startswith(said)
     (folder / "list.csv").write_text("path,class\nb.m4a,music\n")

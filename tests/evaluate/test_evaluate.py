@@ -42,7 +42,7 @@ def weights(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="module")
 def originals(tmp_path_factory) -> Path:
-    """One recording of each class, and four that cannot be used."""
+    """One recording of each class, four that cannot be used, and one in a hidden folder."""
     root = tmp_path_factory.mktemp("originals")
     with (RECORDINGS / "recordings.csv").open() as lines:
         rows = [row for row in csv.DictReader(lines) if row["split"] == "test"]
@@ -56,6 +56,8 @@ def originals(tmp_path_factory) -> Path:
     sf.write(root / "music" / "short.wav", rng.normal(size=RATE // 2) * 0.1, RATE)
     sf.write(root / "music" / "silent.wav", np.zeros(2 * RATE), RATE)
     (root / "music" / "broken.wav").write_bytes(b"RIFF nothing")
+    (root / "music" / ".trash").mkdir()
+    (root / "music" / ".trash" / "broken.wav").write_bytes(b"RIFF nothing")
     return root
 
 
