@@ -153,8 +153,10 @@ def _opened(path: Path, mode: str = "r", form: str | None = None) -> Any:
     written as they were: PyAV's own way from version 19 on, where there is no word for it any more."""
     import av
 
-    before_19 = int(av.__version__.partition(".")[0]) < 19
-    return av.open(str(path), mode, form, **({"metadata_errors": "surrogateescape"} if before_19 else {}))
+    words: dict[str, Any] = {"mode": mode, "format": form}
+    if int(av.__version__.partition(".")[0]) < 19:
+        words["metadata_errors"] = "surrogateescape"
+    return av.open(str(path), **words)
 
 
 def _text(tag: str) -> str:
