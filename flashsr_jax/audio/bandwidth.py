@@ -211,8 +211,8 @@ def _edge(
     groups: list[list[tuple[float, int, float]]] = []
     last = None
     for number, k in enumerate(np.unique(np.geomspace(1000 * size / sample_rate, highest / 1.1, 200).astype(int))):
-        before = level_K[int(0.8 * k) : int(0.93 * k) + 1].mean()
-        after = level_K[math.ceil(1.08 * k) : math.ceil(1.3 * k) + 1].mean()
+        before = float(level_K[int(0.8 * k) : int(0.93 * k) + 1].mean())
+        after = float(level_K[math.ceil(1.08 * k) : math.ceil(1.3 * k) + 1].mean())
         drop = before - after
         if _is_wall(level_K, k, before, after) or _falls_to_floor(level_K, swing_K, k, drop, rounding_db):
             if last != number - 1:

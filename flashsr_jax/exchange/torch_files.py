@@ -25,7 +25,7 @@ import numpy as np
 
 from flashsr_jax.errors import UserError
 
-STORAGES = {  # torch's class: numpy's type
+STORAGES: dict[str, np.dtype] = {  # torch's class: numpy's type
     "DoubleStorage": np.dtype("<f8"),
     "FloatStorage": np.dtype("<f4"),
     "HalfStorage": np.dtype("<f2"),

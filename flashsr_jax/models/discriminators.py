@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flashsr_jax.audio import SAMPLE_RATE, front_end
-from flashsr_jax.models.layers import conv
+from flashsr_jax.models.layers import Dtype, conv
 
 FOLDS = (8, 2, 2)  # of bins into channels, before each layer of a HighBandResolutionDiscriminator
 
@@ -24,7 +24,7 @@ class PeriodDiscriminator(nn.Module):
     period: int
     channels: int  # of the first layer; multiplied by 4 a layer up to max_channels
     max_channels: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x_BxN: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
@@ -46,7 +46,7 @@ class ResolutionDiscriminator(nn.Module):
     n_fft: int
     hop: int
     channels: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x_BxN: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
@@ -69,7 +69,7 @@ class WaveDiscriminator(nn.Module):
     channels: int
     max_channels: int
     spectrogram_channels: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x_BxN: jax.Array) -> tuple[list[jax.Array], list[list[jax.Array]]]:
@@ -106,14 +106,14 @@ class HighBandResolutionDiscriminator(nn.Module):
     n_fft: int
     hop: int
     channels: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(
         self, added_BxN: jax.Array, lr_BxN: jax.Array, band: Band
     ) -> tuple[jax.Array, list[jax.Array], jax.Array]:
         """(logits (B, T, F), features, weight (B, 1, F): the share of the bins under each logit that is judged)."""
-        hz_K = np.fft.rfftfreq(self.n_fft, 1 / SAMPLE_RATE)[:-1].astype(np.float32)
+        hz_K = jnp.asarray(np.fft.rfftfreq(self.n_fft, 1 / SAMPLE_RATE)[:-1], jnp.float32)
         judged_BxK = ((hz_K >= band.low_B[:, None]) & (hz_K < band.high_B[:, None])).astype(jnp.float32)
         added, lr = self._spectrum(added_BxN), self._spectrum(lr_BxN)
         judged = jnp.broadcast_to(judged_BxK[:, None], added.shape)
@@ -149,7 +149,7 @@ class HighBandDiscriminator(nn.Module):
     channels: int
     periods: Sequence[int]
     period_channels: int  # of the first layer; at most 8 times as many in the others
-    dtype: jnp.dtype = jnp.float32
+    dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(
@@ -179,7 +179,7 @@ class PatchDiscriminator(nn.Module):
     """
 
     channels: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, mel_BxTxF: jax.Array) -> list[jax.Array]:
@@ -199,7 +199,7 @@ class LatentHead(nn.Module):
     """
 
     channels: int
-    dtype: jnp.dtype = jnp.float32
+    dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, features_BxTxFxC: jax.Array) -> list[jax.Array]:
