@@ -1,4 +1,4 @@
-"""Programs of inference that are traced once a machine, not once a process, and made ready side by side.
+"""Programs of inference that are traced once a machine, not once a process, and made ready beside other work.
 
 Flax and JAX take longer to trace the networks than to upscale ten seconds of audio by them. What tracing gives is kept
 as StableHLO beside the compiled programs (`jax.export`), and the next process goes from there to the compiled one.
@@ -13,7 +13,7 @@ from jax import export
 
 from flashsr_jax import kept
 
-_THREADS = ThreadPoolExecutor(2, "programs")  # XLA reads or compiles two at once without a lock of Python's
+_THREADS = ThreadPoolExecutor(1, "programs")  # XLA compiles one by all cores, two at once no sooner
 _BEGUN: dict[tuple, Future] = {}
 
 

@@ -266,7 +266,7 @@ def _super_resolve_windows(
 
 
 def _prepare(model: Model, settings: Settings, batch: int, samples: int) -> None:
-    """Begin to compile the programs of a batch side by side, while its first window is read."""
+    """Begin to compile the programs of a batch, while its first window is read."""
     shapes = {
         _predict_latent: latent_shape(model.config, samples),
         _decode: (samples // HOP, model.config.vae.mel_bins),

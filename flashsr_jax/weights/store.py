@@ -25,6 +25,7 @@ from flashsr_jax.errors import UserError
 from flashsr_jax.files import replacing
 from flashsr_jax.models.networks import NETWORKS, parameter_shapes
 from flashsr_jax.models.presets import ModelConfig, model_config
+from flashsr_jax.weights.shipped import SHIPPED
 
 FORMAT = "flashsr_jax/1"
 DTYPES = ("float32", "bfloat16", "float16")
@@ -101,7 +102,8 @@ def load_weights(
         raise UserError(f"{path} is a safetensors file, but not of flashsr_jax ({FORMAT}): pack or import it first")
     config = _config(path, metadata.pop("config", ""))
     of = (config, sorted(shapes.items()))
-    if kept.load("fits", of) is None:  # the check traces all networks, which takes longer than the rest of loading
+    # The check traces all networks, which takes longer than the rest of loading; files that come along have passed it.
+    if Path(path) not in SHIPPED.values() and kept.load("fits", of) is None:
         _check_shapes(path, config, shapes)
         kept.save("fits", of, b"")
     if others := [name for name, dtype in dtypes.items() if dtype not in STORED]:

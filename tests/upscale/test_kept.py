@@ -1,5 +1,6 @@
 """What a process has traced and checked, the next one reads; what is damaged or of other code is found out again."""
 
+import shutil
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ from flashsr_jax.errors import UserError
 from flashsr_jax.upscale import programs, stream
 from flashsr_jax.upscale.model import load_model
 from flashsr_jax.weights import store
+from flashsr_jax.weights.shipped import weights_path
 from flashsr_jax.weights.store import load_weights, save_weights
 
 from helpers import RECORDINGS
@@ -70,6 +72,16 @@ def test_a_file_of_weights_is_checked_once(folder, weights, monkeypatch):
     assert len(list(folder.glob("flashsr_jax-fits-*"))) == 1
     monkeypatch.setattr(store, "_check_shapes", never)
     load_weights(weights)
+
+
+@pytest.mark.training
+def test_what_comes_along_is_checked_here_and_by_no_listener(folder, tmp_path, monkeypatch):
+    file = weights_path("small")
+    load_weights(shutil.copy(file, tmp_path))
+    assert len(list(folder.glob("flashsr_jax-fits-*"))) == 1
+    shutil.rmtree(folder)
+    monkeypatch.setattr(store, "_check_shapes", never)
+    load_weights(file)
 
 
 @pytest.mark.training
