@@ -87,7 +87,7 @@ def build_dataset(
     overwrite: bool = False,
     worded: Callable[[str], str] = str,
 ) -> BuildSummary:
-    """Build the dataset `out` from the recordings in `sources` (files, or folders with all that is below them).
+    """Build the dataset `out` from the recordings in `sources` (files, or folders with all below that is not hidden).
 
     The class comes from the CSV (columns path, class and optionally group, split; paths relative to the CSV, which may
     also name further recordings), else from the nearest folder named speech, music or effects. The group comes from

@@ -44,8 +44,9 @@ class Reference(NamedTuple):
 def load_references(
     data: str | os.PathLike, *, split: str = "test", count: int | None = None, seconds: float = 5.12
 ) -> tuple[list[Reference], list[Problem]]:
-    """Originals of a folder of recordings (all of it, or the first `count` of each class, spread over its folders) or
-    of one split of a data set built by `flashsr data build` (`count` windows of each class, 40 unless given).
+    """Originals of a folder of recordings (all that is not hidden, or the first `count` of each class, spread over its
+    folders) or of one split of a data set built by `flashsr data build` (`count` windows of each class, 40 unless
+    given).
 
     Of a recording longer than `seconds`, its loudest part of that length is used; of several channels, the one with
     the most energy above 10 kHz. The class is the nearest folder named speech, music or effects, the group is the
