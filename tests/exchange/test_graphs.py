@@ -32,16 +32,9 @@ from flashsr_jax.upscale import stream
 from flashsr_jax.weights.shipped import SHIPPED
 from flashsr_jax.weights.store import load_weights, save_weights
 
-from helpers.micro_model import MICRO, micro_params
+from helpers.micro_model import MICRO, SPECTRAL, micro_params
 
 TOLERANCE = 1e-3  # of full scale
-# What `small` has: patches, an inverse STFT, the waveform beside the mel.
-SPECTRAL = dataclasses.replace(
-    MICRO,
-    vae=dataclasses.replace(MICRO.vae, patch=4, multipliers=(1, 2)),
-    vocoder=dataclasses.replace(MICRO.vocoder, rates=(2, 2), istft_size=480, kernels=(3, 5), dilations=(1, 2)),
-    expansion=0.2,
-)
 OF_THE_MEL = dataclasses.replace(MICRO, vocoder=dataclasses.replace(MICRO.vocoder, lr_conditioned=False))
 OUTPUTS = {"encoder": "latent", "decoder": "mel", "vocoder": "restored"}
 

@@ -51,7 +51,7 @@ return { windows: heard.length, quietest, step, peak };
 """
 
 
-def chromium(profile: Path, downloads: Path | None = None):
+def chromium(profile: Path, downloads: Path | None = None, *switches: str):
     """A driver of a new browser, which keeps its console; the test is skipped where there is none."""
     browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if not (browser and driver):
@@ -59,7 +59,7 @@ def chromium(profile: Path, downloads: Path | None = None):
     webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium (pip install -e .[test])")
     options = webdriver.ChromeOptions()
     options.binary_location = browser
-    for option in (*OPTIONS, f"--user-data-dir={profile}"):
+    for option in (*OPTIONS, *switches, f"--user-data-dir={profile}"):
         options.add_argument(option)
     if downloads:
         options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})

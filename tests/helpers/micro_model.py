@@ -2,6 +2,7 @@
 keeps activations alive, so that every input matters."""
 
 import copy
+import dataclasses
 import functools
 
 import numpy as np
@@ -17,6 +18,13 @@ MICRO = ModelConfig(
         channels=8, multipliers=(1, 2), blocks=1, attention_downsamplings=(2,), head_channels=8, latent_channels=4
     ),
     vocoder=VocoderConfig(channels=16, rates=(24, 20), kernels=(3,), dilations=(1,), **STANDARDISED),
+)
+# What `small` has: patches, an inverse STFT, the waveform beside the mel.
+SPECTRAL = dataclasses.replace(
+    MICRO,
+    vae=dataclasses.replace(MICRO.vae, patch=4, multipliers=(1, 2)),
+    vocoder=dataclasses.replace(MICRO.vocoder, rates=(2, 2), istft_size=480, kernels=(3, 5), dilations=(1, 2)),
+    expansion=0.2,
 )
 
 

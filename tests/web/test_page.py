@@ -4,7 +4,6 @@ Needs onnxruntime-web in the cache, where the first `flashsr web` leaves it.
 """
 
 import os
-import sys
 import time
 import urllib.request
 from pathlib import Path
@@ -15,28 +14,20 @@ import soundfile
 import soxr
 
 from flashsr_jax import FlashSR
-from flashsr_jax.files import cache_folder
-from flashsr_jax.web import runtime
 
 from helpers import RECORDINGS
 from helpers.browser import LISTEN, MEASURE, chromium, until
-from helpers.served import served
+from helpers.page import PATIENCE, choose, click, downloaded, page_served, press, restore, shown, text
 
-ActionChains = pytest.importorskip("selenium.webdriver", reason="needs selenium").ActionChains
 pytestmark = pytest.mark.slow
 SPEECH = RECORDINGS / "speech/kseniya-buraya/belarusian-1.ogg"
-PATIENCE = 300  # s, for the networks, on a machine that others use
 TIMES_NATIVE = 6  # WebAssembly's 128 bits at once where the CPU has 256 or 512, and one thread beside the networks
 IDLE = 1.0  # load average under which the machine is this test's alone
 
 
 @pytest.fixture(scope="module")
 def address():
-    pytest.importorskip("onnx")
-    if not (cache_folder() / "web" / f"onnxruntime-web-{runtime.VERSION}" / runtime.FILES[-1]).is_file():
-        pytest.skip("needs onnxruntime-web, which `flashsr web` fetches at its first start")
-    command = [sys.executable, "-m", "flashsr_jax", "web", "--port", "0", "--no-open"]
-    with served(command) as (_, url):
+    with page_served() as url:
         yield url
 
 
@@ -85,48 +76,6 @@ def files(tmp_path_factory) -> dict[str, Path]:
     (folder / "text.wav").write_text("no sound at all, but some words")
     (folder / "empty.mp3").write_bytes(b"")
     return {path.stem: path for path in folder.iterdir()}
-
-
-def shown(page, id_: str) -> bool:
-    return page.find_element("id", id_).is_displayed()
-
-
-def text(page, id_: str) -> str:
-    return page.find_element("id", id_).text
-
-
-def click(page, id_: str) -> None:
-    page.find_element("id", id_).click()
-
-
-def press(page, key: str) -> None:
-    ActionChains(page).send_keys(key).perform()
-
-
-def choose(page, file: Path) -> None:
-    page.find_element("id", "file").send_keys(str(file))
-    until(lambda: shown(page, "settings") or shown(page, "problem"), 60)
-
-
-def restore(page) -> float:
-    """Seconds that it took."""
-    start = time.monotonic()
-    click(page, "start")
-    until(lambda: not shown(page, "running"), PATIENCE)
-    assert not shown(page, "problem"), text(page, "problem")
-    assert shown(page, "saving")
-    return time.monotonic() - start
-
-
-def downloaded(page, folder: Path, name: str, bits: int) -> np.ndarray:
-    """(C, N) of what the page gives to keep."""
-    (folder / name).unlink(missing_ok=True)
-    page.find_element("css selector", f"#bits option[value='{bits}']").click()
-    click(page, "save")
-    until((folder / name).is_file, 60)
-    x_NxC, rate = soundfile.read(folder / name, dtype="float32", always_2d=True)
-    assert rate == 48000
-    return x_NxC.T
 
 
 def lit(page, view: str) -> float:

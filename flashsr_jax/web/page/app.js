@@ -6,11 +6,13 @@ import { isWav, rateOf } from "./wav.js";
 const RATE = 48000;
 const MOST_BYTES = 2 ** 31 - 1; // of a file that browsers read as one piece
 const ONE_THREAD = "One thread computes, since this page is not isolated: its server sends no COOP and COEP headers.";
+const SOFTWARE = "This browser computes WebGPU in software: that takes many times as long as the CPU.";
+const GPU_FAILED = "the GPU stopped before the recording was restored. The CPU is chosen now: press Restore.";
 const byId = (id) => document.getElementById(id);
 
 const worker = new Worker("worker.js", { type: "module" });
 const player = new Player(show);
-const state = { job: 0, busy: null, name: "", opened: null, began: 0, picture: null };
+const state = { job: 0, busy: null, name: "", opened: null, began: 0, picture: null, software: false };
 window.flashsr = { player, state, buffers }; // for tests, which listen to its output
 
 const tell = (word, content = {}, transfer = []) => worker.postMessage({ word, job: state.job, ...content }, transfer);
@@ -95,9 +97,10 @@ function settings() {
   if (Number.isNaN(cutoff)) hint = "Give a frequency from 500 to 23999 Hz.";
   else if (nothing && !band.cutoff) hint = "This recording is silent: there is nothing to restore.";
   else if (nothing) hint = `This recording reaches ${khz(Math.round(band.cutoff / 100) * 100)} already: there is nothing to restore. If it only seems so, say where its band ends.`;
+  byId("start").disabled = Boolean(hint) || Boolean(state.busy);
+  if (!hint && state.software && byId("processor").value === "webgpu") hint = SOFTWARE;
   byId("hint").textContent = hint;
   byId("hint").hidden = !hint;
-  byId("start").disabled = Boolean(hint) || Boolean(state.busy);
   const shown = cutoff === null || Number.isNaN(cutoff) ? band.cutoff : cutoff;
   for (const line of document.querySelectorAll(".cutoff")) {
     line.hidden = !(shown > 0 && shown < RATE / 2);
@@ -106,9 +109,16 @@ function settings() {
 }
 
 async function chooseProcessor() {
-  if (byId("processor").value !== "webgpu" || (await navigator.gpu.requestAdapter())) return;
-  byId("processor").value = "wasm";
-  problem("This browser finds no GPU that pages may use: the CPU computes.");
+  problem(null);
+  if (byId("processor").value === "webgpu") {
+    const adapter = await navigator.gpu.requestAdapter();
+    state.software = Boolean(adapter?.info?.isFallbackAdapter);
+    if (!adapter) {
+      byId("processor").value = "wasm";
+      problem("This browser finds no GPU that pages may use: the CPU computes.");
+    }
+  }
+  settings();
 }
 
 // --------------------------------------------------------------------------------------------------------- working
@@ -180,19 +190,28 @@ function restored({ channels }) {
 
 function cancelled({ word }) {
   busy(null);
-  if (word === "open") close();
-  else {
-    clear("after");
-    byId("empty").hidden = false;
-    byId("start").focus({ preventScroll: true });
-  }
+  ended(word);
   say("Cancelled");
 }
 
-function failed({ word, message }) {
+function failed({ word, message, processor }) {
   busy(null);
+  if (processor === "webgpu") {
+    console.warn(message); // for those who look for the reason
+    byId("processor").value = "wasm";
+    settings();
+  }
+  ended(word);
+  problem(`${state.name}: ${processor === "webgpu" ? GPU_FAILED : message}`);
+}
+
+/** Back to before what was under way. */
+function ended(word) {
   if (word === "open") close();
-  problem(`${state.name}: ${message}`);
+  if (word !== "start") return;
+  clear("after");
+  byId("empty").hidden = false;
+  byId("start").focus({ preventScroll: true });
 }
 
 /** Back to where no file was chosen. */

@@ -24,7 +24,7 @@ let cancelled = false;
 let job = 0;
 let recording = null; // {rate, channels at 48 kHz}
 let restored = null; // its channels, restored
-const models = new Map(); // by processor
+const models = new Map(); // {upscaler, sessions, gone} by processor
 
 /** A message of the work under way: the page knows by `job` those that came too late. */
 const say = (kind, content = {}, transfer = []) => postMessage({ kind, job, ...content }, transfer);
@@ -97,13 +97,31 @@ async function start({ cutoff, processor }) {
   say("restored", { channels: output });
 }
 
-/** The graphs on a processor, loaded once. */
+/** The graphs on a processor, loaded once; and once more after loading or computing ended early, or a GPU was lost. */
 async function model(processor) {
-  if (!models.has(processor)) models.set(processor, await loaded(processor));
-  return models.get(processor);
+  for (const [each, { gone }] of models) if (gone) await forget(each);
+  if (!models.has(processor)) await load(processor);
+  return models.get(processor).upscaler;
 }
 
-async function loaded(processor) {
+/** Gives back what a model holds, on a GPU its device, too. */
+async function forget(processor) {
+  const { sessions } = models.get(processor);
+  models.delete(processor);
+  for (const session of Object.values(sessions)) await session.release().catch(() => {}); // of a GPU that was lost
+}
+
+/** What `work` computes on a processor. Errors say on which, since the page knows a way on from one of them. */
+async function on(processor, work) {
+  try {
+    return await work();
+  } catch (error) {
+    models.get(processor).gone = true;
+    throw Object.assign(new Error(error?.message ?? String(error)), { processor }); // the runtime throws numbers, too
+  }
+}
+
+async function load(processor) {
   const ort = await import(`${RUNTIME}${processor === "webgpu" ? "ort.webgpu.min.mjs" : "ort.wasm.min.mjs"}`);
   ort.env.wasm.wasmPaths = RUNTIME;
   ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(MOST_THREADS, navigator.hardwareConcurrency) : 1;
@@ -115,20 +133,30 @@ async function loaded(processor) {
   }
   say("loading", { share: 1 });
   const { frames, samples } = about.window;
-  const sessions = {};
+  const loaded = { sessions: {}, gone: true }; // until all of it is there
+  models.set(processor, loaded);
   for (const name of names) {
     await breathe();
-    sessions[name] = await ort.InferenceSession.create(files.get(name), {
+    const options = {
       executionProviders: [processor],
       freeDimensionOverrides: { batch: 1, frames, samples, latent_frames: about.latent.frames },
-    });
+    };
+    loaded.sessions[name] = await on(processor, () => ort.InferenceSession.create(files.get(name), options));
     files.delete(name);
   }
-  return new Upscaler(about, async (graph, inputs) => {
+  loaded.upscaler = new Upscaler(about, async (graph, inputs) => {
     const tensors = Object.entries(inputs).map(([name, { data, dims }]) => [name, new ort.Tensor("float32", data, dims)]);
-    const outputs = await sessions[graph].run(Object.fromEntries(tensors));
+    const outputs = await on(processor, () => loaded.sessions[graph].run(Object.fromEntries(tensors)));
     return Object.values(outputs)[0].data;
   });
+  loaded.gone = false;
+  if (processor === "webgpu") watch(ort.env.webgpu.device, loaded);
+}
+
+/** A GPU is lost while nothing computes, too: in a laptop that slept, say. */
+async function watch(device, loaded) {
+  await device.lost;
+  loaded.gone = true;
 }
 
 async function fetched(file) {
@@ -176,7 +204,8 @@ addEventListener("message", ({ data: { word, job: number, ...given } }) => {
     try {
       await WORDS[word](given);
     } catch (error) {
-      say(error instanceof Cancelled ? "cancelled" : "failed", { word, message: error.message });
+      const { message, processor } = error;
+      say(error instanceof Cancelled ? "cancelled" : "failed", { word, message, processor });
     }
   });
 });
