@@ -31,6 +31,8 @@ def get_config(preset: str) -> ConfigDict:
         "latent_l2": {"tiny": 0.0, "small": 0.5, "base": 0.0}[preset],
         "mel": {"tiny": 0.5, "small": 1.0, "base": 0.5}[preset],  # of the decoded log-mel
         "mel_quantile": {"tiny": 0.5, "small": 0.7, "base": 0.5}[preset],  # that its loss aims at over the cutoff
+        "zimtohrli": 0.0,  # what the metrics hear of that mel: a distance, and points lost
+        "visqol": 0.0,
         "loudness": {"tiny": 0.0, "small": 0.4, "base": 0.0}[preset],  # exponent of the latents' weight by amplitude
         "high_band": {"tiny": 1.0, "small": 4.0, "base": 1.0}[preset],  # weight of what is above the cutoff in both
     }

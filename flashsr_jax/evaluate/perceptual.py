@@ -46,6 +46,12 @@ def zimtohrli(reference: np.ndarray, estimate: np.ndarray, sample_rate: int = SA
     return float(_pyohrli().distance(reference.astype(np.float32), estimate.astype(np.float32)))
 
 
+def zimtohrli_loudness(x_N: np.ndarray) -> np.ndarray:
+    """The spectrogram by which Zimtohrli compares a mono signal (N,) at 48 kHz: loudness (T, 128), float32, a row about
+    every 12 ms. Raises UserError where the package is missing."""
+    return _pyohrli().analyze(x_N.astype(np.float32))
+
+
 def visqol(reference: np.ndarray, estimate: np.ndarray, sample_rate: int = SAMPLE_RATE) -> float:
     """ViSQOL's MOS-LQO of two mono signals (N,), audio mode: 1 to about 4.73 (equal signals), higher is better.
 

@@ -28,7 +28,7 @@ ADDED: dict[str, Any] = {
     "writers": "tensorboard",
 }
 ADDED_TO_STAGE: dict[str, dict[str, Any]] = {
-    "regression": {"losses": {"mel_quantile": 0.5}},
+    "regression": {"losses": {"mel_quantile": 0.5, "zimtohrli": 0.0, "visqol": 0.0}},
     "teacher": {"losses": {"weighting": "v", "snr_limit": 5.0, "loudness": 0.0}, "timestep_power": 1.0},
     "student": {
         "teacher_gate": False,

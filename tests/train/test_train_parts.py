@@ -11,7 +11,7 @@ import pytest
 from flashsr_jax.audio.front_end import Normalisation, denormalise
 from flashsr_jax.errors import UserError
 from flashsr_jax.models.diffusion import schedule, velocity
-from flashsr_jax.train import losses, starts
+from flashsr_jax.train import losses, perceptual, starts
 from flashsr_jax.train.batch import Windows, band_weights, prepare, random_crops
 from flashsr_jax.train.optimisers import by_phase, learning_rate, make_optimizer, update_ema
 from flashsr_jax.train.stages import regression, student, teacher
@@ -212,6 +212,28 @@ def test_the_regressions_mel_is_of_the_quantile_over_the_cutoff_and_of_the_media
     of_bin = np.where(weight == 2.0, asymmetric, np.abs(mel))
     expected = np.mean((weight * of_bin).sum((1, 2)) / weight.sum((1, 2)))
     assert found.metrics["mel"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_regression_hears_its_mel_over_the_cutoff_as_the_metrics_do(monkeypatch):
+    silent = SimpleNamespace(apply=lambda variables, z, cond, t_B: variables["params"]["gain"] * z)
+    monkeypatch.setattr(regression, "UNet", lambda *_: silent)
+    mel = RNG.standard_normal((2, 64, 256)).astype(np.float32) - 3
+    wrong = np.where(np.arange(256) < 100, 9.0, 1.0)  # under the cutoff: never heard
+    monkeypatch.setattr(regression, "decoded_mel", lambda config, frozen, z: mel + wrong + 0 * z.sum())
+    monkeypatch.setattr(regression, "LEVELS", (1.0, 1.0))
+    config = micro.get_config("regression")
+    config.model.vae.mel_bins = config.model.vocoder.mel_bins = 256
+    config.update(losses={"mel": 0.0, "zimtohrli": 10.0, "visqol": 0.5, "latent": 0.0, "latent_l2": 0.0})
+    z_hr, z_lr = (RNG.standard_normal((2, 32, 128, 2)).astype(np.float32) for _ in range(2))
+    batch = {"z_hr": z_hr, "z_lr": z_lr, "mel": mel, "weight": np.array([1.0, 0.0])}
+    batch |= {"cutoff_hz": np.full(2, 4000.0), "bandwidth_hz": np.full(2, 24_000.0)}
+    state = SimpleNamespace(params={"regression": {"gain": np.zeros(())}})
+    found = jax.jit(lambda batch: regression.gradients(config, state, {}, batch, jax.random.key(0)))(batch).metrics
+
+    heard = perceptual.heard(mel + wrong, mel, batch["cutoff_hz"], batch["bandwidth_hz"])
+    expected = [float(loss(heard, mel, np.ones(2))[0]) for loss in (perceptual.zimtohrli_loss, perceptual.visqol_loss)]
+    assert [found["zimtohrli"], found["visqol"]] == pytest.approx(expected, rel=1e-3)
+    assert found["loss"] == pytest.approx(10 * expected[0] + 0.5 * expected[1], rel=1e-3)
 
 
 def test_guidance_is_of_each_class():

@@ -1,7 +1,7 @@
 """Stage `regression`: the student's U-Net trained without diffusion, to predict the clean latents at t = 999 at once.
 
 L1 of the clean latents + latent_l2 x their mean square + mel x the quantile loss of the log-mel that the frozen VAE
-decodes of them (L1 for the median, 0.5).
+decodes of them (L1 for the median, 0.5) + zimtohrli and visqol x what these metrics hear of the mel.
 What the diffusion stages have to beat, and a start for the teacher (config.init_from).
 
 The best guess under L1 is a median. Where a loud consonant is rare it is silence, 30 dB too quiet; the mean square's
@@ -15,16 +15,20 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from flashsr_jax.models.diffusion import STEPS, z0_from_v
 from flashsr_jax.models.unet import UNet
-from flashsr_jax.train import losses
+from flashsr_jax.train import losses, perceptual
 from flashsr_jax.train.batch import band_weights
 from flashsr_jax.train.evaluation import unet_outputs
 from flashsr_jax.train.frozen import dtype_of, initial, model_of, named
 from flashsr_jax.train.latents import decoded_mel, latents
 from flashsr_jax.train.state import Gradients, TrainState, create, descend, finish_step, gradient
+
+HEARD = {"zimtohrli": perceptual.zimtohrli_loss, "visqol": perceptual.visqol_loss}
+LEVELS = 0.2, 2.0  # of what normalised windows are heard at: their low resolution's peak at -20 to 0 dBFS
 
 
 def needs(config: ConfigDict) -> dict[str, str]:
@@ -50,21 +54,24 @@ def gradients(
     config: ConfigDict, state: TrainState, frozen: dict[str, Any], batch: dict[str, Any], key: jax.Array
 ) -> Gradients:
     """Of the U-Net, for a batch or a part of it."""
-    key_encode, key_noise = jax.random.split(key)
+    key_encode, key_noise, key_gain = jax.random.split(key, 3)
     unet = UNet(model_of(config).unet, dtype_of(config), config.remat)
     windows, metrics = latents(config, frozen, batch, key_encode)
     z0, z_lr = windows.hr, windows.lr
     mel_weight, latent_weight = band_weights(config, batch, z0.shape[2])
     latent_weight *= losses.loudness_weights(windows.mel, z0.shape[1:3], config.losses.loudness)
     quantile = losses.band_quantiles(config.model.vae.mel_bins, batch["cutoff_hz"], config.losses.mel_quantile)
+    gain_B = jnp.exp(jax.random.uniform(key_gain, z0.shape[:1], minval=np.log(LEVELS[0]), maxval=np.log(LEVELS[1])))
     noise, t_B = jax.random.normal(key_noise, z0.shape), jnp.full(z0.shape[:1], STEPS - 1)
 
     def loss(params: dict) -> tuple[jax.Array, dict, None]:
         z_hat = z0_from_v(noise, t_B, unet.apply({"params": params}, noise, z_lr, t_B))
         of_example = {"latent": losses.l1(z_hat, z0, latent_weight), "latent_l2": losses.l2(z_hat, z0, latent_weight)}
-        if config.losses.mel:
+        if any(config.losses[name] for name in ("mel", *HEARD)):
             mel = decoded_mel(config, frozen, z_hat)
             of_example["mel"] = losses.pinball(mel, windows.mel, quantile, mel_weight)
+            mel = perceptual.heard(mel, windows.mel, batch["cutoff_hz"], batch["bandwidth_hz"])
+            of_example |= {name: of(mel, windows.mel, gain_B) for name, of in HEARD.items() if config.losses[name]}
         total, terms = losses.weighted_sum(of_example, config.losses, windows.weight)
         return total, terms, None
 
