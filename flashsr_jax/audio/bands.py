@@ -94,6 +94,11 @@ class Bands:
         """Whether each channel (C,) needs the networks in a window."""
         return np.ones(channels, bool)
 
+    @property
+    def anything_restored(self) -> bool:
+        """Whether any window needs the networks."""
+        return True
+
 
 @dataclasses.dataclass(frozen=True)
 class BandsByStretch:
@@ -137,6 +142,11 @@ class BandsByStretch:
     def restored(self, channels: int, start: int, samples: int) -> np.ndarray:
         """As `Bands.restored`."""
         return np.array([any(bands for bands, _ in self._weights(c, start, samples)) for c in range(channels)])
+
+    @property
+    def anything_restored(self) -> bool:
+        """As `Bands.anything_restored`."""
+        return any(bands for channel in self.parts for _, bands in channel)
 
     def _faded(self, like: np.ndarray, start: int, of: Any) -> np.ndarray:
         """(C, N): in each channel, of(bands, channel) of the stretches in the window, each with its weight."""

@@ -201,7 +201,8 @@ def upscale_stream(
     frames = settings.framing(model.config, int(sample_rate))
     (device,) = jax.tree.leaves(model.params)[0].devices()
     batch = settings.batch or (1 if device.platform == "cpu" else 4)
-    _prepare(model, settings, batch, frames.window)
+    if settings.bands is None or settings.bands.anything_restored:
+        _prepare(model, settings, batch, frames.window)
     quality = BEST if settings.latency_ms is None else PROMPT
     resampled = resample_stream(blocks, sample_rate, channels, quality=quality)
     bands, tally = settings.bands, tally or Tally()

@@ -7,6 +7,7 @@ import pytest
 import soxr
 
 from flashsr_jax.audio import HOP
+from flashsr_jax.audio.bands import Bands, BandsByStretch
 from flashsr_jax.audio.front_end import denormalise, normalisation, normalise
 from flashsr_jax.errors import UserError
 from flashsr_jax.models.pipeline import latent_shape, sample_latent, super_resolve
@@ -148,6 +149,15 @@ def test_its_programs_are_begun_before_the_first_window_and_no_others_are_needed
     settings = Settings(dtype=dtype)
     list(upscale_stream(model, blocks(), 8000, channels=1, settings=settings))
     assert len(begun) == 3 and list(programs._BEGUN) == begun
+
+
+def test_what_passes_through_waits_for_no_program(model):
+    programs._BEGUN.clear()
+    x = sound(1, 48_000)
+    through = BandsByStretch((((0, None),),))
+    np.testing.assert_array_equal(upscale(model, x, 48_000, bands=through), x)
+    assert not programs._BEGUN
+    assert BandsByStretch((((0, None), (24_000, Bands(4000.0))),)).anything_restored
 
 
 @pytest.mark.training
