@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from flashsr_jax.audio import HOP, SAMPLE_RATE, fft
 from flashsr_jax.audio.mel import mel_filterbank
@@ -44,8 +45,10 @@ def denormalise(x_BxN: jax.Array, stats: Normalisation) -> jax.Array:
 def stft(x_BxN: jax.Array, n_fft: int, hop: int) -> jax.Array:
     """Complex STFT (B, frames, n_fft // 2 + 1), periodic Hann window of length n_fft, no centring, no padding."""
     frames = 1 + (x_BxN.shape[-1] - n_fft) // hop
-    index_TxW = np.arange(frames)[:, None] * hop + np.arange(n_fft)[None, :]
-    return fft.rfft(x_BxN[:, index_TxW] * _hann(n_fft), n_fft)
+    # Where each frame begins, not the index of each of its samples: a program holds its constants, here megabytes.
+    start_T = np.arange(frames, dtype=np.int32) * hop
+    frame = jax.vmap(lambda start: lax.dynamic_slice_in_dim(x_BxN, start, n_fft, axis=1), out_axes=1)
+    return fft.rfft(frame(start_T) * _hann(n_fft), n_fft)
 
 
 def istft(spectrum_BxMxK: jax.Array) -> jax.Array:
