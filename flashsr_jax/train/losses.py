@@ -72,7 +72,7 @@ def l2(estimate: jax.Array, target: jax.Array, weight: jax.Array | float = 1.0) 
 def band_weights(bins: int, cutoff_B: jax.Array, bandwidth_B: jax.Array, high_band: float) -> jax.Array:
     """Weight (B, 1, bins) of each mel bin: 1 under the cutoff in Hz, `high_band` over it, 0 over the recording's own
     bandwidth in Hz: what a codec has taken away is not to be learned."""
-    centres_F = _mel_centres(bins)
+    centres_F = mel_centres(bins)
     weight_BxF = jnp.where(centres_F >= cutoff_B[:, None], high_band, 1.0)
     return jnp.where(centres_F < bandwidth_B[:, None], weight_BxF, 0.0)[:, None]
 
@@ -80,7 +80,7 @@ def band_weights(bins: int, cutoff_B: jax.Array, bandwidth_B: jax.Array, high_ba
 def band_quantiles(bins: int, cutoff_B: jax.Array, quantile: float) -> jax.Array:
     """Quantile (B, 1, bins) for `pinball` of each mel bin: `quantile` over the cutoff in Hz, the median under it,
     where there is little to guess."""
-    return jnp.where(_mel_centres(bins) >= cutoff_B[:, None], quantile, 0.5)[:, None]
+    return jnp.where(mel_centres(bins) >= cutoff_B[:, None], quantile, 0.5)[:, None]
 
 
 def loudness_weights(mel_BxTxF: jax.Array, grid: tuple[int, ...], exponent: float) -> jax.Array:
@@ -114,7 +114,7 @@ def level_weights(kind: str, t_B: jax.Array, snr_limit: float) -> jax.Array:
 
 
 @functools.cache
-def _mel_centres(bins: int) -> np.ndarray:
+def mel_centres(bins: int) -> np.ndarray:
     """Centre of each mel bin in Hz, float32."""
     return librosa.mel_frequencies(bins + 2, fmin=MEL_FMIN, fmax=MEL_FMAX)[1:-1].astype(np.float32)
 
@@ -254,7 +254,7 @@ def _filterbank(bins: int, window: int) -> np.ndarray:
 
 def mel_errors(estimate_BxTxF: jax.Array, target_BxTxF: jax.Array, cutoff_B: jax.Array) -> dict[str, jax.Array]:
     """Mean absolute log-mel difference in nat, over all bins (`mel_l1`) and above each clip's cutoff (`mel_l1_hf`)."""
-    above_BxF = (cutoff_B[:, None] <= _mel_centres(target_BxTxF.shape[-1])).astype(jnp.float32)
+    above_BxF = (cutoff_B[:, None] <= mel_centres(target_BxTxF.shape[-1])).astype(jnp.float32)
     return {
         "mel_l1": l1(estimate_BxTxF, target_BxTxF),
         "mel_l1_hf": l1(estimate_BxTxF, target_BxTxF, above_BxF[:, None]),

@@ -15,16 +15,17 @@ import numpy as np
 from jax import lax
 
 from flashsr_jax.audio import SAMPLE_RATE
+from flashsr_jax.audio.bands import SPLICE
 from flashsr_jax.audio.front_end import log_mel
 from flashsr_jax.audio.mel import mel_frequencies
 from flashsr_jax.evaluate.perceptual import zimtohrli_loudness
-
-SPLICE = (0.85, 0.95)  # of the cutoff: where the estimate takes over
+from flashsr_jax.train.losses import mel_centres
 
 
 def heard(estimate_BxTxF: jax.Array, target_BxTxF: jax.Array, cutoff_B: jax.Array, bandwidth_B: jax.Array) -> jax.Array:
-    """The estimate over each cutoff in Hz, and the target under it and over the recording's own bandwidth in Hz."""
-    centres_F = mel_frequencies(target_BxTxF.shape[-1] + 2)[1:-1].astype(np.float32)
+    """The estimate over each cutoff in Hz, from the listener's splice on, and the target under it and over the
+    recording's own bandwidth in Hz."""
+    centres_F = mel_centres(target_BxTxF.shape[-1])
     low, high = SPLICE
     share_BxF = jnp.clip((centres_F / cutoff_B[:, None] - low) / (high - low), 0, 1)
     share_BxF = jnp.where(centres_F < bandwidth_B[:, None], share_BxF, 0.0)
@@ -106,7 +107,7 @@ def _similarity(a: jax.Array, b: jax.Array) -> jax.Array:
     common = jnp.sqrt(jnp.maximum(mean_a * mean_b, 1e-6))
     intensity = ((2 * common + INTENSITY) / (mean_a + mean_b + INTENSITY)) ** INTENSITY_POWER
     structure = (windowed(a * b) + STRUCTURE) / (spread + STRUCTURE)
-    leaking = jnp.maximum(LEAST_STRUCTURE + LEAK * (structure - LEAST_STRUCTURE), 0.05)
+    leaking = LEAST_STRUCTURE + LEAK * (structure - LEAST_STRUCTURE)
     return intensity * jnp.where(structure < LEAST_STRUCTURE, leaking, structure) ** STRUCTURE_POWER
 
 
@@ -154,7 +155,7 @@ def _warp(a: jax.Array, b: jax.Array) -> _Pairs:
         i, j = at
         more = (i + 1 < frames) & (j + 1 < frames)
         steps = ((1, 1), (1, 0), (0, 1))
-        ahead = jnp.stack([totals[jnp.minimum(i + j + p + q, 2 * frames - 2), example, i + p] for p, q in steps])
+        ahead = jnp.stack([totals[i + j + p + q, example, i + p] for p, q in steps])  # of the path's end: no matter
         best = jnp.argmin(ahead, axis=0)
         i, j = i + (more & (best != 2)), j + (more & (best != 1))
         return (i, j), (i, j, more)
@@ -173,8 +174,8 @@ NEIGHBOURS = ((0.0113033910, 0.0838251475), (0.0838251475, 0.6194857458))  # a c
 INTENSITY_SSIM, STRUCTURE_SSIM = 1e-4, 4.5e-4
 SOFTER = 0.005  # more of the latter: in a steady band the metric's own has no slope worth following
 OF_FULL_SCALE = 3.8e-5  # mean square of a hertz of white noise, by the square of its mel
-# What a band's similarity adds to the score at worst: the slope of the metric's support vector machine, whose kernel is
-# so wide that it is nearly a plane. The rest of the 32 add nothing.
+# By how much the score rises with a band's similarity: the slope of the metric's support vector machine, which is nearly
+# a plane, so wide is its kernel. The other bands add next to nothing.
 MOS = dict(zip(range(23, 32), (0.08, 0.30, 0.37, 0.45, 0.54, 0.55, 0.43, 0.36, 0.25), strict=True))
 
 
@@ -198,15 +199,20 @@ def visqol_loss(estimate_BxTxF: jax.Array, target_BxTxF: jax.Array, gain_B: jax.
 
 def _band_levels(mel_BxTxF: jax.Array, gain_B: jax.Array) -> jax.Array:
     """Level (B, T', C) in the metric's decibels of full scale."""
-    end = EAR_Q * LEAST_ERB_HZ
-    step = np.log((FIRST_HZ + end) / (LAST_HZ + end)) / BANDS
-    centres_C = (np.exp(np.arange(BANDS, 0, -1) * step) * (LAST_HZ + end) - end)[:, None]
-    width_C = 1.019 * (centres_C / EAR_Q + LEAST_ERB_HZ)
-    of_mel_CxF = _gathering(mel_BxTxF.shape[-1], lambda hz_F: (1 + ((hz_F - centres_C) / width_C) ** 2) ** -4)
+    centre = _band_centres()[:, None]
+    width = 1.019 * (centre / EAR_Q + LEAST_ERB_HZ)
+    of_mel_CxF = _gathering(mel_BxTxF.shape[-1], lambda hz_F: (1 + ((hz_F - centre) / width) ** 2) ** -4)
     power = jnp.exp(2 * mel_BxTxF) @ of_mel_CxF.T * jnp.square(gain_B)[:, None, None] * OF_FULL_SCALE
     last = power.shape[1] - FRAMES + 1
     windows = jnp.stack([power[:, i : last + i : EVERY] for i in range(FRAMES)])
     return 5 * jnp.log10(jnp.mean(windows, axis=0) + 1e-9)
+
+
+def _band_centres() -> np.ndarray:
+    """Of the bands (C,) in Hz, evenly spaced by their widths."""
+    end = EAR_Q * LEAST_ERB_HZ
+    step = np.log((FIRST_HZ + end) / (LAST_HZ + end)) / BANDS
+    return np.exp(np.arange(BANDS, 0, -1) * step) * (LAST_HZ + end) - end
 
 
 def _gathering(bins: int, shape: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
