@@ -174,8 +174,8 @@ NEIGHBOURS = ((0.0113033910, 0.0838251475), (0.0838251475, 0.6194857458))  # a c
 INTENSITY_SSIM, STRUCTURE_SSIM = 1e-4, 4.5e-4
 SOFTER = 0.005  # more of the latter: in a steady band the metric's own has no slope worth following
 OF_FULL_SCALE = 3.8e-5  # mean square of a hertz of white noise, by the square of its mel
-# By how much the score rises with a band's similarity: the slope of the metric's support vector machine, which is nearly
-# a plane, so wide is its kernel. The other bands add next to nothing.
+# By how much the score rises with a band's similarity: the slope of the metric's support vector machine, nearly a plane
+# since its kernel is wide. The other bands add next to nothing.
 MOS = dict(zip(range(23, 32), (0.08, 0.30, 0.37, 0.45, 0.54, 0.55, 0.43, 0.36, 0.25), strict=True))
 
 
