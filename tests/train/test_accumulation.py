@@ -105,8 +105,11 @@ def test_a_step_in_parts_equals_a_step_at_once(dataset):
     for name, value in metrics.items():
         assert metrics_of_parts[name] == pytest.approx(value, rel=1e-4), name
     assert moments.keys() == {"vocoder", "discriminator"}
-    for expected, actual in zip(jax.tree.leaves(moments), jax.tree.leaves(moments_of_parts), strict=True):
-        np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-4 * max(np.abs(expected).max(), 1e-6))
+    pairs = zip(jax.tree.leaves_with_path(moments), jax.tree.leaves(moments_of_parts), strict=True)
+    for (path, expected), actual in pairs:
+        # A bias sums over every position, one after another, real against made: rounding is of the terms, not the sum.
+        tolerance = 5e-3 if path[-1].key == "bias" else 1e-4
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * max(np.abs(expected).max(), 1e-6))
 
 
 def test_batches_that_do_not_divide_into_their_parts_are_mistakes():
