@@ -167,8 +167,8 @@ def _warp(a: jax.Array, b: jax.Array) -> _Pairs:
 
 
 # ViSQOL's audio mode (Chinen et al. 2020, arXiv:2004.09584): 32 gammatone bands in windows of 80 ms, every 20 ms.
-BANDS, FIRST_HZ, LAST_HZ, EAR_Q, LEAST_ERB_HZ = 32, 50.0, 15_000.0, 9.26449, 24.7
-FRAMES, EVERY = 8, 2  # mel frames
+BANDS, FIRST_HZ, LAST_HZ, EAR_Q, LEAST_ERB_HZ = 32, 50.0, SAMPLE_RATE / 2, 9.26449, 24.7
+FRAMES, EVERY = 8, 2  # mel frames, under a Hann window
 RANGE_DB = 45.0  # under full scale, and under a frame's loudest band; of these decibels, which are halved
 NEIGHBOURS = ((0.0113033910, 0.0838251475), (0.0838251475, 0.6194857458))  # a corner of the 3 x 3 window
 INTENSITY_SSIM, STRUCTURE_SSIM = 1e-4, 4.5e-4
@@ -204,8 +204,9 @@ def _band_levels(mel_BxTxF: jax.Array, gain_B: jax.Array) -> jax.Array:
     of_mel_CxF = _gathering(mel_BxTxF.shape[-1], lambda hz_F: (1 + ((hz_F - centre) / width) ** 2) ** -4)
     power = jnp.exp(2 * mel_BxTxF) @ of_mel_CxF.T * jnp.square(gain_B)[:, None, None] * OF_FULL_SCALE
     last = power.shape[1] - FRAMES + 1
-    windows = jnp.stack([power[:, i : last + i : EVERY] for i in range(FRAMES)])
-    return 5 * jnp.log10(jnp.mean(windows, axis=0) + 1e-9)
+    hann = np.sin(np.pi * (np.arange(FRAMES) + 0.5) / FRAMES) ** 2
+    seen = sum(of_power * power[:, i : last + i : EVERY] for i, of_power in enumerate(hann**2 / FRAMES))
+    return 5 * jnp.log10(seen + 1e-9)
 
 
 def _band_centres() -> np.ndarray:

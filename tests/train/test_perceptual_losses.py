@@ -9,8 +9,11 @@ import pytest
 import soundfile
 import visqol as visqol_package
 from libsvm import svmutil
+from visqol.analysis_window import AnalysisWindow
+from visqol.audio_utils import AudioSignal
+from visqol.gammatone import GammatoneSpectrogramBuilder
 
-from flashsr_jax.audio import HOP
+from flashsr_jax.audio import HOP, SAMPLE_RATE
 from flashsr_jax.audio.bands import SPLICE
 from flashsr_jax.audio.front_end import log_mel
 from flashsr_jax.audio.lowpass import LowpassFilter, apply_filter
@@ -104,10 +107,17 @@ def test_the_bands_weigh_as_in_visqols_own_model():
         np.testing.assert_allclose(np.array(slopes) / 0.1, expected, atol=0.07)
 
 
-def test_white_noise_is_as_loud_as_its_power():
-    """ViSQOL's levels are halves of decibels of the mean square that falls into a band."""
-    noise = 0.1 * np.random.default_rng(0).normal(size=FRAMES * HOP).astype(np.float32)
-    level = np.asarray(perceptual._band_levels(mel_of(noise[None]), jnp.ones(1)))[0].mean(0)
-    erb_hz = perceptual._band_centres() / perceptual.EAR_Q + perceptual.LEAST_ERB_HZ
-    over_4_khz = list(perceptual.MOS)
-    np.testing.assert_allclose(level[over_4_khz], 5 * np.log10(0.1**2 * erb_hz[over_4_khz] / 24_000), atol=0.5)
+def test_visqols_bands_hear_noise_and_tones_as_the_packages_do():
+    """Levels of what is loud in a band, within 3 of its halved decibels, since a mel holds amplitudes; noise in 0.5."""
+    of_package = GammatoneSpectrogramBuilder(perceptual.BANDS, perceptual.FIRST_HZ)
+    seconds = np.arange(FRAMES * HOP) / SAMPLE_RATE
+    noise = 0.1 * np.random.default_rng(0).normal(size=FRAMES * HOP)
+    tones = [0.5 * np.sin(2 * np.pi * hz * seconds) for hz in (6500, 8000, 11_000, 14_000)]
+    for x, tolerance in ((noise, 0.5), *((tone, 3.0) for tone in tones)):
+        spectrogram = of_package.build(AudioSignal(x, SAMPLE_RATE), AnalysisWindow(SAMPLE_RATE))
+        np.testing.assert_allclose(perceptual._band_centres(), spectrogram.center_freq_bands, rtol=1e-3)
+        expected = 10 * np.log10(spectrogram.data.T)[10:-10].mean(0)
+        level = np.asarray(perceptual._band_levels(mel_of(x[None].astype(np.float32)), jnp.ones(1)))[0, 10:-10].mean(0)
+        loud = [band for band in perceptual.MOS if expected[band] > -22]
+        assert loud
+        np.testing.assert_allclose(level[loud], expected[loud], atol=tolerance)
