@@ -205,8 +205,8 @@ def _band_levels(mel_BxTxF: jax.Array, gain_B: jax.Array) -> jax.Array:
     power = jnp.exp(2 * mel_BxTxF) @ of_mel_CxF.T * jnp.square(gain_B)[:, None, None] * OF_FULL_SCALE
     last = power.shape[1] - FRAMES + 1
     hann = np.sin(np.pi * (np.arange(FRAMES) + 0.5) / FRAMES) ** 2
-    seen = sum(of_power * power[:, i : last + i : EVERY] for i, of_power in enumerate(hann**2 / FRAMES))
-    return 5 * jnp.log10(seen + 1e-9)
+    power = sum(weight * power[:, i : last + i : EVERY] for i, weight in enumerate(hann**2 / FRAMES))
+    return 5 * jnp.log10(power + 1e-9)
 
 
 def _band_centres() -> np.ndarray:

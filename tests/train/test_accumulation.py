@@ -107,8 +107,10 @@ def test_a_step_in_parts_equals_a_step_at_once(dataset):
     assert moments.keys() == {"vocoder", "discriminator"}
     pairs = zip(jax.tree.leaves_with_path(moments), jax.tree.leaves(moments_of_parts), strict=True)
     for (path, expected), actual in pairs:
-        # A bias sums over every position, one after another, real against made: rounding is of the terms, not the sum.
-        tolerance = 5e-3 if path[-1].key == "bias" else 1e-4
+        # A bias of a discriminator sums over all of a spectrogram, and real and made nearly cancel: how that is rounded
+        # changes with the program that XLA makes, by up to 0.15 % of the sum. Kernels have the same terms, and agree.
+        of_spectrogram = path[0].key == "discriminator" and path[1].key.startswith("resolution")
+        tolerance = 3e-3 if of_spectrogram and path[-1].key == "bias" else 1e-4
         np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * max(np.abs(expected).max(), 1e-6))
 
 
