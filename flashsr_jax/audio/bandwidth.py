@@ -121,6 +121,7 @@ QUANTISATION_DB = -114.0  # level per bin, full scale 0 dB, under which the top 
 REST_DB, REST_RANGE_DB = 40.0, 12.0  # what a codec leaves over a band: so far below its loudest, and so even
 END_DB = 5.0  # a low-pass's skirt ends so far above the floor it sinks into
 ROUNDING_WALL_DB, ROUNDING_RANGE_DB = 5.5, 5.0  # a drop that is a wall, if no more than this over rounding follows
+LOWEST_WALL_HZ = 1000.0
 ROUNDING_DB = 6.0  # 95th percentile over the mean of a smoothed bin of white noise, and its window's bandwidth
 
 
@@ -205,12 +206,16 @@ def _edge(
 ) -> tuple[int, bool]:
     """The bin at which a spectrum in dB ends by a wall, or by the floor of quantisation, and whether by a wall.
 
-    swing_K: how much louder than their median the loud frames are. rounding_db: as `_rounding_db` says.
+    swing_K: how much louder than their median the loud frames are. rounding_db: as `_rounding_db` says. Walls are
+    looked for from LOWEST_WALL_HZ up to where enough of the spectrum lies over them; there is no such place in one
+    that is narrower.
     """
     size, highest = 2 * (len(level_K) - 1), len(level_K) - 1
     groups: list[list[tuple[float, int, float]]] = []
     last = None
-    for number, k in enumerate(np.unique(np.geomspace(1000 * size / sample_rate, highest / 1.1, 200).astype(int))):
+    first, end = LOWEST_WALL_HZ * size / sample_rate, highest / 1.1
+    candidates = np.unique(np.geomspace(first, end, 200).astype(int)) if first < end else ()
+    for number, k in enumerate(candidates):
         before = float(level_K[int(0.8 * k) : int(0.93 * k) + 1].mean())
         after = float(level_K[math.ceil(1.08 * k) : math.ceil(1.3 * k) + 1].mean())
         drop = before - after
