@@ -117,11 +117,11 @@ WALL_DB, FLOOR_DB = 20.0, 12.0  # ... or a smaller one, if what follows is no fu
 STEADY_WALL_DB, STEADY_DB = 9.0, 5.0  # ... or a yet smaller one, if what follows is a steady floor, flat to this
 EDGE_DB = 12.0  # the wall's edge: so far below the band before it
 CLEARLY_LOWER = 0.93  # the end of a gentle low-pass, of what is read otherwise
+LOWEST_WALL_HZ = 1000.0  # under it a spectrum falls by itself
 QUANTISATION_DB = -114.0  # level per bin, full scale 0 dB, under which the top of the spectrum is rounding or dither
 REST_DB, REST_RANGE_DB = 40.0, 12.0  # what a codec leaves over a band: so far below its loudest, and so even
 END_DB = 5.0  # a low-pass's skirt ends so far above the floor it sinks into
 ROUNDING_WALL_DB, ROUNDING_RANGE_DB = 5.5, 5.0  # a drop that is a wall, if no more than this over rounding follows
-LOWEST_WALL_HZ = 1000.0
 ROUNDING_DB = 6.0  # 95th percentile over the mean of a smoothed bin of white noise, and its window's bandwidth
 
 
@@ -206,9 +206,8 @@ def _edge(
 ) -> tuple[int, bool]:
     """The bin at which a spectrum in dB ends by a wall, or by the floor of quantisation, and whether by a wall.
 
-    swing_K: how much louder than their median the loud frames are. rounding_db: as `_rounding_db` says. Walls are
-    looked for from LOWEST_WALL_HZ up to where enough of the spectrum lies over them; there is no such place in one
-    that is narrower.
+    swing_K: how much louder than their median the loud frames are. rounding_db: as `_rounding_db` says. No wall is
+    found in a spectrum that ends too near to LOWEST_WALL_HZ for one to show.
     """
     size, highest = 2 * (len(level_K) - 1), len(level_K) - 1
     groups: list[list[tuple[float, int, float]]] = []

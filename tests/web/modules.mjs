@@ -34,7 +34,6 @@ for (const { name, cutoff, end } of about.bands) {
   write(`after ${name}`, bands.after(read(name), read("window")));
 }
 said.bandwidth = about.cutoffs.map((cutoff) => bandwidth([read(`cut ${cutoff}`)], 48000));
-said.lowest = bandwidth([read("speech")], about.lowestRate);
 for (const bits of [16, 24, 32]) {
   const bytes = wav.writeWav([read("frame"), read("frame").map((value) => -value)], 48000, bits);
   writeFileSync(join(folder, `wav ${bits}.wav`), new Uint8Array(bytes));

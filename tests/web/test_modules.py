@@ -33,7 +33,6 @@ NOISES = [(0, 0, -6), (2**32 - 2, 1, 100_000)]
 RATES = (8000, 16000, 44100, 96000, 22254)
 BANDS = {"hissy": (8000.0, 9000.0), "clean": (8000.0, 8000.0), "whole": (16000.0, 24000.0)}
 CUTOFFS = (3400, 8000, 12000)
-LOWEST_RATE = 2000  # whose half leaves no room over the lowest wall
 LENGTHS = (1, 1000, WINDOW.step, WINDOW.window + 30_000, 2 * WINDOW.step + 26_000)
 SUBTYPES = {"PCM_U8": "WAV", "PCM_16": "WAV", "PCM_24": "WAVEX", "PCM_32": "RF64", "FLOAT": "WAV", "DOUBLE": "WAV"}
 FILES = {"given.flac": 11025, "given.ogg": 22050, "given.mp3": 24000, "given.opus": 48000}
@@ -79,7 +78,7 @@ def folder(tmp_path_factory) -> Path:
     about["graphs"]["vocoder"] = {"inputs": {"mel": [], "waveform": []}}
     about |= {"noises": [dict(zip(("seed", "index", "first"), noise, strict=True)) for noise in NOISES]}
     about |= {"bands": [{"name": n, "cutoff": cutoff, "end": end} for n, (cutoff, end) in BANDS.items()]}
-    about |= {"rates": RATES, "lowestRate": LOWEST_RATE, "cutoffs": CUTOFFS, "lengths": LENGTHS}
+    about |= {"rates": RATES, "cutoffs": CUTOFFS, "lengths": LENGTHS}
     (folder / "model.json").write_text(json.dumps(about))
     done = subprocess.run([NODE, MODULES, PAGE, folder], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -140,10 +139,6 @@ def test_the_bands_end_is_read_as_the_package_reads_it(folder):
         assert read["cutoff"] == pytest.approx(cutoff, rel=0.1)
         ends = [reading.end_hz for reading in meter.readings()]
         assert read["end"] == pytest.approx(np.quantile(ends, 0.8, method="higher"), rel=0.05)
-
-
-def test_a_rate_whose_half_is_the_lowest_wall_is_read_to_the_end(folder):
-    assert said(folder)["lowest"]["cutoff"] == LOWEST_RATE / 2
 
 
 @pytest.mark.parametrize("length", LENGTHS)

@@ -122,9 +122,8 @@ function edge(spectrum, rate) {
   return sound >= 0 ? Math.min(bin, sound) : bin;
 }
 
-/** Whole numbers at equal ratios from low to high, each once; none where there is no room between them. */
+/** Whole numbers at equal ratios from low to high, each once. */
 function places(low, high) {
-  if (low >= high) return [];
   const count = 200;
   const all = Array.from({ length: count }, (_, i) => Math.floor(low * (high / low) ** (i / (count - 1))));
   return [...new Set(all)];
