@@ -1,14 +1,17 @@
 """Writes docs/ablation.md of what launch/ablation.sh has measured: the paper's tables, what was expected and seen.
 
-python launch/ablation.py SCORES.json PAGE.md
+python launch/ablation.py SCORES.json PAGE.md [NAME=RUN...]
+
+Of each NAME=RUN the page says what was trained: a run's folder, or weights.
 """
 
 import dataclasses
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from flashsr_jax.audio import HOP, SAMPLE_RATE
 from flashsr_jax.data import CLASSES
 from flashsr_jax.errors import UserError
 from flashsr_jax.evaluate.metrics import BETTER
@@ -16,6 +19,8 @@ from flashsr_jax.evaluate.report.tables import arrow, markdown_table, read_score
 from flashsr_jax.evaluate.results import Results
 from flashsr_jax.evaluate.statistics import Comparison, paired, summarise
 from flashsr_jax.files import replacing
+from flashsr_jax.runs.folder import CONFIG_FILE, read_config
+from flashsr_jax.runs.listing import find_runs
 
 PERCEPTUAL = ("zimtohrli", "visqol")
 QUALITY = ("lsd", *PERCEPTUAL, "loud_band_gain_db")
@@ -92,23 +97,27 @@ VOCODERS = (
 )
 
 
-def main(scores: Path, page: Path) -> None:
+def main(scores: Path, page: Path, runs: Mapping[str, str] | None = None) -> None:
     results = read(scores)
     rows = [row for row in ROWS if row.system in results.systems]
     vocoders = [row for row in VOCODERS if row.system in results.systems]
+    against_regression = [row._replace(before="regression") for row in rows if row.before not in ("", "regression")]
     parts = [
         "# Ablation: the paper's tables\n\n`bash launch/ablation.sh` trains and measures what is compared here, and "
         "writes this page.\nMeans over clips with 95 % intervals; differences are paired, clip by clip.",
         "## Losses\n\n" + markdown_table(only(results, [row.system for row in rows]), present(results, QUALITY)),
         "Against the row that is named, by class; bold where the interval has no 0:\n\n"
         + steps(results, rows, QUALITY),
+        "Against the regression:\n\n" + steps(results, against_regression, QUALITY) if against_regression else "",
         *paragraphs(results, rows, present(results, QUALITY)),
+        "What else was tried of teacher and student, and what came of it, is in `MODEL_CARD.md`, under Training.",
         "## Time\n\n" + times(results, rows),
         "## The vocoder's low band\n\nAll with the regression's U-Net.\n\n"
         + markdown_table(only(results, ["unprocessed", *(row.system for row in vocoders)]), present(results, LOW_BAND)),
         steps(results, vocoders, LOW_BAND),
         *paragraphs(results, vocoders, present(results, LOW_BAND)),
         "## What was to be shown\n\n" + "\n".join(f"- {line}" for line in claims(results)),
+        "## What was trained\n\n" + trained(runs) if runs else "",
         "## How\n\n" + "\n".join(f"- {name}: {text}" for name, text in results.settings.items()),
     ]
     with replacing(page) as partial:
@@ -259,6 +268,23 @@ def claims(results: Results) -> Iterable[str]:
             )
 
 
+def trained(runs: Mapping[str, str]) -> str:
+    """A table of the runs that were measured: how long each was trained, from what, and at which of its steps it was
+    best on validation clips, which is what was measured."""
+    lines = []
+    for name, where in runs.items():
+        if not (Path(where) / CONFIG_FILE).exists():
+            lines.append([name, "", f"the weights `{Path(where).name}`", "", "", ""])
+            continue
+        run, config = find_runs(where)[0], read_config(Path(where) / CONFIG_FILE)
+        field = {"vocoder": "crop_frames", "tune": "decoder_frames"}.get(run.stage)
+        seconds = (config[field] if field else config["data"]["window_frames"]) * HOP / SAMPLE_RATE
+        first = Path(config.get("init_from") or config.get("teacher_from") or "nothing").name
+        best = f"{run.best['step']:.0f}" if run.best else ""
+        lines.append([name, run.stage, first, f"{run.step}", f"{config['batch_size']} x {seconds:.2f} s", best])
+    return table(["", "stage", "began with", "steps", "windows a step", "measured at step"], lines)
+
+
 def answer(reached: bool) -> str:
     return "Yes" if reached else "No"
 
@@ -274,9 +300,9 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
+    if len(sys.argv) < 3:
         sys.exit(__doc__)
     try:
-        main(*map(Path, sys.argv[1:]))
+        main(Path(sys.argv[1]), Path(sys.argv[2]), dict(argument.split("=", 1) for argument in sys.argv[3:]))
     except UserError as error:
         sys.exit(f"ablation: {error}")

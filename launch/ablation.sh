@@ -72,4 +72,8 @@ done
 flashsr evaluate --data "$clips" --weights "$runs/regression.safetensors" --teacher "$teacher" \
   --teacher-steps "${TEACHER_STEPS:-50}" --teacher-guidance "${GUIDANCE:-1}" --cutoffs "${CUTOFFS:-4000}" --seeds 3 \
   "${compared[@]}" "${measuring[@]}" -o "$runs/report"
-python launch/ablation.py "$runs/report/scores.json" "${PAGE:-docs/ablation.md}"
+described=()
+for name in regression teacher distill adversarial dmd_self dmd_separate tune vocoder_lr vocoder_mel; do
+  described+=("$name=${!name}")
+done
+python launch/ablation.py "$runs/report/scores.json" "${PAGE:-docs/ablation.md}" "${described[@]}"

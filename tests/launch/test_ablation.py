@@ -1,5 +1,6 @@
 """launch/ablation.py: its page says what was measured; and launch/ablation.sh runs to its end."""
 
+import json
 import os
 import re
 import subprocess
@@ -74,6 +75,33 @@ def test_each_row_is_compared_with_the_one_that_it_builds_on(tmp_path):
     )
     assert "`tune`" not in page, "nothing is said of a row that was not measured"
     assert "- seeds: 0 to 2" in page
+
+
+def test_students_are_compared_with_the_regression_too(tmp_path):
+    page = page_of(results(), tmp_path)
+    section = page.split("Against the regression:")[1].split("**")[0]
+    assert "| student by distillation − regression | speech |" in section and "teacher" not in section
+
+
+def test_what_was_trained_is_said_of_runs_and_of_weights(tmp_path):
+    fields = {"model": {}, "steps": 90, "best_metric": "lsd", "batch_size": 6, "data": {"window_frames": 256}}
+    for name, of_stage in {
+        "teacher": {"stage": "teacher", "init_from": "small"},
+        "dmd_self": {"stage": "student", "init_from": "", "teacher_from": str(tmp_path / "teacher")},
+        "vocoder_lr": {"stage": "vocoder", "init_from": "", "crop_frames": 64},
+    }.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps(fields | of_stage))
+        evaluated = [{"kind": "eval", "step": step, "lsd": lsd} for step, lsd in ((30, 1.3), (60, 1.1), (90, 1.2))]
+        (tmp_path / name / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in evaluated))
+    write_scores(results(), tmp_path)
+    of_name = {"regression": "small"} | {name: str(tmp_path / name) for name in ("teacher", "dmd_self", "vocoder_lr")}
+    ablation.main(tmp_path / "scores.json", tmp_path / "page.md", of_name)
+    section = (tmp_path / "page.md").read_text().split("## What was trained")[1]
+    assert "| regression |  | the weights `small` |  |  |  |" in section
+    assert "| teacher | teacher | small | 90 | 6 x 2.56 s | 60 |" in section, "the best step is what counts"
+    assert "| dmd_self | student | teacher | 90 | 6 x 2.56 s | 60 |" in section
+    assert "| vocoder_lr | vocoder | nothing | 90 | 6 x 0.64 s | 60 |" in section
 
 
 def test_the_vocoders_low_band_has_a_table_of_its_own(tmp_path):
