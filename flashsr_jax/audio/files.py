@@ -13,6 +13,7 @@ import struct
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
@@ -300,8 +301,8 @@ def _sound_file(part: Part) -> sf.SoundFile:
         raise UserError("is cut short or damaged: not one frame of it can be read") from error
 
 
-def survey(path: Path, mono: bool = False) -> Survey:
-    """Read a file once, to its end; `mono`: its channels mixed to one.
+def survey(path: Path, mono: bool = False, out_rate: int = SAMPLE_RATE) -> Survey:
+    """Read a file once, to its end; `mono`: its channels mixed to one; `out_rate`: of the output that gets its tags.
 
     Raises UserError or soundfile's errors where it cannot be upscaled as it is.
     """
@@ -327,7 +328,7 @@ def survey(path: Path, mono: bool = False) -> Survey:
             samples,
             max(meter.value() for meter in meters),
             audio.floats,
-            audio_tags.read(path, audio.tags(), audio.sample_rate),
+            audio_tags.read(path, audio.tags(), Fraction(out_rate, audio.sample_rate)),
             stretches(meters, audio.sample_rate, samples),
             peak,
             audio.mask,

@@ -10,6 +10,7 @@ import io
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,7 +18,6 @@ import mutagen
 from mutagen import apev2, asf, flac, id3, mp3, mp4, wave
 from mutagen._vorbis import VCommentDict, is_valid_key
 
-from flashsr_jax.audio import SAMPLE_RATE
 from flashsr_jax.audio.chunks import Chunk, chunks
 from flashsr_jax.errors import show_traceback
 
@@ -141,13 +141,14 @@ class Tags:
             values.append(value)
 
 
-def read(path: Path, known: dict[str, str], sample_rate: int) -> Tags:
-    """The tags of a file; `known` are those that libsndfile found. What cannot be read is said in `left_out`."""
+def read(path: Path, known: dict[str, str], rates: Fraction) -> Tags:
+    """The tags of a file; `known` are those that libsndfile found, `rates` the output's sample rate by the file's.
+    What cannot be read is said in `left_out`."""
     tags = Tags()
     with open(path, "rb") as file:
         try:
             if file.read(4) in _CHUNKED:
-                _from_chunks(file, sample_rate, tags)
+                _from_chunks(file, rates, tags)
             else:
                 _from_file(path, file, tags)
         except Exception:  # noqa: BLE001 the sound is what counts: broken tags are said, and left out
@@ -319,7 +320,7 @@ def _id3_frame(name: str, values: list[str]) -> id3.Frame:
     return id3.TXXX(encoding=3, desc=_ID3_OF_MUSICBRAINZ.get(name, name), text=values)
 
 
-def _from_chunks(file: BinaryIO, sample_rate: int, tags: Tags) -> None:
+def _from_chunks(file: BinaryIO, rates: Fraction, tags: Tags) -> None:
     """ID3 of wav and aiff; bext, cue points and labels of a wav, at the output's rate; other chunks are left out."""
     for chunk, content in _chunks(file):
         if chunk.name in _ID3_CHUNKS:
@@ -332,16 +333,16 @@ def _from_chunks(file: BinaryIO, sample_rate: int, tags: Tags) -> None:
                 tags.left_out.append(_text(chunk.name))
         elif chunk.name == b"bext" and len(content) >= 346:
             (reference,) = struct.unpack_from("<Q", content, 338)
-            struct.pack_into("<Q", content, 338, _scaled(reference, sample_rate) & (1 << 64) - 1)
+            struct.pack_into("<Q", content, 338, round(reference * rates) & (1 << 64) - 1)
             tags.chunks.append((chunk.name, bytes(content)))
         elif chunk.name == b"cue " and len(content) >= 4:
             for start in range(4, len(content) - 23, 24):
                 for offset in (4, 20):  # of the position in the play order, and in the samples
                     (sample,) = struct.unpack_from("<I", content, start + offset)
-                    struct.pack_into("<I", content, start + offset, min(_scaled(sample, sample_rate), 0xFFFF_FFFF))
+                    struct.pack_into("<I", content, start + offset, min(round(sample * rates), 0xFFFF_FFFF))
             tags.chunks.append((chunk.name, bytes(content)))
         elif content[:4] == b"adtl":
-            _scale_lengths(content, sample_rate)
+            _scale_lengths(content, rates)
             tags.chunks.append((chunk.name, bytes(content)))
 
 
@@ -369,19 +370,15 @@ def _text(name: bytes) -> str:
     return text if text.isprintable() and text.isascii() else ""
 
 
-def _scale_lengths(content: bytearray, sample_rate: int) -> None:
+def _scale_lengths(content: bytearray, rates: Fraction) -> None:
     """Of the regions (ltxt) in a list of labels."""
     position = 4
     while position + 8 <= len(content):
         name, length = struct.unpack_from("<4sI", content, position)
         if name == b"ltxt" and position + 16 <= len(content):
             (samples,) = struct.unpack_from("<I", content, position + 12)
-            struct.pack_into("<I", content, position + 12, min(_scaled(samples, sample_rate), 0xFFFF_FFFF))
+            struct.pack_into("<I", content, position + 12, min(round(samples * rates), 0xFFFF_FFFF))
         position += 8 + length + length % 2
-
-
-def _scaled(samples: int, sample_rate: int) -> int:
-    return round(samples * SAMPLE_RATE / sample_rate)
 
 
 def _append_chunks(path: Path, added: list[tuple[bytes, bytes]]) -> None:

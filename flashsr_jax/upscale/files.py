@@ -242,7 +242,7 @@ def _upscale_file(
 ) -> dict:
     """Write the output; returns what there is to say about it."""
     began = time.monotonic()
-    found = survey(path, options.mono)
+    found = survey(path, options.mono, options.out_rate)
     every = [stretch for channel in found.stretches for stretch in channel]
     passed_through = options.cutoff_hz is None and all(stretch.passes for stretch in every)
     bit_depth = options.bit_depth or ("float" if found.floats and suffix == "wav" else "24")

@@ -52,10 +52,10 @@ def test_an_unforeseen_error_is_one_line_and_debug_shows_where(upscale, monkeypa
         Path(f"{name}.wav").write_bytes(wav(8000))
     before = flashsr_jax.upscale.files.survey
 
-    def survey(path, mono):
+    def survey(path, *options):
         if path.name == "b.wav":
             raise IndexError("index 7 is out of bounds\nand more")
-        return before(path, mono)
+        return before(path, *options)
 
     monkeypatch.setattr(flashsr_jax.upscale.files, "survey", survey)
     code, _, err = upscale("a.wav", "b.wav", "c.wav", "-o", "out/")
@@ -213,22 +213,31 @@ def test_tags_that_cannot_be_carried_are_said_in_plain_words(upscale):
     assert flac.FLAC("out/d.flac")["title"] == ["Grandma's tape"]
 
 
-def test_bext_and_cue_points_move_with_the_rate(upscale):
+@pytest.mark.parametrize("rate", [44_100, 48_000, 96_000])
+def test_bext_and_cue_points_move_with_the_rate(upscale, rate):
     bext = bytes(338) + struct.pack("<QH", 8000 * 3600, 1) + bytes(254)
     cue = struct.pack("<III4sIII", 1, 1, 8000, b"data", 0, 0, 8000)
     label = b"adtl" + b"labl" + struct.pack("<II", 12, 1) + b"Verse 1\0"
+    region = struct.pack("<4sII", b"ltxt", 20, 1)
+    of_the_region = struct.pack("<4sHHHH", b"rgn ", 0, 0, 0, 0)
     after = b"".join(
         name + struct.pack("<I", len(content)) + content
-        for name, content in ((b"bext", bext), (b"cue ", cue), (b"LIST", label), (b"iXML", b"<a/>"))
+        for name, content in (
+            (b"bext", bext),
+            (b"cue ", cue),
+            (b"LIST", label + region + struct.pack("<I", 8000) + of_the_region),
+            (b"iXML", b"<a/>"),
+        )
     )
     Path("a.wav").write_bytes(wav(8000, after=after))
-    code, out, err = upscale("a.wav", "-o", "b.wav", "--json")
+    code, out, err = upscale("a.wav", "-o", "b.wav", "--json", "--out-rate", str(rate))
     assert code == 0 and err == ["flashsr: a.wav: not carried over: iXML"]
     data = Path("b.wav").read_bytes()
     found = {chunk.name: data[chunk.start : chunk.start + chunk.length] for chunk in chunks(data, len(data))}
-    assert struct.unpack_from("<Q", found[b"bext"], 338) == (48_000 * 3600,)
-    assert struct.unpack("<III4sIII", found[b"cue "]) == (1, 1, 48_000, b"data", 0, 0, 48_000)
-    assert found[b"LIST"] == label and struct.unpack("<I", data[4:8])[0] == len(data) - 8
+    assert struct.unpack_from("<Q", found[b"bext"], 338) == (rate * 3600,)
+    assert struct.unpack("<III4sIII", found[b"cue "]) == (1, 1, rate, b"data", 0, 0, rate)
+    assert found[b"LIST"] == label + region + struct.pack("<I", rate) + of_the_region
+    assert struct.unpack("<I", data[4:8])[0] == len(data) - 8
     code, out, _ = upscale("a.wav", "-o", "b.flac", "--json")
     assert code == 0 and json.loads(out[0])["left_out"] == ["iXML", "bext", "cue", "LIST"]
 
