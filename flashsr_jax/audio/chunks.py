@@ -21,6 +21,7 @@ FEW_BYTES = 128  # a length too long by so much counted the headers, too
 LOOSE_BYTES = 4096  # more than this behind the audio, in no chunk, may be audio
 MPEG = 0x55  # WAVE_FORMAT_MPEGLAYER3
 EXTENSIBLE = 0xFFFE
+NEEDED = (b"fmt ", b"fact", b"data", b"ds64", b"COMM", b"FVER", b"SSND", b"JUNK")  # to read the audio
 CODINGS = {0x14: "G.723", 0x45: "G.726", 0x64: "G.726", 0x160: "WMA", 0x161: "WMA", 0x2000: "AC-3", 0xFF: "AAC"}
 
 
@@ -71,6 +72,14 @@ def header(data: bytes | mmap, size: int) -> Header:
                 chunk = wide._replace(start=chunk.start)
             return Header(*_audio(data, size, chunk), wave_format, mask)
     return Header(None, {}, None, wave_format, mask)
+
+
+def only_audio(data: bytes | mmap, size: int) -> dict[int, bytes]:
+    """Bytes by position that hide from a reader of wav or aiff all chunks that do not say how the audio is read."""
+    if data[:4] not in (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM"):
+        return {}
+    names = {chunk.field - 4: chunk.name for chunk in chunks(data, size)}
+    return {position: b"JUNK" for position, name in names.items() if name not in NEEDED}
 
 
 def chunks(data: Sliced, size: int) -> Iterator[Chunk]:

@@ -12,7 +12,7 @@ import re
 import struct
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
@@ -195,8 +195,6 @@ def _open(path: Path) -> Audio | media.Media:
         return media.Media(path, name)
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         found = chunks.header(data, size)
-        remarks = [found.remark] if found.remark else []
-        whole = Part(lambda: os.fsencode(path))
         if data[:4] == b"OggS":
             audio = Audio(_ogg_parts(path, data, size))
             audio.mask, audio.order = FLAC_MASKS.get(audio.channels), VORBIS_ORDER.get(audio.channels)
@@ -206,15 +204,16 @@ def _open(path: Path) -> Audio | media.Media:
             audio.mask = _flac_mask(data) or FLAC_MASKS.get(audio.channels)
             return audio
         if found.audio and found.wave_format == chunks.MPEG:
-            return Audio(_mpeg_parts(path, data, *found.audio) or [whole], remarks=remarks)
-        if found.changes:
-            pieces = patched(size, found.changes)
-            return Audio([Part(lambda: Pieces(path, pieces))], found.mask, remarks)
+            whole = Part(lambda: os.fsencode(path))
+            return Audio(_mpeg_parts(path, data, *found.audio) or [whole], remarks=_remarks(found))
         if not found.audio and (parts := _mpeg_parts(path, data, 0, size)):
             return Audio(parts)
         try:
-            return Audio([whole], found.mask, remarks)
+            return _chunked(path, size, found, {})
         except sf.LibsndfileError as error:
+            if hidden := chunks.only_audio(data, size):  # long texts, say, which libsndfile fails at
+                with contextlib.suppress(sf.LibsndfileError):
+                    return _chunked(path, size, found, hidden)
             coding = chunks.CODINGS.get(found.wave_format or 0)
             if not coding or not found.audio:
                 raise
@@ -222,6 +221,19 @@ def _open(path: Path) -> Audio | media.Media:
                 return media.Media(path, f"{coding} (format 0x{found.wave_format:04x} of wav)")
             except UserError as missing:
                 raise missing from error
+
+
+def _chunked(path: Path, size: int, found: chunks.Header, more: Mapping[int, bytes]) -> Audio:
+    """A file of chunks, or of another kind, with the changes that its header needs, and more."""
+    changes = {**found.changes, **more}
+    if not changes:
+        return Audio([Part(lambda: os.fsencode(path))], found.mask, _remarks(found))
+    pieces = patched(size, changes)
+    return Audio([Part(lambda: Pieces(path, pieces))], found.mask, _remarks(found))
+
+
+def _remarks(found: chunks.Header) -> list[str]:
+    return [found.remark] if found.remark else []
 
 
 def _mpeg_parts(path: Path, data: mmap.mmap, start: int, stop: int) -> list[Part]:

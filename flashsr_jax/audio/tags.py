@@ -88,6 +88,28 @@ _OTHER_NAMES = {  # of ASF and APEv2
     "disc": "discnumber",
     "album_artist": "albumartist",
 }
+_INFO = {  # of a wav's list of them
+    b"INAM": "title",
+    b"IART": "artist",
+    b"IPRD": "album",
+    b"IMUS": "composer",
+    b"IWRI": "lyricist",
+    b"ICMT": "comment",
+    b"ICRD": "date",
+    b"IGNR": "genre",
+    b"ITRK": "tracknumber",
+    b"IPRT": "tracknumber",
+    b"ICOP": "copyright",
+    b"IENG": "engineer",
+    b"IKEY": "keywords",
+    b"ISBJ": "subject",
+    b"ISRC": "source",
+    b"ILNG": "language",
+    b"IMED": "media",
+    b"ISFT": "software",
+    b"ITCH": "encodedby",
+}
+_AIFF = {b"NAME": "title", b"AUTH": "artist", b"(c) ": "copyright", b"ANNO": "comment"}
 _OF_THE_CODING = (
     "encoder",
     "encodedby",
@@ -102,7 +124,7 @@ _OF_THE_CODING = (
 )
 _CHUNKED = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM", b"riff", b"caff")  # wav, aiff, w64, caf
 _ID3_CHUNKS = (b"id3 ", b"ID3 ")
-_TEXT_CHUNKS = (b"LIST", b"NAME", b"AUTH", b"(c) ", b"ANNO", b"info", b"strg")  # libsndfile reads them
+_TEXT_CHUNKS = (b"LIST", b"info", b"strg")  # libsndfile reads them
 _AUDIO_CHUNKS = (b"data", b"SSND")
 _FORMAT_CHUNKS = (  # of the coding, or of nothing
     *(b"fmt ", b"fact", b"PEAK", b"ds64", b"JUNK", b"junk", b"PAD ", b"FLLR", b"riff", b"wave", b"levl"),
@@ -321,13 +343,19 @@ def _id3_frame(name: str, values: list[str]) -> id3.Frame:
 
 
 def _from_chunks(file: BinaryIO, rates: Fraction, tags: Tags) -> None:
-    """ID3 of wav and aiff; bext, cue points and labels of a wav, at the output's rate; other chunks are left out."""
+    """ID3 of wav and aiff, and the texts that have no ID3; bext, cue points and labels of a wav, at the output's rate;
+    other chunks are left out."""
+    texts = Tags()  # libsndfile leaves most of them out, and reads no letters but those of UTF-8
     for chunk, content in _chunks(file):
         if chunk.name in _ID3_CHUNKS:
             try:
                 _from_id3(id3.ID3(io.BytesIO(content)), tags)
             except mutagen.MutagenError:
                 tags.left_out.append(DAMAGED)
+        elif chunk.kind == ">I" and chunk.name in _AIFF:
+            texts.add(_AIFF[chunk.name], _decoded(content, "mac-roman"))
+        elif chunk.name == b"LIST" and content[:4] == b"INFO":
+            _from_info(content, chunk.kind[0], texts)
         elif chunk.kind != "<I" or chunk.name not in (b"bext", b"cue ", b"LIST"):
             if chunk.name not in (*_FORMAT_CHUNKS, *_TEXT_CHUNKS) and _text(chunk.name):
                 tags.left_out.append(_text(chunk.name))
@@ -344,6 +372,30 @@ def _from_chunks(file: BinaryIO, rates: Fraction, tags: Tags) -> None:
         elif content[:4] == b"adtl":
             _scale_lengths(content, rates)
             tags.chunks.append((chunk.name, bytes(content)))
+    tags.texts = texts.texts | tags.texts
+    tags.left_out += texts.left_out
+
+
+def _from_info(content: bytearray, order: str, texts: Tags) -> None:
+    """The texts of a wav's list of them."""
+    position = 4
+    while position + 8 <= len(content):
+        name, length = struct.unpack_from(f"{order}4sI", content, position)
+        text = _decoded(content[position + 8 : position + 8 + length], "cp1252")
+        if name in _INFO:
+            texts.add(_INFO[name], text)
+        elif text and _text(name):
+            texts.left_out.append(_text(name))
+        position += 8 + length + length % 2
+
+
+def _decoded(content: bytearray, older: str) -> str:
+    """A text that ends at its first zero: UTF-8, or what programs wrote before that."""
+    content = content.partition(b"\0")[0]
+    try:
+        return content.decode().strip()
+    except UnicodeDecodeError:
+        return content.decode(older, "replace").strip()
 
 
 def _chunks(file: BinaryIO) -> Iterator[tuple[Chunk, bytearray]]:

@@ -192,6 +192,75 @@ def test_tags_are_read_by_what_a_file_is_not_by_its_name(upscale):
         assert flac.FLAC(Path("out", name).with_suffix(".flac"))["title"] == ["Grandma's tape"], name
 
 
+def _with_chunks(path: str, order: str, *added: tuple[bytes, bytes]) -> None:
+    """Chunks behind the audio, inside the file's whole."""
+    data = Path(path).read_bytes()
+    data += b"".join(
+        struct.pack(f"{order}4sI", name, len(content)) + content + bytes(len(content) % 2) for name, content in added
+    )
+    Path(path).write_bytes(data[:4] + struct.pack(f"{order}I", len(data) - 8) + data[8:])
+
+
+LONG = "side one " * 2000
+
+
+def test_texts_of_wav_and_aiff_without_id3_are_read_whatever_their_letters_and_length(upscale):
+    """libsndfile knows ten of INFO's names, texts under 2 KB and the letters of UTF-8, and opens no aiff with longer
+    ones than 8 KB."""
+    texts = (
+        *((b"INAM", "Café".encode("cp1252")), (b"IART", "Björk".encode()), (b"ICMT", LONG.encode())),
+        *(
+            (b"IENG", b"E"),
+            (b"IKEY", b"a; b"),
+            (b"ITRK", b"3"),
+            (b"ISFT", b"Lavf"),
+            (b"IARL", b"shelf 7"),
+            (b"IGNR", b""),
+        ),
+    )
+    info = b"INFO" + b"".join(
+        struct.pack("<4sI", name, len(text) + 1) + text + bytes(1 + (len(text) + 1) % 2) for name, text in texts
+    )
+    sf.write("a.wav", signal(8000), 8000)
+    _with_chunks("a.wav", "<", (b"LIST", info))
+    sf.write("b.aiff", signal(8000), 8000)
+    title = "Café".encode("mac-roman")
+    more = (b"ANNO", LONG.encode()), (b"ANNO", b"and more")
+    _with_chunks("b.aiff", ">", (b"NAME", title), (b"AUTH", "Björk".encode()), *more)
+    code, _, err = upscale("a.wav", "b.aiff", "-o", "out/", "--format", "flac", "--cutoff", "3000")
+    assert (code, err) == (0, ["flashsr: a.wav: not carried over: IARL"])
+    common = {"title": ["Café"], "artist": ["Björk"]}
+    of_the_wav = {"comment": [LONG.strip()], "engineer": ["E"], "keywords": ["a; b"], "tracknumber": ["3"]}
+    assert dict(flac.FLAC("out/a.flac").tags.as_dict()) == common | of_the_wav
+    assert dict(flac.FLAC("out/b.flac").tags.as_dict()) == common | {"comment": [LONG.strip(), "and more"]}
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.aiff"])
+def test_id3_comes_before_the_same_in_fewer_letters(upscale, name):
+    sf.write(name, signal(8000), 8000)
+    order, short = ("<", (b"LIST", b"INFOINAM\x08\0\0\0Grandma\0")) if name == "a.wav" else (">", (b"NAME", b"Grandma"))
+    _with_chunks(name, order, short, (b"id3 " if name == "a.wav" else b"ID3 ", _id3()))
+    assert upscale(name, "-o", "b.flac", "--cutoff", "3000") == (0, [], [])
+    assert flac.FLAC("b.flac")["title"] == ["Grandma's tape"]
+
+
+@pytest.mark.parametrize(
+    ("name", "chunk"),
+    [("a.wav", (b"smpl", bytes(70_000))), ("a.wav", (b"PEAK", b"")), ("a.aiff", (b"COMT", b"x" * 10))],
+)
+def test_chunks_that_libsndfile_fails_at_cost_no_sound(upscale, name, chunk):
+    sf.write(name, signal(8000), 8000)
+    _with_chunks(name, "<" if name == "a.wav" else ">", chunk)
+    data = Path(name).read_bytes()
+    if chunk[0] == b"smpl":  # fails where it comes before the audio
+        added = len(chunk[1]) + 8
+        Path(name).write_bytes(data[:36] + data[-added:] + data[36:-added])
+    with pytest.raises(sf.LibsndfileError):
+        sf.SoundFile(name)
+    code, _, err = upscale(name, "-o", "b.wav", "--cutoff", "3000")
+    assert code == 0 and sf.info("b.wav").frames == 6 * len(signal(8000)), err
+
+
 def test_tags_that_cannot_be_carried_are_said_in_plain_words(upscale):
     sf.write("a.wav", signal(8000), 8000)
     _chunk("a.wav", b"no tags at all")
