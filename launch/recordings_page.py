@@ -38,8 +38,8 @@ Beside these:
   `flashsr data build`.
 - Pipes with names, `/dev/stdin` and process substitution go to a temporary file first, as `-` does.
 - Any error of one file is that file's line, and the rest goes on (exit code 1); `--debug` shows the traceback.
-- Tags go over with all that mutagen reads: several artists, covers, ReplayGain, MusicBrainz; of wav files also bext and
-  cue points, moved to the new rate; by what a file is, not by its name. What cannot be carried is said (`left_out` of
+- Tags go over with all that mutagen reads: several artists, covers, ReplayGain, MusicBrainz; of wav and aiff also
+  the texts that are no ID3, and bext and cue points of wav, moved to the new rate; by what a file is, not by its name. What cannot be carried is said (`left_out` of
   `--json`).
 - Of more than two channels, the mask of the input is written (WAVE_FORMAT_EXTENSIBLE, or FLAC's tag for it).
 

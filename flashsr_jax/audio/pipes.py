@@ -9,6 +9,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
+from flashsr_jax.audio import chunks
 from flashsr_jax.audio.files import MOST_CHANNELS
 from flashsr_jax.errors import UserError
 
@@ -20,11 +21,12 @@ LARGEST_CHUNK = 1 << 24  # bytes before the samples that are passed over
 
 
 class Format(NamedTuple):
-    """Of samples in a pipe."""
+    """Of samples in a pipe; `length`: how many bytes of them there are, if that is known."""
 
     sample_rate: int
     channels: int
     encoding: str
+    length: int | None = None
 
 
 class NotWavError(UserError):
@@ -39,7 +41,7 @@ def read_wav_header(file: BinaryIO) -> Format:
     riff = _exactly(file, 12)
     if riff[:4] not in (b"RIFF", b"RF64") or riff[8:] != b"WAVE":
         raise NotWavError("standard input is no wav")
-    found = None
+    found = wide = None
     while True:
         name, length = struct.unpack("<4sI", _exactly(file, 8))
         if name == b"data":
@@ -49,9 +51,13 @@ def read_wav_header(file: BinaryIO) -> Format:
         content = _exactly(file, length + length % 2)
         if name == b"fmt ":
             found = _format(content)
+        elif name == b"ds64" and len(content) >= 16:
+            (wide,) = struct.unpack_from("<Q", content, 8)
     if found is None:
         raise UserError("standard input's wav has samples and no format before them")
-    return found
+    if length == UNKNOWN and wide:
+        return found._replace(length=wide if wide < chunks.UNKNOWN_64 else None)
+    return found._replace(length=length if 0 < length < chunks.UNKNOWN - chunks.SKIPPED else None)
 
 
 def wav_header(form: Format) -> bytes:
@@ -65,14 +71,18 @@ def wav_header(form: Format) -> bytes:
 
 
 def read_blocks(file: BinaryIO, form: Format) -> Iterator[np.ndarray]:
-    """Blocks (C, n) of float32 in [-1, 1] as they come, to the end; half a sample at the end is left out."""
-    frame, rest = form.channels * BYTES[form.encoding], b""
-    while piece := file.read1(PIECE):  # type: ignore[attr-defined]
+    """Blocks (C, n) of float32 in [-1, 1] as they come, to the end. Half a sample at the end is left out, and what
+    follows the samples, tags, is read and thrown away: whoever writes it need not find the pipe broken."""
+    frame, rest, left = form.channels * BYTES[form.encoding], b"", form.length
+    while piece := file.read1(PIECE if left is None else min(PIECE, left)):  # type: ignore[attr-defined]
+        left = None if left is None else left - len(piece)
         piece = rest + piece
         whole = len(piece) // frame * frame
         piece, rest = piece[:whole], piece[whole:]
         if piece:
             yield _decoded(piece, form.encoding).reshape(-1, form.channels).T
+    while file.read1(PIECE):  # type: ignore[attr-defined]
+        pass
 
 
 def encoded(y_CxN: np.ndarray, encoding: str) -> bytes:

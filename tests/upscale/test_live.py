@@ -138,8 +138,8 @@ def test_every_encoding_is_read_and_written_as_others_do(encoding, subtype, tmp_
     sf.write(tmp_path / "a.wav", X_CxN.T, RATE, subtype)
     with open(tmp_path / "a.wav", "rb") as file:
         form = read_wav_header(file)
-        assert form == Format(RATE, 2, encoding)
-        x_CxN = np.concatenate(list(read_blocks(file, form)), axis=1)[:, : X_CxN.shape[1]]
+        assert form == Format(RATE, 2, encoding, X_CxN.size * BYTES[encoding])
+        x_CxN = np.concatenate(list(read_blocks(file, form)), axis=1)
     expected = sf.read(tmp_path / "a.wav", dtype="float32")[0].T
     np.testing.assert_array_equal(x_CxN, expected)
     whole = wav_header(form) + encoded(x_CxN, encoding)
@@ -175,7 +175,29 @@ def test_a_wav_with_other_parts_before_its_samples_is_read():
         writer.writeframes(b"\1\0\2\0")
     data = file.getvalue()
     data = data[:12] + struct.pack("<4sI", b"LIST", 3) + b"abc\0" + data[12:]
-    assert read_wav_header(io.BytesIO(data)) == Format(RATE, 1, "s16")
+    assert read_wav_header(io.BytesIO(data)) == Format(RATE, 1, "s16", 4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "length", "samples"),
+    [
+        ("WAV", None, 100),
+        ("RF64", None, 100),
+        ("WAV", 0, 108),  # of programs that did not know it: all that comes is sound
+        ("WAV", 0x7FFF_F000, 108),
+        ("WAV", 0xFFFF_FFFF, 108),
+    ],
+)
+def test_what_follows_the_samples_of_a_wav_is_not_heard(kind, length, samples):
+    written = io.BytesIO()
+    sf.write(written, X_CxN[:1, :100].T, RATE, "PCM_16", format=kind)
+    data = written.getvalue() + struct.pack("<4sI", b"LIST", 8) + bytes(8)
+    if length is not None:
+        start = data.index(b"data") + 4
+        data = data[:start] + struct.pack("<I", length) + data[start + 4 :]
+    file = io.BytesIO(data)
+    assert sum(block.shape[1] for block in read_blocks(file, read_wav_header(file))) == samples
+    assert not file.read()
 
 
 @pytest.mark.parametrize(
