@@ -23,7 +23,7 @@ import soundfile as sf
 from flashsr_jax.audio import SAMPLE_RATE, chunks, flac, media, mp3, ogg
 from flashsr_jax.audio import tags as audio_tags
 from flashsr_jax.audio.bandwidth import BandwidthMeter
-from flashsr_jax.audio.pieces import Pieces, patched
+from flashsr_jax.audio.pieces import Pieces, patched, uninterrupted
 from flashsr_jax.audio.resampling import MAX_SAMPLE_RATE, check_finite, check_rate
 from flashsr_jax.audio.stretches import Stretch, stretches
 from flashsr_jax.audio.tags import Tags
@@ -109,7 +109,7 @@ class Audio:
         while True:
             try:
                 with self._listening():
-                    block_NxC = self._file.read(samples, dtype="float32", always_2d=True)
+                    block_NxC = _read(self._file, samples)
             except sf.LibsndfileError as error:
                 raise UserError(
                     f"is cut short or damaged: {self._total + self._done} of {self._total + self._file.frames} samples "
@@ -153,7 +153,7 @@ class Audio:
         for part in self._parts:
             with _sound_file(part) as file:
                 length = 0
-                while samples := len(file.read(BLOCK, always_2d=True)):
+                while samples := len(_read(file, BLOCK)):
                     length += samples
                 lengths.append(length)
         raise UserError(
@@ -304,13 +304,32 @@ def _said_by_libmpg123(lines: list[str]) -> Iterator[None]:
 
 def _sound_file(part: Part) -> sf.SoundFile:
     """Raises UserError where libmpg123 gives up: libsndfile says then that there is no such file."""
+    source = part.source()
     try:
-        with _said_by_libmpg123([]):
-            return sf.SoundFile(part.source())
+        with _said_by_libmpg123([]), uninterrupted():
+            return sf.SoundFile(source)
     except sf.LibsndfileError as error:
+        _check_disk(source, error)
         if "does not exist" not in error.error_string:
             raise
         raise UserError("is cut short or damaged: not one frame of it can be read") from error
+
+
+def _read(file: sf.SoundFile, samples: int) -> np.ndarray:
+    """The next samples (n, C), float32. Raises libsndfile's error, and OSError where the disk fails."""
+    try:
+        with uninterrupted():
+            block_NxC = file.read(samples, dtype="float32", always_2d=True)
+    except sf.LibsndfileError as error:
+        _check_disk(file.name, error)
+        raise
+    _check_disk(file.name)
+    return block_NxC
+
+
+def _check_disk(source: bytes | Pieces, error: Exception | None = None) -> None:
+    if isinstance(source, Pieces) and source.failure:
+        raise source.failure from error
 
 
 def survey(path: Path, mono: bool = False, out_rate: int = SAMPLE_RATE) -> Survey:

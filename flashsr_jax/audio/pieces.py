@@ -1,21 +1,47 @@
-"""A file as it should have been: stretches of a file on the disk and bytes between them, read as one."""
+"""A file as it should have been: stretches of a file on the disk and bytes between them, read as one.
 
+libsndfile calls `Pieces` to read. An exception in what it calls goes nowhere: cffi prints it, libsndfile sees an end.
+"""
+
+import contextlib
 import io
 import os
+import signal
+import threading
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 ID3V1 = 128  # bytes of such a tag
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Signals whose handlers may raise, Ctrl-C say, are handled when the block has ended."""
+    came: list[int] = []
+    before = {}
+    if threading.current_thread() is threading.main_thread():  # no other handles any
+        for number in SIGNALS:
+            if callable(signal.getsignal(number)):
+                before[number] = signal.signal(number, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
 
 
 class Pieces(io.RawIOBase):
     """A file to be read, of pieces: bytes, or (start, stop) of the file at `path`.
 
     Whoever reads it on comes to its end where the pieces end. `size` makes it say that it has so many bytes; where a
-    reader looks for an ID3v1 tag in the last of them, there are zeros.
+    reader looks for an ID3v1 tag in the last of them, there are zeros. failure: the error of the disk that
+    ended it before, if there was one.
     """
 
     def __init__(self, path: Path, pieces: Sequence[bytes | tuple[int, int]], size: int | None = None):
@@ -27,6 +53,7 @@ class Pieces(io.RawIOBase):
         self._end = self._ends[-1] if self._ends else 0
         self._size = size or self._end
         self._position = 0
+        self.failure: OSError | None = None
 
     def readable(self) -> bool:
         return True
@@ -56,7 +83,11 @@ class Pieces(io.RawIOBase):
                 start = len(piece) - (self._ends[index] - self._position)
                 data = piece[start : start + left]
             else:
-                data = os.pread(self._file.fileno(), left, piece[1] - (self._ends[index] - self._position))
+                try:
+                    data = os.pread(self._file.fileno(), left, piece[1] - (self._ends[index] - self._position))
+                except OSError as error:
+                    self.failure = error
+                    break
             if not data:
                 break
             view[done : done + len(data)] = data

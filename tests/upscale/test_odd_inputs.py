@@ -1,8 +1,11 @@
 """`flashsr upscale` of recordings as people have them: odd names, pipes, errors, tags, films."""
 
+import errno
 import io
+import itertools
 import json
 import os
+import signal as signals
 import struct
 import subprocess
 import sys
@@ -17,6 +20,7 @@ from mutagen import flac, id3
 
 import flashsr_jax.upscale.files
 from flashsr_jax.audio.chunks import chunks
+from flashsr_jax.audio.pieces import Pieces
 from flashsr_jax.errors import DEBUG
 
 from helpers.odd_recordings import KINDS, signal, wav
@@ -64,6 +68,42 @@ def test_an_unforeseen_error_is_one_line_and_debug_shows_where(upscale, monkeypa
     monkeypatch.setenv(DEBUG, "1")  # what --debug sets
     _, _, err = upscale("b.wav", "-o", "out/", "--debug")
     assert err[0] == "Traceback (most recent call last):" and err[-1].startswith("flashsr: b.wav: IndexError")
+
+
+def _while_libsndfile_reads(monkeypatch, happens, number: int = 5) -> None:
+    """Let something happen in the Python code that libsndfile calls, where its own code has taken time."""
+    before, calls = Pieces.readinto, itertools.count()
+
+    def readinto(self, buffer):
+        if next(calls) == number:
+            happens()
+        return before(self, buffer)
+
+    monkeypatch.setattr(Pieces, "readinto", readinto)
+
+
+@pytest.mark.parametrize("name", ["a.flac", "a.mp3"])
+def test_ctrl_c_is_heard_while_libsndfile_reads(upscale, monkeypatch, name):
+    sf.write(name, np.random.default_rng(0).uniform(-0.1, 0.1, 80_000), 8000)
+    _while_libsndfile_reads(monkeypatch, lambda: signals.raise_signal(signals.SIGINT))
+    assert upscale(name, "-o", "b.wav") == (130, [], ["flashsr: interrupted"])
+    assert not list(Path().glob("*b.wav"))
+    _while_libsndfile_reads(monkeypatch, lambda: signals.raise_signal(signals.SIGTERM))
+    with pytest.raises(SystemExit) as told:
+        upscale(name, "-o", "b.wav")
+    assert told.value.code == 128 + signals.SIGTERM
+
+
+@pytest.mark.parametrize("name", ["a.flac", "a.mp3"])
+def test_a_disk_that_fails_is_said(upscale, monkeypatch, name):
+    sf.write(name, np.random.default_rng(0).uniform(-0.1, 0.1, 80_000), 8000)
+
+    def fails(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    before, calls = os.pread, itertools.count()
+    monkeypatch.setattr(os, "pread", lambda *of: fails() if next(calls) >= 5 else before(*of))
+    assert upscale(name, "-o", "b.wav") == (1, [], [f"flashsr: {name}: Input/output error"])
 
 
 def test_names_that_are_not_utf8(upscale):
