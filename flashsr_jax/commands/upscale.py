@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -149,13 +150,19 @@ def _selection(args: argparse.Namespace) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _ends_when_told() -> Iterator[None]:
-    """SIGTERM, which schedulers send before they stop a job, ends by way of what removes a half-written output."""
+    """SIGTERM, which schedulers send before they stop a job, and SIGHUP of a terminal that is closed end by way of what
+    removes a half-written output. One that is ignored, as under nohup, stays so; threads have no say in it."""
 
     def end(number: int, frame: object) -> None:
         sys.exit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, end)
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:  # Windows has no SIGHUP
+            if signal.getsignal(number) != signal.SIG_IGN:
+                before[number] = signal.signal(number, end)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import types
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -268,7 +269,8 @@ def test_skipping_and_replacing_exclude_each_other(capsys):
 
 
 @pytest.mark.training
-def test_a_job_that_is_told_to_stop_leaves_nothing_half_written(weights):
+@pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGHUP])
+def test_a_job_that_is_told_to_stop_leaves_nothing_half_written(weights, told):
     sf.write("a.wav", np.random.default_rng(0).uniform(-0.1, 0.1, 8000 * 600), 8000)
     command = [str(Path(sys.executable).with_name("flashsr")), "upscale", "a.wav", "-o", "out/", "--weights", weights]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -276,9 +278,32 @@ def test_a_job_that_is_told_to_stop_leaves_nothing_half_written(weights):
     while not list(Path("out").glob(".*.part.wav")):
         assert process.poll() is None and time.monotonic() - began < 300
         time.sleep(0.05)
-    process.terminate()
-    assert process.communicate() == (None, "") and process.returncode == 128 + signal.SIGTERM
+    process.send_signal(told)
+    assert process.communicate() == (None, "") and process.returncode == 128 + told
     assert files() == ["a.wav"]
+
+
+def test_under_nohup_a_terminal_may_be_closed(upscale, monkeypatch):
+    sf.write("a.wav", np.random.default_rng(0).uniform(-0.1, 0.1, 8000), 8000)
+    survey = flashsr_jax.upscale.files.survey
+
+    def closed(*options):
+        signal.raise_signal(signal.SIGHUP)
+        return survey(*options)
+
+    monkeypatch.setattr(flashsr_jax.upscale.files, "survey", closed)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert upscale("a.wav", "-o", "b.wav") == (0, [], [])
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_thread_may_call_the_command(upscale):
+    sf.write("a.wav", np.random.default_rng(0).uniform(-0.1, 0.1, 8000), 8000)
+    with ThreadPoolExecutor(1) as threads:
+        assert threads.submit(upscale, "a.wav", "-o", "b.wav").result() == (0, [], [])
 
 
 # ---- shards
