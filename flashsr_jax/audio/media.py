@@ -30,6 +30,7 @@ _MAGICS = (  # expression at the beginning of a file, its usual name
 )
 _PLACES = tuple(re.findall(r"\w+", "FL FR FC LFE BL BR FLC FRC BC SL SR TC TFL TFC TFR TBL TBC TBR"))  # bits of a mask
 _GAP = 0.05  # seconds without sound that are put in where a stream goes on later
+_PIECE = 1 << 16  # samples of such silence at a time
 _SLACK = 0.3  # seconds less than the container says that are no loss: what coders put before and behind
 
 
@@ -87,7 +88,8 @@ class Media:
                 if time is not None and time - end > _GAP:
                     gap = round((time - end) * stream.rate)
                     self.remarks.append(f"{gap} samples that the stream leaves out at {end:.1f} s are silence")
-                    yield np.zeros((gap, block_NxC.shape[1]), np.float32)
+                    for left in range(gap, 0, -_PIECE):  # hours, in a recording that was broken off and went on
+                        yield np.zeros((min(left, _PIECE), block_NxC.shape[1]), np.float32)
                     end = time
                 end += len(block_NxC) / stream.rate
                 yield block_NxC

@@ -1,5 +1,8 @@
 """Recordings as people have them are read to their end, or refused with both lengths: the one reader of all words."""
 
+import tracemalloc
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import soundfile as sf
@@ -33,6 +36,23 @@ def test_every_sample_is_read_or_the_loss_is_said(kind: Kind, rate, tmp_path, ca
         for part_N in y_CxN[0].reshape(kind.parts, -1):
             assert np.corrcoef(part_N, expected)[0, 1] > 0.5
     assert capfd.readouterr() == ("", "")  # no library writes on its own
+
+
+def test_hours_that_a_stream_leaves_out_take_no_memory(tmp_path):
+    av = pytest.importorskip("av")
+    with av.open(str(tmp_path / "a.mka"), "w", format="matroska") as out:
+        stream = out.add_stream("pcm_s16le", rate=8000, layout="mono")
+        for hour in (0, 10):
+            frame = av.AudioFrame.from_ndarray(np.ones((1, 8000), np.int16), format="s16", layout="mono")
+            frame.sample_rate, frame.pts, frame.time_base = 8000, 8000 * 3600 * hour, Fraction(1, 8000)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    tracemalloc.start()
+    try:
+        assert files.seconds(tmp_path / "a.mka") == pytest.approx(36_001, abs=0.1)
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_an_mp3_without_a_header_has_all_its_frames(tmp_path):
