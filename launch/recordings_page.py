@@ -32,15 +32,16 @@ Every kind of input below is read to its end, or refused in one line; nothing is
 Beside these:
 
 - m4a, aac, mp4, webm, mkv, wma, ac3 and others are read through PyAV: `pip install 'flashsr_jax[av]'`. Of a film, the
-  first audio stream is upscaled; `-o film.mkv` puts it back beside the untouched pictures.
-  Those that end before they say are cut short.
+  first audio stream is upscaled; `-o film.mkv` puts it back beside the untouched rest: pictures,
+  other sounds, subtitles, and with PyAV 16 or newer chapters and attachments. Those that end before they
+  say are cut short.
 - Folders: what is passed over is counted by suffix, and linked folders are named, by `flashsr upscale -r` and by
   `flashsr data build`.
 - Pipes with names, `/dev/stdin` and process substitution go to a temporary file first, as `-` does.
 - Any error of one file is that file's line, and the rest goes on (exit code 1); `--debug` shows the traceback.
-- Tags go over with all that mutagen reads: several artists, covers, ReplayGain, MusicBrainz; of wav and aiff also
-  the texts that are no ID3, and bext and cue points of wav, moved to the new rate; by what a file is, not by its name. What cannot be carried is said (`left_out` of
-  `--json`).
+- Tags go over with all that mutagen reads: several artists, covers, ReplayGain, MusicBrainz; of wav and aiff also the
+  texts that are no ID3, and bext and cue points of wav, moved to the new rate; by what a file is, not by its name. What
+  cannot be carried is said (`left_out` of `--json`).
 - Of more than two channels, the mask of the input is written (WAVE_FORMAT_EXTENSIBLE, or FLAC's tag for it).
 
 | file | what it is | `flashsr upscale` | `flashsr data build` |

@@ -3,6 +3,7 @@
 Letters: C channels, N samples.
 """
 
+import contextlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,7 +69,7 @@ class Media:
         self.mask = sum(1 << _PLACES.index(place) for place in places) if set(places) <= set(_PLACES) else None
         streams = self._container.streams
         self.remarks = [f"the first of {len(streams.audio)} audio streams was taken"] if streams.audio[1:] else []
-        self.has_video = any(not stream.disposition & av.stream.Disposition.attached_pic for stream in streams.video)
+        self.has_video = not all(map(_is_cover, streams.video))
         self.start = 0.0
         self._frames = self._decoded(stream)
         self._waiting = next(self._frames, np.zeros((0, self.channels), np.float32))
@@ -171,21 +172,61 @@ def _said(error: Any) -> str:
     return error.log[2].strip() if error.log else error.strerror
 
 
-def put_back(film: Path, sound: Path, target: Path, start: float) -> None:
-    """Write the video (and subtitles) of `film`, untouched, and the flac `sound`, which begins at `start` seconds, to
-    the Matroska file `target`."""
+def put_back(film: Path, sound: Path, target: Path, start: float) -> list[str]:
+    """Write `film` to the Matroska file `target`, all of it untouched but its first sound, in whose place is the flac
+    `sound`, which begins at `start` seconds. Returns what Matroska cannot hold; raises UserError where that is the
+    pictures."""
     with _opened(film) as source, _opened(sound) as audio, _opened(target, "w", "matroska") as out:
-        kept = [stream for stream in source.streams if stream.type in ("video", "subtitle")]
-        copies = {stream.index: out.add_stream_from_template(stream) for stream in kept}
-        voice = out.add_stream_from_template(audio.streams.audio[0])
+        old, new = source.streams.audio[0], audio.streams.audio[0]
+        copies, left_out = {}, []
+        for stream in source.streams:
+            if stream.type not in ("video", "audio", "subtitle") or _is_cover(stream):
+                continue
+            try:
+                copy = out.add_stream_from_template(new if stream.index == old.index else stream)
+            except ValueError as error:
+                kind = f"{stream.type} ({stream.codec_context.name})"
+                if stream.type == "video":
+                    raise UserError(f"matroska holds no {kind}: end the output's name in .wav or .flac") from error
+                left_out.append(kind)
+                continue
+            names = ("language", "title") if stream.index == old.index else stream.metadata
+            copy.metadata.update({name: stream.metadata[name] for name in names if name in stream.metadata})
+            with contextlib.suppress(AttributeError):  # it cannot be set before PyAV 15
+                copy.disposition = stream.disposition
+            copies[stream.index] = copy
         out.metadata.update(source.metadata)
-        offset = round(start / (audio.streams.audio[0].time_base or 1))
-        for packet in _by_time(source.demux(kept), audio.demux(audio.streams.audio[0]), offset, audio.streams.audio[0]):
-            if packet.stream.container is audio:
-                packet.stream = voice
-            else:
-                packet.stream = copies[packet.stream.index]
+        if hasattr(out, "add_attachment"):  # from PyAV 16 on
+            out.set_chapters(source.chapters())
+            for name, kind, data in _attachments(film):
+                out.add_attachment(name, kind, data)
+        voice = copies.pop(old.index)
+        kept = [source.streams[index] for index in copies]
+        offset = round(start / (new.time_base or 1))
+        for packet in _by_time(source.demux(kept), audio.demux(new), offset, new):
+            packet.stream = voice if packet.stream.container is audio else copies[packet.stream.index]
             out.mux(packet)
+    return left_out
+
+
+def _is_cover(stream: Any) -> bool:
+    import av
+
+    return bool(stream.disposition & av.stream.Disposition.attached_pic)
+
+
+def _attachments(film: Path) -> Iterator[tuple[str, str, bytes]]:
+    """Name, MIME type and contents of each file that is attached to a film: fonts, and covers, which FFmpeg takes for
+    pictures."""
+    with _opened(film) as source:
+        for stream in source.streams:
+            if stream.type == "attachment" and stream.data:
+                yield stream.name or "attachment", stream.mimetype or "application/octet-stream", stream.data
+        for stream in filter(_is_cover, source.streams.video):
+            source.seek(0)
+            data = next((bytes(packet) for packet in source.demux(stream) if packet.size), b"")
+            kind = {"mjpeg": "jpeg"}.get(stream.codec_context.name, stream.codec_context.name)
+            yield stream.metadata.get("filename", f"cover.{kind}"), f"image/{kind}", data
 
 
 def _by_time(pictures: Iterator[Any], sounds: Iterator[Any], offset: int, voice: Any) -> Iterator[Any]:

@@ -169,9 +169,10 @@ def read(path: Path, known: dict[str, str], rates: Fraction) -> Tags:
     tags = Tags()
     with open(path, "rb") as file:
         try:
-            if file.read(4) in _CHUNKED:
+            head = file.read(12)
+            if head[:4] in _CHUNKED and head[8:] != b"AVI ":
                 _from_chunks(file, rates, tags)
-            else:
+            elif head[:4] != b"RIFF":  # of avi, `known` has them
                 _from_file(path, file, tags)
         except Exception:  # noqa: BLE001 the sound is what counts: broken tags are said, and left out
             show_traceback()

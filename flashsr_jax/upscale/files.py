@@ -377,7 +377,7 @@ def _write_film(
     with tempfile.TemporaryDirectory(prefix=".", dir=target.parent) as folder:
         sound = Path(folder) / "sound.flac"
         peak = _write(sound, outputs, output._replace(suffix="flac"), progress, name)
-        put_back(path, sound, target, start)
+        output.tags.left_out += put_back(path, sound, target, start)
     return peak
 
 

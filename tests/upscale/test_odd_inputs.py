@@ -10,12 +10,14 @@ import struct
 import subprocess
 import sys
 import threading
+from fractions import Fraction
 from pathlib import Path
 
 import mutagen
 import numpy as np
 import pytest
 import soundfile as sf
+from matplotlib.figure import Figure
 from mutagen import flac, id3
 
 import flashsr_jax.upscale.files
@@ -371,12 +373,13 @@ def test_masks_of_channels_are_kept(upscale):
     assert mutagen.File("b.flac")["WAVEFORMATEXTENSIBLE_CHANNEL_MASK"] == ["0x60f"]
 
 
-def film(path: str, seconds: float = 2.0, start: float = 0.5, title: str = "bars") -> None:
+def film(path: str, seconds: float = 2.0, start: float = 0.5, title: str = "bars", codec: str = "mpeg4") -> None:
     """A film of moving bars whose sound, 16 kHz, begins `start` seconds after the pictures with a click."""
     av = pytest.importorskip("av")
     with av.open(path, "w") as out:
         out.metadata["title"] = title
-        video = out.add_stream("mpeg4", rate=25)
+        video = out.add_stream(codec, rate=25)
+        video.pix_fmt = {"png": "rgb24"}.get(codec, "yuv420p")
         video.width = video.height = 64
         sound = out.add_stream("flac", rate=16_000, layout="mono")
         for number in range(int(seconds * 25)):
@@ -413,6 +416,71 @@ def test_the_sound_of_a_film(upscale):
         code == 1
         and line == "flashsr: c.wav: there is no video in it to put into c.mkv: end the output's name in .wav or .flac"
     )
+
+
+def _remuxed(path: str, target: str, second: str, cover: bytes = b"") -> None:
+    """A film with a second sound, which is coded so, languages, chapters, and a font and a cover attached."""
+    av = pytest.importorskip("av", "16")
+    with av.open(path) as source, av.open(target, "w") as out:
+        copies = {stream.index: out.add_stream_from_template(stream) for stream in source.streams}
+        copies[1].metadata.update(language="eng", title="Original")
+        other = out.add_stream(second, rate=16_000, layout="mono")
+        other.metadata.update(language="fra", title="Version fran\xe7aise")
+        other.disposition = av.stream.Disposition.dub
+        if cover:
+            chapter = {"start": 0, "end": 1000, "time_base": Fraction(1, 1000), "metadata": {"title": "First"}}
+            out.set_chapters([{"id": 1, **chapter}])
+            out.add_attachment("a.ttf", "font/ttf", b"letters")
+            out.add_attachment("cover.png", "image/png", cover)
+        x = (8000 * np.sin(np.arange(32_000) / 9)).astype(np.int16)
+        frame = av.AudioFrame.from_ndarray(x[None], format="s16", layout="mono")
+        frame.rate, frame.pts = 16_000, 0
+        packets = [*other.encode(frame), *other.encode()]
+        for packet in source.demux():
+            if packet.size:
+                packet.stream = copies[packet.stream.index]
+                out.mux(packet)
+        out.mux(packets)
+
+
+def _around(path: str) -> dict:
+    """What a film has beside its pictures and its first sound."""
+    av = pytest.importorskip("av", "16")
+    with av.open(path) as film:
+        other = film.streams.audio[1]
+        packets = [(packet.pts * packet.time_base, bytes(packet)) for packet in film.demux(other) if packet.size]
+        return {
+            "tags": [{name: s.metadata.get(name) for name in ("language", "title")} for s in film.streams.audio],
+            "roles": [stream.disposition for stream in film.streams],
+            "chapters": [(c["start"] * c["time_base"], c["metadata"]) for c in film.chapters()],
+            "files": [(s.name, s.mimetype, s.data) for s in film.streams if s.type == "attachment"],
+            "other": packets,
+        }
+
+
+def test_a_film_keeps_all_but_its_first_sound(upscale):
+    film("a.mkv")
+    picture = io.BytesIO()
+    Figure(figsize=(1, 1)).savefig(picture, format="png")
+    _remuxed("a.mkv", "b.mkv", "flac", picture.getvalue())
+    code, _, err = upscale("b.mkv", "-o", "c.mkv", "--cutoff", "7000")
+    assert (code, err) == (0, ["flashsr: b.mkv: the first of 2 audio streams was taken"])
+    before, after = _around("b.mkv"), _around("c.mkv")
+    assert after == before
+    assert len(before["other"]) > 3 and len(before["files"]) == len(before["chapters"]) == 1
+    assert picture.getvalue() in Path("c.mkv").read_bytes()
+
+
+def test_what_matroska_does_not_hold_is_said(upscale):
+    film("a.mkv", start=0.0)
+    _remuxed("a.mkv", "b.avi", "pcm_alaw")
+    code, _, err = upscale("b.avi", "-o", "c.mkv", "--cutoff", "7000")
+    said = ["the first of 2 audio streams was taken", "not carried over: audio (pcm_alaw)"]
+    assert code == 0 and set(err) == {f"flashsr: b.avi: {line}" for line in said}
+    film("d.avi", codec="png")
+    code, _, err = upscale("d.avi", "-o", "e.mkv", "--cutoff", "7000")
+    line = "flashsr: d.avi: matroska holds no video (png): end the output's name in .wav or .flac"
+    assert (code, err) == (1, [line]) and not Path("e.mkv").exists()
 
 
 def test_a_film_whose_title_is_not_utf_8(upscale):
