@@ -10,7 +10,7 @@ import stat
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -103,6 +103,7 @@ def upscale_files(
         )
     for line in passed_over:
         print(f"flashsr: {line}", file=sys.stderr)
+    owners = {_identity(source.path): f"the input {source.name}" for source in sources if options.overwrite}
     if shard:
         every, sources = len(sources), shard.of(sources)
         print(f"flashsr: shard {shard.index}/{shard.count}: {len(sources)} of {every} inputs", file=sys.stderr)
@@ -111,7 +112,7 @@ def upscale_files(
         progress = Progress(f"[{number}/{len(sources)}] {Path(source.name).name}")
         report: dict[str, object] = {"input": source.name}
         try:
-            target = _target(source, naming, options)
+            target = _target(source, naming, options, owners)
             with _on_disk(source) as path:
                 if target and _is_done(target, options):
                     report |= {"output": str(target), "skipped": True}
@@ -119,6 +120,7 @@ def upscale_files(
                         _picture(path, target)
                 else:
                     report |= _upscale_file(path, target, naming.suffix, model, settings, options, progress)
+            owners[_identity(target)] = f"the output of {source.name}"
             skipped += "skipped" in report
             progress.close("was there already" if "skipped" in report else f"-> {target or 'standard output'}")
             for message in _remarks(report):
@@ -181,22 +183,33 @@ def _check_done(source: Source, naming: Naming) -> None:
         raise UserError(f"not done yet: {target} is not there")
 
 
-def _target(source: Source, naming: Naming, options: Options) -> Path | None:
+Identity = tuple[int, int] | None  # of a file, whatever its names are: links, and letters that a disk holds for equal
+
+
+def _identity(path: Path | None) -> Identity:
+    try:
+        found = path.stat() if path else None
+    except (OSError, ValueError):
+        return None
+    return (found.st_dev, found.st_ino) if found else None
+
+
+def _target(source: Source, naming: Naming, options: Options, owners: Mapping[Identity, str]) -> Path | None:
     """The output's file (None: standard output). Raises UserError where it, or its picture, would replace what it
-    should not."""
+    should not: `owners` says what files are inputs, or outputs of others."""
     if source.problem:
         raise UserError(source.problem)
     target = naming.target(source)
     if target is None:
         return None
     replaces = options.overwrite or _is_done(target, options)
-    _check_free("output", target, source, replaces)
+    _check_free("output", target, source, replaces, owners)
     if options.spectrogram:
-        _check_free("picture", _picture_of(target), source, replaces)
+        _check_free("picture", _picture_of(target), source, replaces, owners)
     return target
 
 
-def _check_free(kind: str, path: Path, source: Source, replaces: bool) -> None:
+def _check_free(kind: str, path: Path, source: Source, replaces: bool, owners: Mapping[Identity, str]) -> None:
     """Raise UserError where a name is taken. A link is taken, whatever it points to: it would be replaced itself."""
     if not os.path.lexists(path):
         return
@@ -204,6 +217,8 @@ def _check_free(kind: str, path: Path, source: Source, replaces: bool) -> None:
         raise UserError(f"the {kind} {path} is a folder")
     if source.path and path.exists() and path.samefile(source.path):
         raise UserError(f"the {kind} {path} is the input itself: choose another `output`")
+    if owner := owners.get(_identity(path)) if path.exists() else None:
+        raise UserError(f"the {kind} {path} is {owner}: choose another `output`, or leave one of the two out")
     if not replaces:
         raise UserError(f"the {kind} {path} exists: choose another `output`, or give `overwrite` or `skip_existing`")
 

@@ -182,6 +182,30 @@ def test_one_file_twice_is_said(upscale):
     assert files("out") == ["out/a.wav"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "output"),
+    [(["x/a.wav", "y/a.wav", "-o", "y"], "y/a.wav"), (["x/a.wav", "x/a-48k.wav"], "x/a-48k.wav")],
+)
+def test_an_input_is_not_replaced_by_the_output_of_another(upscale, arguments, output):
+    record("x/a.wav", "y/a.wav", "x/a-48k.wav")
+    before = Path(output).read_bytes()
+    code, _, err = upscale(*arguments, "--overwrite")
+    said = (
+        f"flashsr: x/a.wav: the output {output} is the input {output}: choose another -o, or leave one of the two out"
+    )
+    assert code == 1 and err[0] == said and Path(output).read_bytes() == before
+
+
+@pytest.mark.parametrize("flag", ["--overwrite", "--skip-existing"])
+def test_two_outputs_that_are_one_file_on_this_disk_are_said(upscale, flag):
+    """By linked folders; on other disks by names that differ in capitals alone."""
+    record("in/a/x.wav", "in/b/x.wav")
+    Path("out/a").mkdir(parents=True)
+    os.symlink("a", "out/b")
+    said = "the output out/b/x.wav is the output of in/a/x.wav: choose another -o, or leave one of the two out"
+    assert upscale("-r", "in", "-o", "out", flag) == (1, [], [f"flashsr: in/b/x.wav: {said}"])
+
+
 def test_an_output_without_an_audio_suffix_is_a_folder(upscale):
     record("a.wav", "b.wav")
     touch("taken")
