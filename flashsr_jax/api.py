@@ -62,7 +62,7 @@ class FlashSR:
         Raises UserError for other shapes and types, rates under 4 kHz, samples that are not finite and options that
         there are not.
         """
-        check_rate(sample_rate)
+        sample_rate = check_rate(sample_rate)
         x = as_samples(x)
         if x.ndim != 3:
             options.setdefault("bands", _bands(x, sample_rate, cutoff_hz))
@@ -88,13 +88,13 @@ class FlashSR:
         """Seconds of input after a sample that have to be there at most before its output is final, with `options` as
         in `stream`: the rest of its window, and what the resampler holds back. Shorter windows lag less, and show the
         networks less of what is around. Raises UserError as `stream` does."""
-        check_rate(sample_rate)
+        sample_rate = check_rate(sample_rate)
         settings = Settings.of(options)
-        frames = settings.framing(self.model.config, int(sample_rate))
+        frames = settings.framing(self.model.config, sample_rate)
         if sample_rate == SAMPLE_RATE:
             return frames.wait / SAMPLE_RATE
         quality = BEST if settings.latency_ms is None else PROMPT
-        return frames.wait / SAMPLE_RATE + held_back(int(sample_rate), quality)
+        return frames.wait / SAMPLE_RATE + held_back(sample_rate, quality)
 
 
 def _bands(x: np.ndarray, sample_rate: int, cutoff_hz: float | str | None) -> Bands | BandsByStretch | None:

@@ -20,9 +20,9 @@ PROBE_HZ = 1000  # pieces a second in which `held_back` feeds a resampler
 LOUDEST = 1e10  # of a sample: floats at the scale of 32-bit integers are under it, broken ones seldom
 
 
-def check_rate(sample_rate: int) -> None:
-    """Raise UserError for what is no whole number of Hz (a float that is one will do), and for a rate under 4 kHz or
-    over 768 kHz."""
+def check_rate(sample_rate: float) -> int:
+    """The rate as Python's int: a float will do that is a whole number, and NumPy's integers, which overflow. Raises
+    UserError for what is no whole number of Hz, and for a rate under 4 kHz or over 768 kHz."""
     number = isinstance(sample_rate, numbers.Real) and not isinstance(sample_rate, bool)
     if not number or not float(sample_rate).is_integer():
         given = sample_rate if number else f"a value of type {type(sample_rate).__name__}"
@@ -33,6 +33,7 @@ def check_rate(sample_rate: int) -> None:
         raise UserError(
             f"the sample rate is {sample_rate} Hz, over {MAX_SAMPLE_RATE} Hz: repair the header, or resample"
         )
+    return int(sample_rate)
 
 
 def check_finite(block_CxN: np.ndarray, position: int) -> None:

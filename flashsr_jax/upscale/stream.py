@@ -163,7 +163,7 @@ def upscale(model: Model, x: np.ndarray, sample_rate: int, **options: Any) -> np
     `options` are fields of `Settings`; samples are taken as `arguments.as_samples` says, the rest is as in
     `upscale_stream`. Raises UserError for other shapes and for more than 64 channels, too.
     """
-    check_rate(sample_rate)
+    sample_rate = check_rate(sample_rate)
     x = as_samples(x)
     if x.ndim not in (1, 2):
         raise UserError(f"expected audio of shape (samples,) or (channels, samples), got {x.shape}")
@@ -195,10 +195,10 @@ def upscale_stream(
     Raises UserError for rates under 4 kHz, more than 64 channels, windows that do not suit the model, and, once it
     comes to them, blocks of another shape and samples that are not finite.
     """
-    check_rate(sample_rate)
+    sample_rate = check_rate(sample_rate)
     check_integer("channels", channels, 1, CHANNELS)
     blocks = as_blocks(blocks, channels)
-    frames = settings.framing(model.config, int(sample_rate))
+    frames = settings.framing(model.config, sample_rate)
     (device,) = jax.tree.leaves(model.params)[0].devices()
     batch = settings.batch or (1 if device.platform == "cpu" else 4)
     if settings.bands is None or settings.bands.anything_restored:

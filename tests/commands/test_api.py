@@ -170,6 +170,16 @@ def test_what_is_no_rate_is_said_at_once(model, rate):
         assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize("rate", [16_000.0, np.float32(16_000), np.int16(16_000), np.uint16(16_000)])
+def test_a_rate_is_the_same_whatever_its_type(model, rate):
+    """Over 10 s, which are measured in blocks."""
+    x = 0.1 * np.random.default_rng(0).normal(size=11 * 16_000).astype(np.float32)
+    np.testing.assert_array_equal(model(x, rate), model(x, 16_000))
+    assert model.latency(rate) == model.latency(16_000)
+    once, again = (np.concatenate([*model.stream([x[None]], r, channels=1)], axis=1) for r in (rate, 16_000))
+    np.testing.assert_array_equal(once, again)
+
+
 @pytest.mark.parametrize(("options", "reason"), BAD_OPTIONS)
 def test_what_is_no_option_is_said_at_once(model, options, reason):
     for call in (lambda: model(X, 8000, **options), lambda: model.stream([X], 8000, channels=2, **options)):
