@@ -87,14 +87,16 @@ def check_names(given: Iterable[str], known: Iterable[str]) -> None:
             )
 
 
-def check_integer(name: str, value: Any, low: int, high: int) -> None:
-    """Raise UserError where an option is no integer from `low` to `high`; those of NumPy are."""
+def check_integer(name: str, value: Any, low: int, high: int) -> int:
+    """An option as Python's int; those of NumPy, which overflow, are integers, too. Raises UserError where it is none
+    from `low` to `high`."""
     try:
         whole = None if isinstance(value, bool) else operator.index(value)
     except TypeError:
         whole = None
     if whole is None or not low <= whole <= high:
         raise UserError(f"{name}={_said(value)} is not an integer from {low} to {high}")
+    return whole
 
 
 def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:

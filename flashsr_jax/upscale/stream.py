@@ -70,13 +70,13 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Raises UserError for values that no upscaling can have."""
-        check_integer("seed", self.seed, 0, 2**32 - 1)
-        check_integer("steps", self.steps, 1, 1000)
+        highest = {"seed": 2**32 - 1, "steps": 1000, "batch": 1024, "window_frames": LONGEST_WINDOW}
+        for name, most in highest.items():
+            if name != "batch" or self.batch is not None:
+                whole = check_integer(name, getattr(self, name), 0 if name == "seed" else 1, most)
+                object.__setattr__(self, name, whole)
         check_number("guidance", self.guidance)
         check_choice("dtype", self.dtype, ("float32", "bfloat16"))
-        if self.batch is not None:
-            check_integer("batch", self.batch, 1, 1024)
-        check_integer("window_frames", self.window_frames, 1, LONGEST_WINDOW)
         for name in ("latency_ms", "ceiling"):
             if getattr(self, name) is not None:
                 check_number(name, getattr(self, name))
@@ -196,7 +196,7 @@ def upscale_stream(
     comes to them, blocks of another shape and samples that are not finite.
     """
     sample_rate = check_rate(sample_rate)
-    check_integer("channels", channels, 1, CHANNELS)
+    channels = check_integer("channels", channels, 1, CHANNELS)
     blocks = as_blocks(blocks, channels)
     frames = settings.framing(model.config, sample_rate)
     (device,) = jax.tree.leaves(model.params)[0].devices()

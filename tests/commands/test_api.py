@@ -180,6 +180,13 @@ def test_a_rate_is_the_same_whatever_its_type(model, rate):
     np.testing.assert_array_equal(once, again)
 
 
+def test_integers_of_numpy_are_those_of_python(model):
+    options = {"seed": 3, "steps": 1, "batch": 3, "window_frames": 128}
+    kinds = {"seed": np.uint8, "steps": np.int8, "batch": np.uint8, "window_frames": np.int16}
+    others = {name: kinds[name](value) for name, value in options.items()}
+    np.testing.assert_array_equal(model(X, 8000, **others), model(X, 8000, **options))
+
+
 @pytest.mark.parametrize(("options", "reason"), BAD_OPTIONS)
 def test_what_is_no_option_is_said_at_once(model, options, reason):
     for call in (lambda: model(X, 8000, **options), lambda: model.stream([X], 8000, channels=2, **options)):
