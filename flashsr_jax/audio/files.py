@@ -215,10 +215,15 @@ def _open(path: Path) -> Audio | media.Media:
                 with contextlib.suppress(sf.LibsndfileError):
                     return _chunked(path, size, found, hidden)
             coding = chunks.CODINGS.get(found.wave_format or 0)
-            if not coding or not found.audio:
+            container = {b"caff": "caf", b"FORM": "aiff"}.get(data[:4])
+            if coding and found.audio:
+                name = f"{coding} (format 0x{found.wave_format:04x} of wav)"
+            elif container and "unsupported encoding" in error.error_string:
+                name = f"{container} of this coding"  # Apple's AAC and lossless
+            else:
                 raise
             try:
-                return media.Media(path, f"{coding} (format 0x{found.wave_format:04x} of wav)")
+                return media.Media(path, name)
             except UserError as missing:
                 raise missing from error
 

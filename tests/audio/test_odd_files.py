@@ -1,5 +1,6 @@
 """Recordings as people have them are read to their end, or refused with both lengths: the one reader of all words."""
 
+import sys
 import tracemalloc
 from fractions import Fraction
 
@@ -36,6 +37,23 @@ def test_every_sample_is_read_or_the_loss_is_said(kind: Kind, rate, tmp_path, ca
         for part_N in y_CxN[0].reshape(kind.parts, -1):
             assert np.corrcoef(part_N, expected)[0, 1] > 0.5
     assert capfd.readouterr() == ("", "")  # no library writes on its own
+
+
+def test_a_caf_of_apples_coding_is_read_by_pyav(tmp_path, monkeypatch):
+    av = pytest.importorskip("av")
+    x_N = (8000 * np.sin(np.arange(8 * 4096) / 9)).astype(np.int16)
+    with av.open(str(tmp_path / "a.caf"), "w") as out:
+        stream = out.add_stream("alac", rate=16_000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(x_N[None], format="s16", layout="mono")
+        frame.sample_rate = 16_000
+        out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    y_CxN, rate = files.read(tmp_path / "a.caf")
+    assert rate == 16_000
+    np.testing.assert_array_equal(y_CxN[0], x_N / np.float32(32_768))
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(UserError, match=r"^caf of this coding is not read without PyAV: pip install"):
+        files.read(tmp_path / "a.caf")
 
 
 def test_hours_that_a_stream_leaves_out_take_no_memory(tmp_path):
