@@ -410,7 +410,7 @@ def writer(
     """An open file to write (n, C) blocks to; `samples` decides whether a wav has to be RF64.
 
     Of more than two channels, `mask` says where each is heard (None: unknown). What of the tags the file cannot hold
-    is added to `tags.left_out`. Raises UserError where the format cannot hold it.
+    is added to `tags.left_out`. Raises UserError where the format cannot hold it, or the disk not its end.
     """
     if suffix == "flac" and bit_depth == "float":
         raise UserError("flac holds no floats: take 24 bits, or wav")
@@ -423,6 +423,9 @@ def writer(
             if name in tags.texts:
                 setattr(file, name, tags.texts[name][0])
         yield file
+        written = file.frames
+    if suffix == "flac":
+        _check_flac(path, written)
     texts = dict(tags.texts)
     if suffix == "wav":
         _finish_header(path, (mask or 0) if channels > 2 else None)
@@ -430,11 +433,23 @@ def writer(
         texts[MASK_TAG.lower()] = [f"0x{mask:x}"]
     try:
         tags.left_out += audio_tags.write(path, dataclasses.replace(tags, texts=texts))
-    except OSError as error:
-        tags.left_out.append(f"tags (they cannot be written: {error.strerror})")
-    except Exception:  # noqa: BLE001 the sound is what counts
+    except Exception as error:  # noqa: BLE001 the sound is what counts
         show_traceback()
-        tags.left_out.append("tags (the output cannot hold them)")
+        of_the_disk = [e for e in (error, *error.args) if isinstance(e, OSError)]  # mutagen's errors hold them
+        why = f"they cannot be written: {of_the_disk[0].strerror}" if of_the_disk else "the output cannot hold them"
+        tags.left_out.append(f"tags ({why})")
+
+
+def _check_flac(path: Path, samples: int) -> None:
+    """Raise UserError where the end of a flac is not there: its encoder writes that when the file is closed, and
+    libsndfile does not say whether it could."""
+    try:
+        with sf.SoundFile(os.fsencode(path)) as file:
+            last = file.frames == samples and file.seek(max(0, samples - 1)) + len(file.read(1))
+    except sf.LibsndfileError:
+        last = None
+    if last != samples:
+        raise UserError("the end of the output could not be written: is the disk full?")
 
 
 def _finish_header(path: Path, mask: int | None) -> None:

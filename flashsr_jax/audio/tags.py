@@ -6,6 +6,7 @@ cue points and their labels) are scaled to the output's rate.
 """
 
 import base64
+import contextlib
 import io
 import struct
 from collections.abc import Iterator
@@ -315,19 +316,35 @@ def write(path: Path, tags: Tags) -> list[str]:
         return [*sorted(set(tags.texts) - set(fits)), *large, *(_text(name) for name, _ in tags.chunks)]
     if magic != b"RIFF":
         return [*tags.texts, *(["cover"] if tags.pictures else []), *(_text(name) for name, _ in tags.chunks)]
-    _append_chunks(path, tags.chunks)
-    if tags.texts or tags.pictures:
-        audio = wave.WAVE(path)
-        if audio.tags is None:
-            audio.add_tags()
-        for name, values in tags.texts.items():
-            audio.tags.add(_id3_frame(name, values))
-        for number, picture in enumerate(tags.pictures):
-            description = picture.desc or (f"{number + 1}" if number else "")
-            frame = id3.APIC(encoding=3, mime=picture.mime, type=picture.type, desc=description, data=picture.data)
-            audio.tags.add(frame)
-        audio.save()
+    with _restored(path):
+        _append_chunks(path, tags.chunks)
+        if tags.texts or tags.pictures:
+            audio = wave.WAVE(path)
+            if audio.tags is None:
+                audio.add_tags()
+            for name, values in tags.texts.items():
+                audio.tags.add(_id3_frame(name, values))
+            for number, picture in enumerate(tags.pictures):
+                description = picture.desc or (f"{number + 1}" if number else "")
+                frame = id3.APIC(encoding=3, mime=picture.mime, type=picture.type, desc=description, data=picture.data)
+                audio.tags.add(frame)
+            audio.save()
     return []
+
+
+@contextlib.contextmanager
+def _restored(path: Path) -> Iterator[None]:
+    """Where something cannot be put behind a wav's audio, none of it stays there."""
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        head = file.read(8)
+    try:
+        yield
+    except BaseException:
+        with open(path, "r+b") as file:
+            file.write(head)
+            file.truncate(size)
+        raise
 
 
 def _id3_frame(name: str, values: list[str]) -> id3.Frame:

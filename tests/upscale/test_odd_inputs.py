@@ -5,11 +5,13 @@ import io
 import itertools
 import json
 import os
+import resource
 import signal as signals
 import struct
 import subprocess
 import sys
 import threading
+from collections import Counter
 from fractions import Fraction
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from matplotlib.figure import Figure
 from mutagen import flac, id3
 
 import flashsr_jax.upscale.files
+from flashsr_jax.audio import files
 from flashsr_jax.audio.chunks import chunks
 from flashsr_jax.audio.pieces import Pieces
 from flashsr_jax.errors import DEBUG
@@ -106,6 +109,35 @@ def test_a_disk_that_fails_is_said(upscale, monkeypatch, name):
     before, calls = os.pread, itertools.count()
     monkeypatch.setattr(os, "pread", lambda *of: fails() if next(calls) >= 5 else before(*of))
     assert upscale(name, "-o", "b.wav") == (1, [], [f"flashsr: {name}: Input/output error"])
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac"])
+def test_a_disk_that_is_full_before_the_end_leaves_no_broken_output(upscale, suffix):
+    """The last frame of a flac is written when the file is closed; tags come after that."""
+    sf.write("a.flac", np.random.default_rng(0).uniform(-0.1, 0.1, 1000), 8000)
+    file = flac.FLAC("a.flac")
+    file["comment"] = ["c" * 6000]
+    file.save()
+    output = Path(f"b.{suffix}")
+    assert upscale("a.flac", "-o", str(output)) == (0, [], [])
+    x_CxN, _ = files.read(output)
+    size, codes = output.stat().st_size, Counter()
+    for limit in range(max(4000, size - 20_000), size, 800):
+        output.write_bytes(b"as it was")
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+        try:
+            code, _, (line,) = upscale("a.flac", "-o", str(output), "--overwrite")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        codes[code] += 1
+        if code:
+            assert "is the disk full?" in line
+            assert output.read_bytes() == b"as it was"
+        else:
+            np.testing.assert_array_equal(files.read(output)[0], x_CxN)
+            assert line == "flashsr: a.flac: not carried over: tags (they cannot be written: File too large)"
+    assert codes[0] and codes[1] and not list(Path().glob(".*"))
 
 
 def test_names_that_are_not_utf8(upscale):
