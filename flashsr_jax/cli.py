@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from flashsr_jax import __version__
 from flashsr_jax.commands import benchmark, compare, data, evaluate, live, plan, runs, train, upscale, web, weights
 from flashsr_jax.commands.arguments import said
-from flashsr_jax.errors import DEBUG, UserError, show_traceback
+from flashsr_jax.errors import DEBUG, UserError, one_line, show_traceback
 
 WORDS = (upscale, live, benchmark, data, train, plan, runs, evaluate, compare, weights, web)
 
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "flashsr") -> int:
         return 130
     except (UserError, OSError) as error:
         show_traceback()
-        print(f"{prog}: {said(error)}", file=sys.stderr)
+        print(one_line(f"{prog}: {said(error)}"), file=sys.stderr)
         return 1
 
 

@@ -1,6 +1,7 @@
 """The one exception that command lines turn into a single line instead of a traceback, and the line of any other."""
 
 import os
+import re
 import sys
 import traceback
 
@@ -38,6 +39,11 @@ def reason(error: Exception) -> str:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     kind, text = type(error).__name__, str(error).strip().partition("\n")[0]
     return f"{kind}: {text} (--debug shows where)" if text else f"{kind} (--debug shows where)"
+
+
+def one_line(text: str) -> str:
+    """A text as a line for a terminal: names of files and tags may hold what ends a line, or what terminals obey."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda found: repr(found[0])[1:-1], text)
 
 
 def said_by_libsndfile(error: Exception) -> str | None:

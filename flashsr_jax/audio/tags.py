@@ -281,7 +281,10 @@ def _from_mp4(source: mp4.MP4Tags, tags: Tags) -> None:
         elif name in _MP4:
             for value in values:
                 tags.add(_MP4[name], str(value))
-        elif name not in ("\xa9too", "pgap", "cpil", "tmpo", "gnre"):
+        elif name == "tmpo":
+            for value in values:
+                tags.add("bpm", str(value))
+        elif name not in ("\xa9too", "pgap", "cpil", "gnre"):
             tags.left_out.append(name.strip("\xa9"))
 
 

@@ -26,7 +26,7 @@ from flashsr_jax.audio.media import put_back
 from flashsr_jax.audio.resampling import of_length, resample_stream
 from flashsr_jax.audio.stretches import Stretch
 from flashsr_jax.audio.tags import Tags
-from flashsr_jax.errors import UserError, reason
+from flashsr_jax.errors import UserError, one_line, reason
 from flashsr_jax.files import replacing, writable_folder
 from flashsr_jax.progress import Progress
 from flashsr_jax.upscale.model import Model
@@ -102,14 +102,14 @@ def upscale_files(
             "standard output holds the audio: `json`, `spectrogram` and `skip_existing` need a file's name as `output`"
         )
     for line in passed_over:
-        print(f"flashsr: {line}", file=sys.stderr)
+        print(one_line(f"flashsr: {line}"), file=sys.stderr)
     owners = {_identity(source.path): f"the input {source.name}" for source in sources if options.overwrite}
     if shard:
         every, sources = len(sources), shard.of(sources)
         print(f"flashsr: shard {shard.index}/{shard.count}: {len(sources)} of {every} inputs", file=sys.stderr)
     failures = skipped = 0
     for number, source in enumerate(sources, start=1):
-        progress = Progress(f"[{number}/{len(sources)}] {Path(source.name).name}")
+        progress = Progress(one_line(f"[{number}/{len(sources)}] {Path(source.name).name}"))
         report: dict[str, object] = {"input": source.name}
         try:
             target = _target(source, naming, options, owners)
@@ -122,14 +122,16 @@ def upscale_files(
                     report |= _upscale_file(path, target, naming.suffix, model, settings, options, progress)
             owners[_identity(target)] = f"the output of {source.name}"
             skipped += "skipped" in report
-            progress.close("was there already" if "skipped" in report else f"-> {target or 'standard output'}")
+            progress.close(
+                "was there already" if "skipped" in report else one_line(f"-> {target or 'standard output'}")
+            )
             for message in _remarks(report):
-                print(f"flashsr: {source.name}: {worded(message)}", file=sys.stderr)
+                print(one_line(f"flashsr: {source.name}: {worded(message)}"), file=sys.stderr)
         except Exception as error:  # noqa: BLE001 one odd file ends no batch
             failures += 1
             progress.close("failed")
             report["error"] = worded(reason(error))
-            print(f"flashsr: {source.name}: {report['error']}", file=sys.stderr)
+            print(one_line(f"flashsr: {source.name}: {report['error']}"), file=sys.stderr)
         if options.json:
             print(json.dumps(report), flush=True)
     if skipped:
@@ -157,7 +159,7 @@ def summarise_files(
     if naming.standard:
         raise UserError("standard output leaves nothing to be counted: give the `output` that the outputs have")
     for line in passed_over:
-        print(f"flashsr: {line}", file=sys.stderr)
+        print(one_line(f"flashsr: {line}"), file=sys.stderr)
     if shard:
         sources = shard.of(sources)
     missing = 0
@@ -166,7 +168,7 @@ def summarise_files(
             _check_done(source, naming)
         except Exception as error:  # noqa: BLE001 one odd file ends no summary
             missing += 1
-            print(f"flashsr: {source.name}: {worded(reason(error))}", file=sys.stderr)
+            print(one_line(f"flashsr: {source.name}: {worded(reason(error))}"), file=sys.stderr)
     print(f"{len(sources) - missing} of {len(sources)} outputs are there, {missing} are not")
     return missing
 

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 from matplotlib.figure import Figure
-from mutagen import flac, id3
+from mutagen import flac, id3, mp4
 
 import flashsr_jax.upscale.files
 from flashsr_jax.audio import files
@@ -147,6 +147,23 @@ def test_names_that_are_not_utf8(upscale):
     code, out, err = upscale(name, "z.wav", "-o", "out/", "--json")
     assert (code, err) == (0, []) and sf.info(os.fsencode(f"out/{name}")).frames == 6 * len(signal(8000))
     assert json.loads(out[0])["output"] == f"out/{name}"
+
+
+def test_names_that_a_terminal_would_obey_are_one_line(upscale):
+    name, missing = "a\n\x1b[2J\u3000b.wav", "c\nflashsr: d.wav"
+    Path(name).write_bytes(wav(8000)[:100])
+    said = r"flashsr: a\n\x1b[2J" + "\u3000b.wav: is cut short: 56 of "
+    code, out, err = upscale(name, missing, "-o", "out/", "--json")
+    assert (
+        code == 1
+        and len(err) == 2
+        and err[0].startswith(said)
+        and err[1] == r"flashsr: c\nflashsr: d.wav: no such file"
+    )
+    assert [json.loads(line)["input"] for line in out] == [name, missing]
+    assert upscale(name, "-o", "x\n.ogg")[2] == [
+        r"flashsr: -o x\n.ogg: end its name in .wav or .flac, or give a folder"
+    ]
 
 
 def test_pipes_with_names(upscale):
@@ -513,6 +530,21 @@ def test_what_matroska_does_not_hold_is_said(upscale):
     code, _, err = upscale("d.avi", "-o", "e.mkv", "--cutoff", "7000")
     line = "flashsr: d.avi: matroska holds no video (png): end the output's name in .wav or .flac"
     assert (code, err) == (1, [line]) and not Path("e.mkv").exists()
+
+
+def test_the_tempo_of_an_m4a(upscale):
+    av = pytest.importorskip("av")
+    with av.open("a.m4a", "w", format="ipod") as out:
+        stream = out.add_stream("aac", rate=8000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.full((1, 8000), 0.1, np.float32), format="fltp", layout="mono")
+        frame.rate = 8000
+        out.mux(stream.encode(frame))
+        out.mux(stream.encode())
+    file = mp4.MP4("a.m4a")
+    file["tmpo"] = [128]
+    file.save()
+    assert upscale("a.m4a", "-o", "b.flac", "--cutoff", "3000") == (0, [], [])
+    assert flac.FLAC("b.flac")["bpm"] == ["128"]
 
 
 def test_a_film_whose_title_is_not_utf_8(upscale):
