@@ -70,7 +70,8 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
             partial.touch()
         permissions = partial.stat().st_mode
         yield partial
-        partial.chmod(permissions)
+        if partial.stat().st_mode != permissions:  # disks that have none, of cards and of some networks, refuse chmod
+            partial.chmod(permissions)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

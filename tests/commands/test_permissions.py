@@ -1,5 +1,6 @@
 """What the program writes has the permissions that the user's umask gives, whatever the library beneath chooses."""
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +45,18 @@ def test_a_file_that_is_replaced(umask):
         partial.unlink()
         partial.touch(0o600)  # as a library does that renames a temporary file of its own
     assert strange(umask) == []
+
+
+def test_a_disk_without_permissions(umask, monkeypatch):
+    """Of a card or a network: it refuses to be asked for some."""
+
+    def refused(path, mode):
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(path))
+
+    monkeypatch.setattr(Path, "chmod", refused)
+    with replacing("file") as partial:
+        partial.write_bytes(b"all")
+    assert Path("file").read_bytes() == b"all" and strange(umask) == []
 
 
 def test_weights_and_what_is_made_of_them(umask):
