@@ -52,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
     from flashsr_jax.audio.pipes import Format, NotWavError, encoded, read_blocks, read_wav_header, wav_header
     from flashsr_jax.devices.runtime import choose_device, enable_compilation_cache, limit_heap
     from flashsr_jax.upscale.model import load_model
+    from flashsr_jax.upscale.programs import dropped_at_interrupts
     from flashsr_jax.upscale.stream import Settings, upscale_stream
 
     if args.raw and not (args.rate and args.channels):
@@ -74,7 +75,8 @@ def run(args: argparse.Namespace) -> int:
     restored = functools.partial(
         upscale_stream, model, sample_rate=form.sample_rate, channels=form.channels, settings=settings
     )
-    list(restored([np.zeros((form.channels, 1), np.float32)]))  # compile before the sound comes
+    with dropped_at_interrupts():
+        list(restored([np.zeros((form.channels, 1), np.float32)]))  # compile before the sound comes
 
     if not args.raw:
         sink.write(wav_header(form._replace(sample_rate=SAMPLE_RATE)))

@@ -105,6 +105,7 @@ def run(args: argparse.Namespace) -> int:
     from flashsr_jax.devices.runtime import choose_device, enable_compilation_cache, limit_heap
     from flashsr_jax.upscale.files import Options, upscale_files
     from flashsr_jax.upscale.model import load_model
+    from flashsr_jax.upscale.programs import dropped_at_interrupts
     from flashsr_jax.upscale.stream import Settings
 
     limit_heap()
@@ -128,7 +129,7 @@ def run(args: argparse.Namespace) -> int:
         skip_existing=args.skip_existing,
         json=args.json,
     )
-    with _ends_when_told():
+    with _ends_when_told(), dropped_at_interrupts():
         failures = upscale_files(args.inputs, args.output, model, settings, options, **_selection(args))
     return 1 if failures else 0
 

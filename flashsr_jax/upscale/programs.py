@@ -4,7 +4,8 @@ Flax and JAX take longer to trace the networks than to upscale ten seconds of au
 as StableHLO beside the compiled programs (`jax.export`), and the next process goes from there to the compiled one.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -32,6 +33,19 @@ def prepare(function: Callable[..., jax.Array], static: tuple, *arrays: Any) -> 
     if begun is None or (begun.done() and begun.exception()):  # which may have been for want of memory
         begun = _BEGUN[program] = _THREADS.submit(_compiled, *program)
     return begun
+
+
+@contextlib.contextmanager
+def dropped_at_interrupts() -> Iterator[None]:
+    """Where the block is interrupted, what `prepare` was told in it and has not begun is not compiled: the process
+    would not end before."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        for program, begun in list(_BEGUN.items()):
+            if begun.cancel():
+                del _BEGUN[program]
+        raise
 
 
 def _compiled(

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+import threading
 
 import jax
 import numpy as np
@@ -65,6 +66,38 @@ def test_a_program_is_traced_once_and_again_where_what_was_kept_is_damaged(folde
     (path,) = folder.glob("flashsr_jax-program-*")
     damage(path)
     assert [run(), run()] == [2, 2]
+
+
+def test_what_is_interrupted_compiles_no_more_than_it_has_begun(folder, monkeypatch):
+    begun, let_go, compiled = [], threading.Event(), programs._compiled
+
+    def slowly(function, *of):
+        begun.append(function)
+        assert let_go.wait(60)
+        return compiled(function, *of)
+
+    monkeypatch.setattr(programs, "_compiled", slowly)
+    x = np.arange(3, dtype=np.float32)
+
+    def first(x):
+        return x + 1
+
+    def second(x):
+        return x + 2
+
+    @programs.dropped_at_interrupts()
+    def interrupted():
+        programs.prepare(first, (), x)
+        programs.prepare(second, (), x)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    let_go.set()
+    np.testing.assert_array_equal(programs.run(first, (), x), x + 1)
+    programs._THREADS.submit(int).result()  # what was told before is done
+    assert begun == [first]
+    np.testing.assert_array_equal(programs.run(second, (), x), x + 2)
 
 
 def test_a_file_of_weights_is_checked_once(folder, weights, monkeypatch):
