@@ -53,6 +53,7 @@ train vocoder_mel "${VOCODER_MEL:-}" vocoder "${heard[@]}" --config.model.vocode
 vocoder_mel=$run
 
 echo "== measuring"
+mkdir -p "$runs" # which no training has made where all are finished ones
 pack() { # name, VAE, U-Net, vocoder: into NAME.safetensors
   flashsr weights pack --vae "$2" --unet "$3" --vocoder "$4" -o "$runs/$1.safetensors"
 }

@@ -23,6 +23,13 @@ def add(commands: argparse._SubParsersAction) -> None:
         help_text = f"the {network}'s run folder or weights file; several: their mean"
         pack.add_argument(f"--{network}", metavar="RUN", nargs="+", help=help_text)
     pack.add_argument(
+        "--shares",
+        type=number(-10, 10),
+        nargs="+",
+        metavar="SHARE",
+        help="of each of several networks, instead of equal ones; under 0, what it has is taken away (together 1)",
+    )
+    pack.add_argument(
         "--expansion",
         type=number(0, 1),
         metavar="SHARE",
@@ -56,7 +63,7 @@ def run_pack(args: argparse.Namespace) -> int:
     from flashsr_jax.exchange.pack import pack
 
     named = {network: getattr(args, network) for network in ("vae", "unet", "vocoder")}
-    pack({network: run for network, run in named.items() if run}, args.output, args.dtype, args.expansion)
+    pack({network: run for network, run in named.items() if run}, args.output, args.dtype, args.expansion, args.shares)
     return 0
 
 

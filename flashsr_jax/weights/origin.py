@@ -1,7 +1,6 @@
 """Where a network comes from, in words: "regression, step 2000". A weights file keeps them in its metadata."""
 
 import re
-from collections import Counter
 from collections.abc import Sequence
 
 STAGES = ("vae", "regression", "teacher", "student", "vocoder", "tune")
@@ -13,10 +12,13 @@ def origin(stage: str, details: str) -> str:
     return f"{stage}, {details}"
 
 
-def mean_origin(origins: Sequence[str]) -> str:
-    """Of the mean of several networks, of which one may be among them more than once: as "3 x" it weighs more."""
-    times = Counter(origins)
-    return MEAN + "; ".join(name if count == 1 else f"{count} x {name}" for name, count in times.items())
+def mean_origin(origins: Sequence[str], shares: Sequence[float] | None = None) -> str:
+    """Of the mean of several networks, of which one may be among them more than once: as "3 x" it weighs more. With
+    `shares`, each has its own, such as "0.25 x"."""
+    times: dict[str, float] = dict.fromkeys(origins, 0)
+    for name, share in zip(origins, shares or [1] * len(origins), strict=True):
+        times[name] += share
+    return MEAN + "; ".join(name if count == 1 else f"{count:g} x {name}" for name, count in times.items())
 
 
 def stage_of(network: str) -> str:
@@ -26,7 +28,7 @@ def stage_of(network: str) -> str:
     """
     stages = []
     for part in network.split("; "):
-        name = re.sub(rf"^({MEAN}|\d+ x )*", "", part)
+        name = re.sub(rf"^({MEAN}|-?[\d.]+ x )*", "", part)
         first = name.split(", ")[0]
         stages.append(first if first in STAGES else name)
     return " and ".join(dict.fromkeys(stages))

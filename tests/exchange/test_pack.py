@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from flashsr_jax.cli import main
+from flashsr_jax.weights.origin import stage_of
 from flashsr_jax.weights.store import NETWORKS, load_weights, save_weights
 
 from helpers.micro_model import MICRO, micro_params
@@ -40,6 +41,22 @@ def test_a_mean_says_of_what():
     mean = load_weights("mean.safetensors", ["unet"])
     assert mean.metadata == {"unet": "mean of regression, step 2; student, step 4"}
     assert all((leaf == 1.5).all() for leaf in jax.tree.leaves(mean.params["unet"]))
+
+
+def test_shares_add_up_what_runs_have_learned(capsys):
+    several = ["--unet", "model.safetensors", "unet.safetensors", "model.safetensors", "-o", "mean.safetensors"]
+    assert main(["weights", "pack", *several, "--vae", "model.safetensors", "--shares", "-0.5", "1.25", "0.25"]) == 0
+    mean = load_weights("mean.safetensors", ["unet"])
+    assert mean.metadata["unet"] == "mean of -0.25 x regression, step 2; 1.25 x student, step 4"
+    assert stage_of(mean.metadata["unet"]) == "regression and student"
+    assert all((leaf == 2.25).all() for leaf in jax.tree.leaves(mean.params["unet"]))
+    for shares, message in {
+        ("0.5", "0.5"): "--shares 0.5 0.5 (together 1): give one to each of the 3 networks, together 1",
+        ("0.5", "0.5", "0.5"): "--shares 0.5 0.5 0.5 (together 1.5): give one to each of the 3 networks, together 1",
+    }.items():
+        assert main(["weights", "pack", *several, "--shares", *shares]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line == f"flashsr: {message}"
 
 
 def test_the_expansion_is_the_u_nets_unless_another_is_given():

@@ -118,8 +118,8 @@ def test_the_ablation_trains_each_row_once_and_reads_finished_ones(cluster, tmp_
         "FLASHSR_SITE": str(tmp_path),
         "DATA": "data",
         "CLIPS": "clips",
-        "RUNS": "runs",
-        "TEACHER": "runs/best",
+        "RUNS": (runs := str(tmp_path / "runs")),
+        "TEACHER": "best",
     }
     code, output, asked = cluster(LAUNCH / "ablation.sh", "--config.seed=1", **variables)
     assert code == 0, output
@@ -132,18 +132,22 @@ def test_the_ablation_trains_each_row_once_and_reads_finished_ones(cluster, tmp_
         options = dict(option[9:].split("=", 1) for option in line if option.startswith("--config."))
         assert set(options) <= flattened(config.to_dict()).keys() and options["seed"] == "1"
         if name in rows:
-            assert options["teacher_from"] == "runs/best" and options["init_from"] == "runs/regression"
+            assert options["teacher_from"] == "best" and options["init_from"] == f"{runs}/regression"
         if name == "tune":
-            assert options["init_from"] == "runs/dmd_separate"
+            assert options["init_from"] == f"{runs}/dmd_separate"
     *packed, evaluate, page = [line for line in asked if "flashsr_jax.main" not in line]
-    assert len(packed) == 8 and "flashsr weights pack --vae small --unet runs/distill --vocoder small -o" in packed[1]
-    assert evaluate.startswith(
-        "flashsr evaluate --data clips --weights runs/regression.safetensors --teacher runs/best "
+    assert len(packed) == 8 and f"weights pack --vae small --unet {runs}/distill --vocoder small -o" in packed[1]
+    assert Path(runs).is_dir(), "for the packed weights, whatever was trained"
+    assert evaluate.startswith(f"flashsr evaluate --data clips --weights {runs}/regression.safetensors --teacher best ")
+    assert (
+        "--teacher-steps 50" in evaluate and "--seeds 3" in evaluate and f"--model tune={runs}/tune.safet" in evaluate
     )
-    assert "--teacher-steps 50" in evaluate and "--seeds 3" in evaluate and "--model tune=runs/tune.safet" in evaluate
-    own, kept = (f"vocoder_mel{name}=runs/vocoder_mel.safetensors" for name in ("", "_kept"))
+    own, kept = (f"vocoder_mel{name}={runs}/vocoder_mel.safetensors" for name in ("", "_kept"))
     assert f"--own-low-band {own} --model {kept}" in evaluate
-    assert page == "python3 launch/ablation.py runs/report/scores.json docs/ablation.md"
+    assert page.startswith(f"python3 launch/ablation.py {runs}/report/scores.json docs/ablation.md ")
+    described = [f"{name}={runs}/{name}" for name in names]
+    described.insert(1, "teacher=best")
+    assert page.endswith(" ".join(described))
     code, output, asked = cluster(LAUNCH / "ablation.sh", GATE="False", START="teacher", DISTILL="runs/d", **variables)
     students = [line for line in asked if "student.py" in line]
     assert len(students) == 3 and all("teacher_gate=False" in s and "init_from" not in s for s in students)
