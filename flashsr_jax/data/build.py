@@ -108,6 +108,7 @@ def build_dataset(
     if not recordings and not from_catalogue:
         where = ", ".join(map(str, sources)) or "the call"
         raise UserError(f"no recordings in {where} (looked for {', '.join(readable())})")
+    min_bandwidth_hz = float(min_bandwidth_hz)  # NumPy's numbers are none of JSON's
     inputs = _inputs(recordings, from_catalogue, min_bandwidth_hz)
     summary = _existing(out, inputs, overwrite)
     if summary is None:
@@ -116,8 +117,8 @@ def build_dataset(
         with locked(out.with_name(f".{out.name}.lock"), out):
             summary = _existing(out, inputs, overwrite)  # another build's, by now
             if summary is None:
-                if _holds_dataset(out) and (missing := _missing(out)):
-                    print(f"flashsr: {missing} is missing: the dataset is built again", file=sys.stderr)
+                if _holds_dataset(out) and (fault := _fault(out)):
+                    print(errors.one_line(f"flashsr: {fault}: the dataset is built again"), file=sys.stderr)
                 summary = _replace(recordings, out, inputs, min_bandwidth_hz, engine)
     print(worded(str(summary)))
     return summary
@@ -145,10 +146,19 @@ def _replace(
         raise
     except OSError as error:
         raise UserError(f"{errors.reason(error)}; the same command goes on from {partial}") from error
-    if out.exists():
-        shutil.rmtree(out)
-    partial.rename(out)
+    _take_its_place(partial, out)
     return summary
+
+
+def _take_its_place(partial: Path, out: Path) -> None:
+    """The dataset that was there goes only once the new one has its name: emptied first, and ended on the way, it would
+    be left as a folder that is no dataset."""
+    before = partial.with_suffix(".before")
+    shutil.rmtree(before, ignore_errors=True)  # of a build that was ended here
+    if out.exists():
+        out.rename(before)
+    partial.rename(out)
+    shutil.rmtree(before, ignore_errors=True)
 
 
 def _finish(partial: Path, out: Path) -> BuildSummary:
@@ -178,17 +188,17 @@ def _find(sources: Sequence[str | Path], csv: str | Path | None) -> list[Recordi
     for source in map(local, sources):
         if not source.exists():
             raise UserError(f"{source}: no such file or folder")
-        roots.append(source.absolute() if source.is_dir() else source.absolute().parent)
+        roots.append(_absolute(source) if source.is_dir() else _absolute(source).parent)
         found = below(source) if source.is_dir() else [source]
         seen = [path for path in found if path == source or path.is_file()]
         taken = [path for path in seen if path == source or path.suffix.lower() in readable()]
-        files |= {path.absolute(): None for path in taken}
-        known = {*files, Path(csv).absolute()} if csv else files
-        _say_passed_over(source, [path for path in seen if path.absolute() not in known], found)
+        files |= {_absolute(path): None for path in taken}
+        known = {*files, _absolute(Path(csv))} if csv else files
+        _say_passed_over(source, [path for path in seen if _absolute(path) not in known], found)
     if not files:
         return []
     # Names are relative to what all have in common, so that a moved or re-cloned tree gives the same groups and splits.
-    base = Path(os.path.commonpath(map(str, roots or [Path(csv or ".").absolute().parent])))
+    base = Path(os.path.commonpath(map(str, roots or [_absolute(Path(csv or ".")).parent])))
     recordings = []
     for path in files:
         row = listed.get(path, {})
@@ -244,7 +254,7 @@ def _say_passed_over(source: Path, files: Sequence[Path], found: Sequence[Path])
     passed_over = [f"{number} {suffix}" for suffix, number in sorted(suffixes.items())] + links
     if passed_over:
         how = "a CSV takes files whatever their suffix"
-        print(f"flashsr: {source}: passed over: {', '.join(passed_over)}; {how}", file=sys.stderr)
+        print(errors.one_line(f"flashsr: {source}: passed over: {', '.join(passed_over)}; {how}"), file=sys.stderr)
 
 
 def folder_class(path: Path) -> str | None:
@@ -265,10 +275,26 @@ def _read_csv(path: Path) -> dict[Path, dict]:
     if missing:
         raise UserError(f"{path}: no column {', '.join(sorted(missing))}; needed: path,class[,group][,split]")
     for number, row in enumerate(rows, 2):
+        if not row["path"]:
+            raise UserError(f"{path}, line {number}: no path: name a recording there, or remove the line")
         for column, choices in (("class", CLASSES), ("split", SPLITS)):
             if row.get(column) and row[column] not in choices:
                 raise UserError(f"{path}, line {number}: {column} {row[column]!r} is not one of {', '.join(choices)}")
-    return {(path.absolute().parent / row["path"]).absolute(): row for row in rows}
+    listed: dict[Path, dict] = {}
+    for number, row in enumerate(rows, 2):
+        file = _absolute(path.parent / row["path"])
+        before = listed.setdefault(file, row)
+        if any(before.get(column) != row.get(column) for column in ("class", "group", "split")):
+            raise UserError(f"{path}, line {number}: {row['path']} is listed before, as something else: leave one row")
+    return listed
+
+
+def _absolute(path: Path) -> Path:
+    """Without `..`, so that a file has one name however it was given; with them where they follow a link elsewhere."""
+    if ".." not in path.parts:
+        return path.absolute()
+    plain = Path(os.path.abspath(path))  # noqa: PTH100 links stay what they are called
+    return plain if plain.exists() and plain.samefile(path) else path.absolute()
 
 
 def _inputs(recordings: list[Recording], catalogue: list[tuple[str, str]], min_bandwidth_hz: float) -> dict:
@@ -300,26 +326,29 @@ def _existing(out: Path, inputs: dict, overwrite: bool) -> BuildSummary | None:
     """Summary of the dataset there, where nothing is to be built. Raises UserError where another is in the way."""
     if not _holds_dataset(out):
         return None
-    summary = _up_to_date(out, inputs)
-    if summary is None and not overwrite:
+    try:
+        same = json.loads((out / INPUTS).read_text()) == inputs
+    except ValueError as error:
+        if not overwrite:
+            raise UserError(f"{out / INPUTS} is damaged ({error}): choose another `out` or `overwrite`") from error
+        same = False
+    if not same and not overwrite:
         raise UserError(f"{out} holds a dataset of other recordings or options: choose another `out` or `overwrite`")
-    return None if _missing(out) else summary
+    return BuildSummary(out, True, *_rows(out)) if same and not _fault(out) else None
 
 
-def _missing(out: Path) -> Path | None:
-    """A file of records that the dataset lacks."""
+def _fault(out: Path) -> str | None:
+    """What the dataset lacks, or why it cannot be read."""
     import tensorflow_datasets as tfds  # slow to import
 
-    splits = tfds.builder_from_directory(out).info.splits.values()
-    files = (Path(path) for split in splits for path in split.filepaths)
-    return next((file for file in files if not file.is_file()), None)
-
-
-def _up_to_date(out: Path, inputs: dict) -> BuildSummary | None:
-    """Summary of the dataset there if it is of the same inputs."""
-    if json.loads((out / INPUTS).read_text()) != inputs:
-        return None
-    return BuildSummary(out, True, *_rows(out))
+    try:
+        splits = tfds.builder_from_directory(out).info.splits.values()
+        files = (Path(path) for split in splits for path in split.filepaths)
+        missing = next((file for file in files if not file.is_file()), None)
+        str(BuildSummary(out, True, *_rows(out)))  # needs what is read of the lists
+    except Exception as error:  # noqa: BLE001 of TFDS, protocol buffers or the lists, which have no class in common
+        return f"{out} cannot be read ({errors.reason(error)})"
+    return f"{missing} is missing" if missing else None
 
 
 def _rows(folder: Path) -> Iterator[list[dict]]:

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from flashsr_jax.data import CLASSES, MANIFEST
 from flashsr_jax.data.recording import segment_lengths
-from flashsr_jax.errors import UserError
+from flashsr_jax.errors import UserError, one_line, reason
 from flashsr_jax.files import local
 
 LOGGER = logging.getLogger(__name__)
@@ -46,11 +46,21 @@ class Recordings:
     """
 
     def __init__(self, folder: str | Path, split: str, field: str = "data.dir=", first: int = 0):
-        import tensorflow_datasets as tfds  # slow to import
-
         folder = local(folder)
         if not (folder / MANIFEST).is_file():
             raise UserError(f"{field}{folder}: no dataset there; build one with `flashsr data build`")
+        try:
+            self._open(folder, split, field, first)
+        except UserError:
+            raise
+        except Exception as error:  # of TFDS, protocol buffers or the manifest, which have no class in common
+            if isinstance(error, PermissionError):
+                raise
+            raise UserError(f"{field}{folder}: cannot be read ({reason(error)}): build the dataset again") from error
+
+    def _open(self, folder: Path, split: str, field: str, first: int) -> None:
+        import tensorflow_datasets as tfds  # slow to import
+
         with (folder / MANIFEST).open(newline="", encoding="utf-8") as lines:
             rows = [row for row in csv.DictReader(lines) if row["split"] == split]
         if not rows:
@@ -64,7 +74,7 @@ class Recordings:
         self.class_id = np.array([CLASSES.index(row["class"]) for row, _, _ in segments], np.int32)
         self.bandwidth_hz = np.array([float(row["bandwidth_hz"]) for row, _, _ in segments], np.float32)
         self.group = [row["group"] for row, _, _ in segments]
-        self._name = [f"{row['path']}, segment {i}" for row, i, _ in segments]
+        self._name = [one_line(f"{row['path']}, segment {i}") for row, i, _ in segments]
         builder = tfds.builder_from_directory(folder)
         if missing := [path for path in map(Path, builder.info.splits[split].filepaths) if not path.is_file()]:
             raise UserError(f"{field}{folder}: {missing[0]} is missing: build the dataset again")

@@ -24,6 +24,7 @@ import numpy as np
 from flashsr_jax.audio import SAMPLE_RATE
 from flashsr_jax.data import CLASSES, LEFT_OUT, MANIFEST, SPLITS, catalogue
 from flashsr_jax.data.recording import HELD_OUT, Decoded, Unusable, decode, last_stretches, segment_lengths
+from flashsr_jax.errors import one_line
 from flashsr_jax.files import csv_cell, replacing
 
 SHARD_RECORDS = 256  # at most 500 MB
@@ -312,7 +313,7 @@ def listed(folder: Path, parts: Iterable[Part]) -> list[str]:
             remarks.setdefault(recording.number, (recording.name, result.remarks))
     for name, of_recording in remarks.values():
         for remark in of_recording:
-            print(f"flashsr: {name}: {remark}", file=sys.stderr)
+            print(one_line(f"flashsr: {name}: {remark}"), file=sys.stderr)
     _write_csv(folder / MANIFEST, rows, COLUMNS)
     _write_csv(folder / LEFT_OUT, left_out, ("path", "reason", "detail"))
     return [MANIFEST, LEFT_OUT]

@@ -265,6 +265,9 @@ def test_csv_names_class_group_and_split(tmp_path):
         ("file,class\na.wav,music\n", "no column path"),
         ("path,class\na.wav,song\n", "line 2: class 'song' is not one of speech, music, effects"),
         ("path,class,split\na.wav,music,dev\n", "line 2: split 'dev'"),
+        ("class,path\nmusic\n", "line 2: no path"),
+        ("path,class\na.wav,music\n,music\n", "line 3: no path"),
+        ("path,class\na.wav,music\n./a.wav,speech\n", "line 3: ./a.wav is listed before"),
         (None, "cannot be read"),
     ],
 )
@@ -274,6 +277,17 @@ def test_bad_csv(tmp_path, text, message):
         table.write_text(text)
     with pytest.raises(UserError, match=message):
         build_dataset([tmp_path], tmp_path / "out", csv=table, workers=0)
+
+
+def test_a_file_is_one_recording_however_its_name_is_written(tmp_path):
+    for folder in "abc":
+        write(tmp_path / "audio" / folder / "x.wav", noise(0.5, seed=ord(folder)))
+    table = tmp_path / "lists" / "table.csv"
+    table.parent.mkdir()
+    table.write_text("path,class\n" + "".join(f"../audio/{folder}/x.wav,speech\n" for folder in "abc"))
+    build_dataset([tmp_path / "audio"], tmp_path / "out", csv=table, workers=0)
+    assert [row["path"] for row in rows(tmp_path / "out", "manifest.csv")] == ["a/x.wav", "b/x.wav", "c/x.wav"]
+    assert not rows(tmp_path / "out", "left_out.csv")
 
 
 @pytest.mark.training
@@ -383,6 +397,66 @@ def test_a_dataset_without_one_of_its_shards_is_built_again(tmp_path, capsys):
     assert said.err.count(f"{shard} is missing: the dataset is built again") == 1 and "up to date" not in said.out
     assert shard.read_bytes() == content
     assert main(command) == 0 and "up to date" in capsys.readouterr().out
+
+
+DAMAGES = {"dataset_info.json": "{", "features.json": None, "manifest.csv": "x\n1\n", "left_out.csv": None}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_dataset_is_one_line_to_whoever_reads_it_and_is_built_again(name, tmp_path, capsys):
+    write(tmp_path / "music" / "noise.wav", noise(2))
+    command = ["data", "build", str(tmp_path / "music"), "--out", str(tmp_path / "out"), "--workers", "1"]
+    assert main(command) == 0
+    file = tmp_path / "out" / name
+    content = file.read_bytes()
+    file.unlink() if DAMAGES[name] is None else file.write_text(DAMAGES[name])
+    if name != "left_out.csv":  # which is for people
+        with pytest.raises(UserError, match=r"out: cannot be read \(.*\): build the dataset again"):
+            Recordings(tmp_path / "out", "train")
+    capsys.readouterr()
+    assert main(command) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{tmp_path}/out cannot be read (" in line and line.endswith(": the dataset is built again")
+    assert file.read_bytes() == content
+
+
+def test_a_dataset_whose_inputs_cannot_be_read_is_replaced_only_when_asked_for(tmp_path, capsys):
+    write(tmp_path / "music" / "noise.wav", noise(0.5))
+    command = ["data", "build", str(tmp_path / "music"), "--out", str(tmp_path / "out"), "--workers", "1"]
+    assert main(command) == 0
+    (tmp_path / "out" / "build.json").write_text("{")
+    capsys.readouterr()
+    assert main(command) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{tmp_path}/out/build.json is damaged" in line and "--overwrite" in line
+    assert main([*command, "--overwrite"]) == 0 and main(command) == 0
+
+
+def test_a_build_that_is_stopped_while_it_replaces_a_dataset_can_be_started_again(tmp_path, monkeypatch):
+    write(tmp_path / "music" / "a.wav", noise(0.5))
+    build_dataset([tmp_path / "music"], tmp_path / "out", workers=0)
+    write(tmp_path / "music" / "b.wav", noise(0.5, seed=1))
+
+    def stopped(path, *args, real=shutil.rmtree, **options):
+        if (Path(path) / "build.json").exists() and Path(path).name != ".out.partial":
+            (Path(path) / "build.json").unlink()
+            raise KeyboardInterrupt
+        real(path, *args, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            build_dataset([tmp_path / "music"], tmp_path / "out", workers=0, overwrite=True)
+    build_dataset([tmp_path / "music"], tmp_path / "out", workers=0)
+    assert len(rows(tmp_path / "out", "manifest.csv")) == 2
+
+
+def test_names_stay_on_their_line_and_numbers_may_be_those_of_numpy(tmp_path, capsys):
+    write(tmp_path / "music" / "a.wav", noise(0.5))
+    (tmp_path / "music" / "a\nflashsr: all is well.\x1b[2J").write_text("")
+    build_dataset([tmp_path / "music"], tmp_path / "out", workers=0, min_bandwidth_hz=np.float32(16_000))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"flashsr: {tmp_path}/music: passed over: 1 ") and "\x1b" not in line
 
 
 def test_overwrite_spares_what_is_no_dataset(tmp_path):
