@@ -6,13 +6,14 @@ low-pass that it was drawn with; the stages' own noise stays fresh.
 Letters: B batch, N samples, T mel frames, F mel bins; latents are (B, T', F', C).
 """
 
+import contextlib
 import hashlib
 import json
 import logging
 import shutil
 from collections import Counter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import grain
 import jax
@@ -106,43 +107,54 @@ def write_cache(config: ConfigDict, folder: str | Path, windows: int) -> None:
 
 def _write_cache(config: ConfigDict, folder: Path, windows: int) -> None:
     frozen = load(config, {"vae": "vae"})
-    data = waveform_batches(config, config.batch_size)
-    key = jax.random.key(config.seed)
-    encode = jax.jit(lambda frozen, batch, step: latents(config, frozen, batch, jax.random.fold_in(key, step))[0])
     partial = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    arrays: dict[str, np.memmap] = {}
+    try:
+        with contextlib.ExitStack() as held:
+            classes = _encoded(config, frozen, partial, windows, held)
+        about = {
+            "window_frames": config.data.window_frames,
+            "vae": fingerprint(frozen["vae"]),
+            "classes": classes,
+            "manifests": {
+                f: hashlib.sha256((Path(f) / MANIFEST).read_bytes()).hexdigest() for f in folders(config.data)
+            },
+            "seed": config.seed,
+            "data": json.loads(config.data.to_json()),
+        }
+        (partial / ABOUT).write_text(json.dumps(about, indent=2) + "\n")
+        partial.rename(folder)
+    except BaseException:  # also of Ctrl-C: nothing goes on from it, and it would keep the disk full
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def _encoded(
+    config: ConfigDict, frozen: dict[str, Any], folder: Path, windows: int, held: contextlib.ExitStack
+) -> dict[str, int]:
+    """Write the arrays to files, which are `held` open; returns how many windows there are of each class."""
+    data = held.enter_context(contextlib.closing(waveform_batches(config, config.batch_size)))
+    key = jax.random.key(config.seed)
+    encode = jax.jit(lambda frozen, batch, step: latents(config, frozen, batch, jax.random.fold_in(key, step))[0])
+    files: dict[str, IO[bytes]] = {}
     classes: Counter[str] = Counter()
     done = 0
-    try:
-        for step, batch in enumerate(data):
-            encoded = encode(frozen, batch, step)
-            kept = dict(zip(CACHED[:4], jax.device_get(encoded), strict=True)) | {n: batch[n] for n in CACHED[4:]}
-            count = min(config.batch_size, windows - done)
-            for name, values in kept.items():
-                if name not in arrays:
-                    dtype = np.float16 if name in CACHED[:3] else values.dtype
-                    shape = (windows, *values.shape[1:])
-                    arrays[name] = np.lib.format.open_memmap(partial / f"{name}.npy", "w+", dtype, shape)
-                arrays[name][done : done + count] = values[:count]
-            classes.update(CLASSES[i] for i in batch["class_id"][:count])
-            done += count
-            if step % 50 == 0 or done == windows:
-                LOGGER.info("%d of %d windows", done, windows)
-            if done == windows:
-                break
-    finally:
-        data.close()
-    for array in arrays.values():
-        array.flush()
-    about = {
-        "window_frames": config.data.window_frames,
-        "vae": fingerprint(frozen["vae"]),
-        "classes": dict(classes),
-        "manifests": {f: hashlib.sha256((Path(f) / MANIFEST).read_bytes()).hexdigest() for f in folders(config.data)},
-        "seed": config.seed,
-        "data": json.loads(config.data.to_json()),
-    }
-    (partial / ABOUT).write_text(json.dumps(about, indent=2) + "\n")
-    partial.rename(folder)
+    for step, batch in enumerate(data):
+        encoded = encode(frozen, batch, step)
+        kept = dict(zip(CACHED[:4], jax.device_get(encoded), strict=True)) | {n: batch[n] for n in CACHED[4:]}
+        count = min(config.batch_size, windows - done)
+        for name, values in kept.items():
+            stored = np.ascontiguousarray(values[:count], np.float16 if name in CACHED[:3] else values.dtype)
+            if name not in files:
+                files[name] = held.enter_context((folder / f"{name}.npy").open("wb"))
+                about = np.lib.format.header_data_from_array_1_0(stored) | {"shape": (windows, *stored.shape[1:])}
+                np.lib.format.write_array_header_1_0(files[name], about)
+            files[name].write(stored.data)  # not by a map, which on a full disk ends the process without a word
+        classes.update(CLASSES[i] for i in batch["class_id"][:count])
+        done += count
+        if step % 50 == 0 or done == windows:
+            LOGGER.info("%d of %d windows", done, windows)
+        if done == windows:
+            break
+    return dict(classes)

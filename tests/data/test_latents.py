@@ -1,6 +1,9 @@
 """Windows that were encoded before: the same latents as those of the step, every one once an epoch."""
 
+import errno
 import functools
+import os
+import pickle
 from pathlib import Path
 
 import jax
@@ -10,7 +13,7 @@ import pytest
 
 from flashsr_jax.audio import HOP
 from flashsr_jax.data.batches import make_iterator
-from flashsr_jax.data.latents import LatentCache
+from flashsr_jax.data.latents import ABOUT, CACHED, LatentCache
 from flashsr_jax.errors import UserError
 from flashsr_jax.models.vae import VAE
 from flashsr_jax.train import latents as cache_module
@@ -62,3 +65,44 @@ def test_cached_latents_are_those_of_the_step(config):
     frozen["vae"] = jax.tree.map(lambda x: x + 1e-3, frozen["vae"])
     with pytest.raises(UserError, match="another VAE"):
         cached_batches(config, frozen, config.batch_size)
+
+
+@pytest.fixture
+def cache(tmp_path):
+    """The folder of 64 windows of noise."""
+    for name in CACHED:
+        shape = (64, 1000) if name in CACHED[:3] else (64,)
+        np.save(tmp_path / f"{name}.npy", np.random.default_rng(0).standard_normal(shape).astype(np.float16))
+    (tmp_path / ABOUT).write_text("{}")
+    return tmp_path
+
+
+def test_a_worker_gets_the_name_of_a_cache_and_not_its_arrays(cache):
+    windows = LatentCache(cache)
+    sent = pickle.dumps(windows)
+    assert len(sent) < 1000
+    jax.tree.map(np.testing.assert_array_equal, pickle.loads(sent)[5], windows[5])
+
+
+def test_a_damaged_cache_is_one_line(cache):
+    for damage in (
+        lambda: np.save(cache / "mel.npy", np.zeros((10, 1000), np.float16)),
+        lambda: os.truncate(cache / "mel.npy", 1000),
+        (cache / "mel.npy").unlink,
+        lambda: (cache / ABOUT).write_text("{"),
+    ):
+        damage()
+        with pytest.raises(UserError, match=r"^data.latents=.*: damaged \(.*\): encode windows anew$"):
+            LatentCache(cache)
+
+
+def test_encoding_that_fails_leaves_nothing_behind(config, monkeypatch):
+    config, _ = config
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(cache_module, "latents", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_cache(config, config.data.latents, config.batch_size)
+    assert not any(Path(config.data.latents).parent.iterdir())
