@@ -7,7 +7,7 @@ from flashsr_jax.audio import SAMPLE_RATE
 from flashsr_jax.audio import files as audio_files
 from flashsr_jax.audio.bandwidth import bandwidth
 from flashsr_jax.audio.resampling import check_finite
-from flashsr_jax.errors import UserError, reason
+from flashsr_jax.errors import UserError, one_line, reason
 from flashsr_jax.evaluate.measuring import every_metric
 from flashsr_jax.evaluate.metrics import BETTER, NYQUIST, ReferenceSpectra
 from flashsr_jax.evaluate.references import wall
@@ -39,8 +39,8 @@ def compare(a: str, b: str, reference: str, cutoff_hz: float | None = None, perc
         except Unmeasurable as error:
             problems.append(f"{path} cannot be measured: {error}")
     if problems:
-        raise UserError("\n  ".join(problems))
-    rows = [f"{'':18} {'A':>9} {'B':>9}  better", f"A: {a}", f"B: {b}"]
+        raise UserError("; ".join(problems))
+    rows = [f"{'':18} {'A':>9} {'B':>9}  better", one_line(f"A: {a}"), one_line(f"B: {b}")]
     bands = [name for name in measured[0] if name not in BETTER]
     for name in [n for metric in BETTER for n in (metric, *(bands if metric == "loud_band_gain_db" else ()))]:
         if name in measured[0] and name in measured[1]:

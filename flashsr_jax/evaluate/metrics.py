@@ -62,7 +62,8 @@ BETTER: dict[str, Literal["lower", "higher", "zero"]] = {
     "visqol": "higher",
 }
 # Of tables, and of training's evaluations.
-MAIN_METRICS = ("lsd", "lsd_hf", "lsd_lf", "zimtohrli", "visqol", "loud_band_gain_db")
+PERCEPTUAL = ("zimtohrli", "visqol")  # of `perceptual_metrics`, where they are asked for
+MAIN_METRICS = ("lsd", "lsd_hf", "lsd_lf", *PERCEPTUAL, "loud_band_gain_db")
 
 
 class ReferenceSpectra:

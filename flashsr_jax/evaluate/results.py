@@ -158,7 +158,7 @@ class Results:
             reasons = [problem.text() for problem in self.problems[:LISTED_PROBLEMS]]
             if len(self.problems) > LISTED_PROBLEMS:
                 reasons.append(f"... and {len(self.problems) - LISTED_PROBLEMS} more, see scores.json")
-            raise UserError("\n  ".join(["nothing was scored, every clip was left out:", *reasons]))
+            raise UserError(f"nothing was scored, every clip was left out: {'; '.join(reasons)}")
         self.check()
 
     def check(self) -> None:

@@ -9,6 +9,7 @@ by the run that resumes.
 import contextlib
 import json
 import logging
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -40,7 +41,7 @@ class Checkpoints:
     def __init__(self, workdir: str | os.PathLike, keep_last: int, best_metric: str):
         policies = ocp.training.preservation_policies
         best = policies.BestN(
-            get_metric_fn=lambda metrics: metrics[best_metric],
+            get_metric_fn=lambda metrics: metrics.get(best_metric, math.inf),  # chosen by another before
             reverse=True,
             n=1,
             keep_checkpoints_without_metrics=False,
@@ -228,7 +229,11 @@ def _load_part(workdir: str | os.PathLike, name: str | None, part: str) -> tuple
             ranked = [c for c in checkpoints if c.metrics]
             for chosen in ranked:
                 verify(folder / str(chosen.step), (METRICS,))
-            chosen = min(ranked, key=lambda c: next(iter(c.metrics.values()))) if ranked else checkpoints[-1]
+            if ranked:  # by the last one's metric: before the run went on with it, another may have been best_metric
+                metric = next(iter(ranked[-1].metrics))
+                chosen = min((c for c in ranked if metric in c.metrics), key=lambda c: c.metrics[metric])
+            else:
+                chosen = checkpoints[-1]
             verify(folder / str(chosen.step), (part,))
             tree = checkpointer.checkpointables_metadata(chosen.step).metadata[part]
             abstract = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), tree)

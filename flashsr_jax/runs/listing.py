@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from flashsr_jax.errors import UserError
+from flashsr_jax.errors import UserError, one_line
 from flashsr_jax.files import local
 from flashsr_jax.runs.folder import (
     CONFIG_FILE,
@@ -77,18 +77,18 @@ class Kept(NamedTuple):
     parts: dict[str, tuple[int, int]]
 
 
-def checkpoints(run: str | os.PathLike) -> list[Kept]:
-    """Those of a run, the oldest first; of what cannot be read, no score and no parts. Orbax's files are JSON, so that
-    none of its arrays are loaded."""
+def checkpoints(run: str | os.PathLike, metric: str) -> list[Kept]:
+    """Those of a run, the oldest first, with their `metric`; of what cannot be read, no score and no parts. Orbax's
+    files are JSON, so that none of its arrays are loaded."""
     folders = [path for path in (Path(run) / "checkpoints").glob("*") if path.name.isdecimal()]
-    return [_kept(path) for path in sorted(folders, key=lambda path: int(path.name))]
+    return [_kept(path, metric) for path in sorted(folders, key=lambda path: int(path.name))]
 
 
-def _kept(folder: Path) -> Kept:
+def _kept(folder: Path, metric: str) -> Kept:
     parts: dict[str, tuple[int, int]] = {}
     score = None
     try:
-        score = next(iter(json.loads((folder / "metrics" / "metrics").read_text()).values()), None)
+        score = json.loads((folder / "metrics" / "metrics").read_text()).get(metric)
     except FileNotFoundError:
         pass  # saved without an evaluation
     except (OSError, ValueError, AttributeError) as error:
@@ -132,7 +132,7 @@ def listing(folder: str | os.PathLike) -> str:
     tables = [_table(stage, runs) for stage, runs in by_stage.items()]
     if (Path(folder) / CONFIG_FILE).exists():
         ((run,),) = by_stage.values()
-        tables.append(_contents(run, checkpoints(folder)))
+        tables.append(_contents(run, checkpoints(folder, run.metric)))
     return "\n\n".join(tables)
 
 
@@ -146,7 +146,7 @@ def as_json(folder: str | os.PathLike) -> str:
         for run, differs_in in zip(runs, unlike, strict=True)
     ]
     if (Path(folder) / CONFIG_FILE).exists():
-        objects[0]["checkpoints"] = [kept._asdict() for kept in checkpoints(folder)]
+        objects[0]["checkpoints"] = [kept._asdict() for kept in checkpoints(folder, runs[0].metric)]
     return json.dumps(objects, indent=2)
 
 
@@ -164,6 +164,7 @@ def _table(stage: str, runs: list[Run]) -> str:
 
 def _aligned(rows: list[list[str]], last: Callable[[str, int], str] = str.rjust) -> str:
     """Columns: the first to the left, those after it to the right, the last as `last` has it."""
+    rows = [list(map(one_line, row)) for row in rows]  # names of folders may hold anything
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for row in rows:

@@ -19,7 +19,8 @@ from flashsr_jax.audio.pictures import mel_image, spectrogram_image
 from flashsr_jax.data import CLASSES
 from flashsr_jax.data.clips import Clip, fixed_clips
 from flashsr_jax.devices import sharding
-from flashsr_jax.evaluate.metrics import MAIN_METRICS
+from flashsr_jax.errors import UserError
+from flashsr_jax.evaluate.metrics import MAIN_METRICS, PERCEPTUAL
 from flashsr_jax.evaluate.protocol import Output, measure
 from flashsr_jax.evaluate.references import wall
 from flashsr_jax.models.pipeline import restored_mel, sample_latent, vocode
@@ -105,6 +106,19 @@ def unet_outputs(
     outputs = mel_outputs(config, frozen, windows, mel, batch["cutoff_hz"])
     outputs["metrics"]["latent_l1"] = losses.l1(z_hat, z0)
     return outputs, Sampled(z0, z_lr, noise)
+
+
+def check_best_metric(config: ConfigDict, outputs: dict[str, Any]) -> None:
+    """Raises UserError where no evaluation will measure config.best_metric; `outputs` are those of the stage's
+    `eval_step`, which may be shapes. At a run's start, as its first evaluation comes hours after."""
+    scores = dict.fromkeys(outputs["metrics"])
+    if "audio" in outputs:
+        scores |= {name: None for name in MAIN_METRICS if config.eval.perceptual or name not in PERCEPTUAL}
+    if config.best_metric not in scores:
+        how = ", or set config.eval.perceptual=True" if "audio" in outputs and config.best_metric in PERCEPTUAL else ""
+        raise UserError(
+            f"config.best_metric={config.best_metric} is not measured: give one of {', '.join(scores)}{how}"
+        )
 
 
 def evaluate(

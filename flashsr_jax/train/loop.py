@@ -35,7 +35,7 @@ from flashsr_jax.runs.folder import CONFIG_FILE, LOCK_FILE, NoConfiguration, rea
 from flashsr_jax.train import gate
 from flashsr_jax.train.batch import seconds_per_window, waveform_batches
 from flashsr_jax.train.divergence import Divergence, if_finite
-from flashsr_jax.train.evaluation import ClipSet, evaluate
+from flashsr_jax.train.evaluation import ClipSet, check_best_metric, evaluate
 from flashsr_jax.train.frozen import fingerprint, load, model_of
 from flashsr_jax.train.latents import cached_batches
 from flashsr_jax.train.logs import Logs
@@ -106,12 +106,15 @@ def _train(
     frozen = sharding.place(frozen, sharding.tree_shardings(frozen, mesh, *_rules(config), name="frozen"))
     programs = make_programs(config, stage, mesh, frozen)
     data, clips = _training_data(config, frozen), ClipSet.load(config, mesh)
+    key = jax.random.key(config.seed)
+    check_best_metric(
+        config, jax.eval_shape(programs.evaluate, programs.abstract_state.weights, frozen, clips.batch, key)
+    )
     held.enter_context(_only_run(workdir))
     _check_same_model(config, workdir)
     LOGGER.info(_plan(config, data))
 
     checkpoints = Checkpoints(workdir, config.checkpoint.keep_last, config.best_metric)
-    key = jax.random.key(config.seed)
     state, divergence = _initial_state(config, checkpoints, programs, frozen, data, key)
     start = int(state.step)
     provenance.record(config, workdir, start, networks)

@@ -206,4 +206,4 @@ def _check_shapes(path: str | os.PathLike, config: ModelConfig, shapes: dict[str
         ]
     if wrong:
         more = [f"... and {len(wrong) - LISTED} more"] if len(wrong) > LISTED else []
-        raise UserError("\n  ".join([f"{path}: parameters do not fit the configuration", *wrong[:LISTED], *more]))
+        raise UserError(f"{path}: parameters do not fit the configuration: {'; '.join([*wrong[:LISTED], *more])}")

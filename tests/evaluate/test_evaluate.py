@@ -265,10 +265,9 @@ def test_where_every_clip_fails_the_reasons_are_written(originals, tmp_path, cap
     out = tmp_path / "report"
     assert main(["evaluate", "--data", str(tmp_path), "-o", str(out), "--no-perceptual", "--workers", "1"]) == 1
     assert capsys.readouterr().err.splitlines() == [
-        "flashsr: nothing was scored, every clip was left out:",
-        "  dull: the sample rate is 22050 Hz, under 44100 Hz: no reference for 48 kHz",
-        "  short: lasts 0.50 s, under 1 s",
-        "  silent: is silent: its peak is under -80 dBFS",
+        "flashsr: nothing was scored, every clip was left out: "
+        "dull: the sample rate is 22050 Hz, under 44100 Hz: no reference for 48 kHz; "
+        "short: lasts 0.50 s, under 1 s; silent: is silent: its peak is under -80 dBFS"
     ]
     assert [problem.clip for problem in read_scores(out / "scores.json").problems] == ["dull", "short", "silent"]
 

@@ -204,13 +204,9 @@ def test_where_nothing_was_scored_the_reasons_are_said(write, tmp_path):
     problems.append(Problem("clip 9", "noise", 4000, "has no profile"))
     with pytest.raises(UserError) as error:
         write(small_results(scores=[], problems=problems[-2:]), tmp_path)
-    lines = [
-        "nothing was scored, every clip was left out:",
-        "  clip 8: is silent",
-        "  clip 9, noise, 4 kHz: has no profile",
-    ]
-    assert str(error.value).splitlines() == lines
-    with pytest.raises(UserError, match=r"(?s)clip 7: is silent\n  \.\.\. and 2 more, see scores.json$"):
+    reasons = "clip 8: is silent; clip 9, noise, 4 kHz: has no profile"
+    assert str(error.value) == f"nothing was scored, every clip was left out: {reasons}"
+    with pytest.raises(UserError, match=r"clip 7: is silent; \.\.\. and 2 more, see scores.json$"):
         write(small_results(scores=[], problems=problems), tmp_path)
     assert not list(tmp_path.iterdir())
 

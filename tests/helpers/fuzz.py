@@ -210,7 +210,7 @@ def _problem(read: Callable[[Path], object], path: Path, most_seconds: float) ->
     except TimeoutError as error:
         return str(error)
     except UserError as error:
-        if not str(error).replace("\n  ", "").isprintable():
+        if not str(error).isprintable():
             return f"says {str(error)!r}"
     except Exception as error:  # noqa: BLE001 that is what is looked for
         said = reason(error)

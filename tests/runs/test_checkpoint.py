@@ -12,6 +12,7 @@ import pytest
 
 from flashsr_jax.errors import UserError
 from flashsr_jax.runs.checkpoint import DAMAGED, Checkpoints, load_weights
+from flashsr_jax.runs.listing import checkpoints
 
 
 def tree(step):
@@ -160,3 +161,15 @@ def test_a_checkpoint_without_checksums_is_loaded_as_before(two, tmp_path):
         file.unlink()
     assert load_weights(tmp_path / "run", "--vae")[1] == 2
     assert restored(tmp_path / "run") == 2
+
+
+def test_a_run_that_goes_on_with_another_best_metric_saves_and_has_the_best_by_that(tmp_path):
+    before = Checkpoints(tmp_path, keep_last=1, best_metric="mel_l1")
+    before.save(1, tree(1), tree(10), {}, {"mel_l1": 0.1})
+    before.close()
+    after = Checkpoints(tmp_path, keep_last=1, best_metric="lsd")
+    for step, lsd in ((2, 2.0), (3, 3.0)):
+        after.save(step, tree(step), tree(10 * step), {}, {"lsd": lsd})
+    after.close()
+    assert load_weights(tmp_path, None)[1] == 2
+    assert [(kept.step, kept.score) for kept in checkpoints(tmp_path, "lsd")] == [(2, 2.0), (3, 3.0)]

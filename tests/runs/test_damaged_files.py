@@ -62,6 +62,15 @@ LACKING = {  # {what a config.json holds: what is said of it}
 }
 
 
+def test_the_name_of_a_run_stays_in_its_row(tmp_path, capsys):
+    folder = tmp_path / "a\n\x1b[2Jb"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(WHOLE))
+    assert main(["runs", str(tmp_path)]) == 0
+    _, row = capsys.readouterr().out.splitlines()
+    assert row.startswith("a\\n\\x1b[2Jb ")
+
+
 @pytest.mark.parametrize("content", LACKING, ids=lambda content: content[:30])
 def test_a_configuration_that_lacks_fields_is_one_line(content, tmp_path, capsys, caplog):
     (tmp_path / "config.json").write_text(content)

@@ -95,6 +95,13 @@ def test_a_writer_that_there_is_not(writer, dataset, tmp_path, monkeypatch):
     assert "choose of tensorboard, wandb, or MODULE:NAME of your own" in stderr.splitlines()[-1]
 
 
+def test_a_best_metric_that_nothing_measures_is_said_at_the_start(dataset, tmp_path, monkeypatch):
+    monkeypatch.setitem(loop.STAGES, "vae", toy_stage())
+    code, stderr = run("vae", tmp_path / "run", dataset, "--config.best_metric=eror")
+    assert code == 1 and not (tmp_path / "run").exists()
+    assert stderr.splitlines()[-1].endswith(": config.best_metric=eror is not measured: give one of error")
+
+
 @pytest.mark.training
 def test_weights_and_biases_gets_the_figures_offline(dataset, tmp_path, monkeypatch):
     pytest.importorskip("wandb")
