@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -15,7 +15,7 @@ from flashsr_jax.evaluate import protocol, systems
 from flashsr_jax.evaluate.metrics import MAIN_METRICS
 from flashsr_jax.evaluate.perceptual import check_installed
 from flashsr_jax.evaluate.profiles import load_profiles
-from flashsr_jax.evaluate.references import Reference, load_references
+from flashsr_jax.evaluate.references import Reference, as_text, load_references
 from flashsr_jax.evaluate.report.page import write_report
 from flashsr_jax.evaluate.report.tables import loud_table, markdown_table, markdown_text, write_scores
 from flashsr_jax.evaluate.results import Results, wall_free
@@ -76,9 +76,11 @@ def evaluate(data: str, out: str, options: Options) -> str:
     references, problems = load_references(data, split=options.split, count=options.clips, seconds=options.seconds)
     writable_folder(out)
     if options.save_audio:
+        _check_own_folders(compared)
         compared = {name: _saving(name, system, Path(out) / "audio") for name, system in compared.items()}
         _save_originals(references, Path(out) / "audio" / "original")
     settings = {"data": f"{data}, {_counts(references)}", **settings}
+    settings = {name: as_text(said) for name, said in settings.items()}
     results = protocol.run(
         references,
         compared,
@@ -217,13 +219,26 @@ def _counts(references: Sequence[Reference]) -> str:
     return f"{len(references)} clips ({counted}), {sum(wall_free(r.wall_hz) for r in references)} of them wall-free"
 
 
+def _check_own_folders(names: Iterable[str]) -> None:
+    """Raises UserError where two systems' outputs would replace one another."""
+    by_folder: dict[str, str] = {}
+    for name in names:
+        other = by_folder.setdefault(_folder_name(name), name)
+        if other != name:
+            raise UserError(f"{name}: its audio and that of {other} would be in one folder: choose another name")
+
+
+def _folder_name(system: str) -> str:
+    return system.replace("/", "_")
+
+
 def _saving(name: str, system: System, folder: Path) -> System:
     """The system, each of whose outputs (of the first seed) is also written to FOLDER/NAME/CUTOFF/CLIP.wav."""
 
     def process(reference: Reference, low_N: np.ndarray, cutoff_hz: float, seed: int) -> np.ndarray:
         audio_N = checked(system.process(reference, low_N, cutoff_hz, seed))
         if seed == 0:
-            _write(folder / name.replace("/", "_") / f"{cutoff_hz:g}" / f"{reference.name}.wav", audio_N)
+            _write(folder / _folder_name(name) / f"{cutoff_hz:g}" / f"{reference.name}.wav", audio_N)
         return audio_N
 
     return system._replace(process=process)

@@ -67,10 +67,10 @@ def load_references(
         raise UserError(f"{data}: no recordings in it (looked for {', '.join(SUFFIXES)})", "data")
     references, problems = [], []
     for path in _spread(files, count):
-        name = path.relative_to(data).with_suffix("").as_posix()
+        name = as_text(path.relative_to(data).with_suffix("").as_posix())
         try:
             audio, wall_hz = _read(path, seconds)
-            references.append(Reference(name, folder_class(path) or "", path.parent.name, wall_hz, audio))
+            references.append(Reference(name, folder_class(path) or "", as_text(path.parent.name), wall_hz, audio))
         except Unmeasurable as error:
             problems.append(Problem(name, "", 0.0, str(error)))
     names = Counter(reference.name for reference in references)
@@ -90,6 +90,11 @@ def _of_dataset(folder: Path, split: str, count: int, seconds: float) -> list[Re
         cutoff_hz=4000.0,
     )
     return [Reference(clip.name, clip.class_name, clip.group, wall(clip.bandwidth_hz), clip.hr) for clip in clips]
+
+
+def as_text(name: str) -> str:
+    """The name of a file, which need not be text, as what can be written to tables."""
+    return os.fsencode(name).decode(errors="replace")
 
 
 class DatasetOptions(NamedTuple):

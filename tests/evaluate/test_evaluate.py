@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -257,6 +258,28 @@ def test_guidance_may_be_of_each_class(monkeypatch):
     assert asked == [2.0, 1.0]
     with pytest.raises(Unmeasurable, match="no guidance for a clip without a class"):
         system.process(Reference("a", "", "", 0.0, np.zeros(1)), np.zeros(1), 4000.0, 0)
+
+
+def test_a_clip_whose_name_is_no_text_is_in_all_files_of_the_report(tmp_path):
+    folder = os.fsencode(tmp_path / "speech")
+    (tmp_path / "speech").mkdir()
+    try:
+        with open(folder + b"/caf\xe9.wav", "wb") as file:
+            sf.write(file, 0.1 * np.random.default_rng(0).standard_normal(RATE), RATE, format="WAV")
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    options = ["--no-perceptual", "--workers", "1", "--cutoffs", "4000", "--samples", "0"]
+    assert main(["evaluate", "--data", str(tmp_path / "speech"), "-o", str(tmp_path / "out"), *options]) == 0
+    assert "caf\ufffd" in (tmp_path / "out" / "scores.csv").read_text(encoding="utf-8")
+
+
+def test_two_systems_whose_audio_would_be_in_one_folder_are_refused(originals, tmp_path, capsys):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    outputs = ["--outputs", f"x/y={tmp_path}/a", "--outputs", f"x_y={tmp_path}/b"]
+    options = ["--no-perceptual", "--clips", "1", "--save-audio", *outputs]
+    assert main(["evaluate", "--data", str(originals), "-o", str(tmp_path / "out"), *options]) == 1
+    assert "x_y: its audio and that of x/y would be in one folder" in capsys.readouterr().err
 
 
 def test_where_every_clip_fails_the_reasons_are_written(originals, tmp_path, capsys):
