@@ -388,7 +388,7 @@ def test_compare_refuses_what_cannot_be_compared(three_files, capsys):
         assert message in capsys.readouterr().err
     assert main(["compare", "brief1.wav", "brief2.wav", "--reference", "brief3.wav", "--no-perceptual"]) == 1
     reason = "cannot be measured: LSD needs more than 1024 samples, got 1000"
-    assert capsys.readouterr().err.splitlines() == [f"flashsr: brief1.wav {reason}", f"  brief2.wav {reason}"]
+    assert capsys.readouterr().err.splitlines() == [f"flashsr: brief1.wav {reason}; brief2.wav {reason}"]
     assert main(["compare", "a.wav", "b.wav", *fast, "--cutoff", "30000"]) == 1
     assert "flashsr: --cutoff 30000: give a frequency over 0 and up to 24000 Hz" in capsys.readouterr().err
 
