@@ -174,7 +174,7 @@ def _network_of(file: str | os.PathLike, tensors: Iterable[str], tables: Mapping
 def _shortened(text: str) -> str:
     first, *lines = text.splitlines()
     more = [f"... and {len(lines) - LISTED} more"] if len(lines) > LISTED else []
-    return "\n  ".join([first, *lines[:LISTED], *more])
+    return f"{first} {'; '.join([*lines[:LISTED], *more])}"
 
 
 def _check_published_form(source: str, config: ModelConfig) -> None:
