@@ -11,7 +11,7 @@ The paper's ablations: --config.losses.adversarial=0,0,0,0 --config.losses.dmd=0
 tiny: 3 minutes on 2 CPU cores, validation mel_l1 1.37 nat, LSD 1.60 (demo data).
 small: as it was tried, from the regression (--config.init_from) and the teacher: best at step 100, and no better than
 the regression, which is shipped: on 8 validation clips a class at 4 kHz, LSD 1.46 against 1.41 (speech), 1.37 against
-1.36 (music), 1.34 against 1.34 (effects), MODEL_CARD.md.
+1.36 (music), 1.34 against 1.34 (effects), MODEL_CARD.md. By each set of losses: docs/ablation.md.
 base: not trained yet.
 """
 

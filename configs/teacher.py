@@ -6,7 +6,7 @@ python -m flashsr_jax.main --config configs/teacher.py:tiny --workdir runs/teach
 tiny: 3 minutes on 2 CPU cores, validation velocity_mse 0.47 (demo data).
 small: tried and measured beside the shipped model, which is the regression. From that (--config.init_from), on windows
 that were encoded once: 0.4 hours on two cores of an Intel Xeon that had other work beside it, validation velocity_mse
-0.176, LSD 1.45 (the corpus of launch/data.sh).
+0.176, LSD 1.45 (the corpus of launch/data.sh). That of docs/ablation.md had 12000 steps: 0.137.
 base: not trained yet.
 """
 

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from flashsr_jax.audio import HOP, SAMPLE_RATE
+from ml_collections import ConfigDict
+
 from flashsr_jax.data import CLASSES
 from flashsr_jax.errors import UserError
 from flashsr_jax.evaluate.metrics import BETTER
@@ -21,6 +22,7 @@ from flashsr_jax.evaluate.statistics import Comparison, paired, summarise
 from flashsr_jax.files import replacing
 from flashsr_jax.runs.folder import CONFIG_FILE, read_config
 from flashsr_jax.runs.listing import find_runs
+from flashsr_jax.train.batch import seconds_per_window
 
 PERCEPTUAL = ("zimtohrli", "visqol")
 QUALITY = ("lsd", *PERCEPTUAL, "loud_band_gain_db")
@@ -276,12 +278,11 @@ def trained(runs: Mapping[str, str]) -> str:
         if not (Path(where) / CONFIG_FILE).exists():
             lines.append([name, "", f"the weights `{Path(where).name}`", "", "", ""])
             continue
-        run, config = find_runs(where)[0], read_config(Path(where) / CONFIG_FILE)
-        field = {"vocoder": "crop_frames", "tune": "decoder_frames"}.get(run.stage)
-        seconds = (config[field] if field else config["data"]["window_frames"]) * HOP / SAMPLE_RATE
+        run, config = find_runs(where)[0], ConfigDict(read_config(Path(where) / CONFIG_FILE))
         first = Path(config.get("init_from") or config.get("teacher_from") or "nothing").name
+        windows = f"{config.batch_size} x {seconds_per_window(config):.2f} s"
         best = f"{run.best['step']:.0f}" if run.best else ""
-        lines.append([name, run.stage, first, f"{run.step}", f"{config['batch_size']} x {seconds:.2f} s", best])
+        lines.append([name, run.stage, first, f"{run.step}", windows, best])
     return table(["", "stage", "began with", "steps", "windows a step", "measured at step"], lines)
 
 

@@ -28,8 +28,11 @@ def pack(
     has, of which one may be under 0: what two runs have learned apart from what both began with can so be added up
     (Ilharco et al. 2023, arXiv:2212.04089). `expansion` is of the U-Net's log-mel, see `pipeline.expanded`; None: as
     the U-Net's own weights say. Raises UserError where a run has no checkpoint, learned on another VAE's sizes, or
-    trains something else, and where there is not a share for each run or they do not add up to 1.
+    trains something else, and where there is not a share for each run, no network has several, or the shares do
+    not add up to 1.
     """
+    if shares and all(len(paths) == 1 for paths in runs.values()):
+        raise UserError("are of several networks of one kind: name them, or leave this out", "shares")
     networks = {name: _mean([load_network(path, name, name) for path in paths], shares) for name, paths in runs.items()}
     if not networks:
         raise UserError(f"nothing to pack: give a {', '.join(NETWORKS[:-1])} or {NETWORKS[-1]}")

@@ -27,6 +27,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+from ml_collections import ConfigDict
 from PIL import Image
 
 from flashsr_jax.audio import SAMPLE_RATE
@@ -43,6 +44,7 @@ from flashsr_jax.files import replacing
 from flashsr_jax.models.flops import preset_costs
 from flashsr_jax.models.presets import preset
 from flashsr_jax.runs.folder import CONFIG_FILE, METRICS_FILE
+from flashsr_jax.train.batch import seconds_per_window
 from flashsr_jax.upscale.model import Model, load_model
 from flashsr_jax.upscale.stream import upscale
 from flashsr_jax.weights.shipped import SHIPPED
@@ -371,8 +373,7 @@ def training_table(runs: Path, corpus: Path) -> str:
         config = json.loads((runs / run / CONFIG_FILE).read_text())
         logged = [json.loads(line) for line in (runs / run / METRICS_FILE).read_text().splitlines()]
         steps = [line for line in logged if line["kind"] == "train"]
-        field = {"vocoder": "crop_frames", "tune": "decoder_frames"}.get(config["stage"])
-        seconds = (config[field] if field else config["data"]["window_frames"]) / 100
+        seconds = seconds_per_window(ConfigDict(config))
         heard = steps[-1]["step"] * config["batch_size"] * seconds / 3600
         took = sum(
             (line["step"] - before) * config["batch_size"] * seconds / line["audio_seconds_per_second"] / 3600

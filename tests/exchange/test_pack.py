@@ -57,6 +57,10 @@ def test_shares_add_up_what_runs_have_learned(capsys):
         assert main(["weights", "pack", *several, "--shares", *shares]) == 1
         (line,) = capsys.readouterr().err.splitlines()
         assert line == f"flashsr: {message}"
+    assert main(["weights", "pack", "--unet", "model.safetensors", "-o", "one.safetensors", "--shares", "0.5"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "flashsr: --shares are of several networks of one kind: name them, or leave this out"
+    assert not Path("one.safetensors").exists()
 
 
 def test_the_expansion_is_the_u_nets_unless_another_is_given():
