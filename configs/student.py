@@ -11,7 +11,7 @@ The paper's ablations: --config.losses.adversarial=0,0,0,0 --config.losses.dmd=0
 tiny: 3 minutes on 2 CPU cores, validation mel_l1 1.37 nat, LSD 1.60 (demo data).
 small: as it was tried, from the regression (--config.init_from) and the teacher: best at step 100, and no better than
 the regression, which is shipped: on 8 validation clips a class at 4 kHz, LSD 1.46 against 1.41 (speech), 1.37 against
-1.36 (music), 1.34 against 1.34 (effects), MODEL_CARD.md. By each set of losses: docs/ablation.md.
+1.36 (music), 1.34 against 1.34 (effects), docs/trials.md. By each set of losses: docs/ablation.md.
 base: not trained yet.
 """
 
@@ -46,6 +46,8 @@ def get_config(preset: str) -> ConfigDict:
         "waveform": (0.0,) * 4,  # adversarial on the waveform, as in tune.py; needs config.vocoder_from
         "features": (0.0,) * 4,  # of the same discriminators
         "mel": {"tiny": (0.0,) * 4, "small": (0.5,) * 4, "base": (0.0,) * 4}[preset],
+        "zimtohrli": (0.0,) * 4,  # what the metrics hear of that mel: a distance, and points lost
+        "visqol": (0.0,) * 4,
         "high_band": {"tiny": 1.0, "small": 3.0, "base": 1.0}[preset],  # weight of latents and mel over the cutoff
     }
     config.teacher_steps = {"tiny": 4, "small": 8, "base": 32}[preset]

@@ -33,7 +33,7 @@ ADDED_TO_STAGE: dict[str, dict[str, Any]] = {
     "student": {
         "teacher_gate": False,
         "teacher_gate_steps": 50,
-        "losses": dict.fromkeys(("distill_mel", "waveform", "features"), (0.0,) * 4),
+        "losses": dict.fromkeys(("distill_mel", "zimtohrli", "visqol", "waveform", "features"), (0.0,) * 4),
     },
 }
 ADDED_TO_OPTIMIZERS = {"schedule": "exponential", "updates": 0, "final": 0.0, "cooldown": 0.2}

@@ -6,7 +6,7 @@ Letters: B batch, T mel frames, F mel bins, C channels of a metric, P pairs of f
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -30,6 +30,25 @@ def heard(estimate_BxTxF: jax.Array, target_BxTxF: jax.Array, cutoff_B: jax.Arra
     share_BxF = jnp.clip((centres_F / cutoff_B[:, None] - low) / (high - low), 0, 1)
     share_BxF = jnp.where(centres_F < bandwidth_B[:, None], share_BxF, 0.0)
     return target_BxTxF + share_BxF[:, None] * (estimate_BxTxF - target_BxTxF)
+
+
+LEVELS = 0.2, 2.0  # of what normalised windows are heard at: their low resolution's peak at -20 to 0 dBFS
+
+
+def metric_losses(
+    names: Iterable[str],
+    estimate_BxTxF: jax.Array,
+    target_BxTxF: jax.Array,
+    batch: Mapping[str, jax.Array],
+    key: jax.Array,
+) -> dict[str, jax.Array]:
+    """{name: (B,)} of the metrics `zimtohrli` and `visqol` that are named, as the listener hears the band over each
+    cutoff of the batch, at a random level."""
+    low, high = np.log(LEVELS)
+    gain_B = jnp.exp(jax.random.uniform(key, estimate_BxTxF.shape[:1], minval=low, maxval=high))
+    estimate_BxTxF = heard(estimate_BxTxF, target_BxTxF, batch["cutoff_hz"], batch["bandwidth_hz"])
+    of_metric = {"zimtohrli": zimtohrli_loss, "visqol": visqol_loss}
+    return {name: of_metric[name](estimate_BxTxF, target_BxTxF, gain_B) for name in names}
 
 
 # Zimtohrli 0.2.1's similarity (github.com/google/zimtohrli, cpp/zimt/zimtohrli.h; after Hines & Harte 2012).

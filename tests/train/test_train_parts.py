@@ -220,7 +220,7 @@ def test_the_regression_hears_its_mel_over_the_cutoff_as_the_metrics_do(monkeypa
     mel = RNG.standard_normal((2, 64, 256)).astype(np.float32) - 3
     wrong = np.where(np.arange(256) < 100, 9.0, 1.0)  # under the cutoff: never heard
     monkeypatch.setattr(regression, "decoded_mel", lambda config, frozen, z: mel + wrong + 0 * z.sum())
-    monkeypatch.setattr(regression, "LEVELS", (1.0, 1.0))
+    monkeypatch.setattr(perceptual, "LEVELS", (1.0, 1.0))
     config = micro.get_config("regression")
     config.model.vae.mel_bins = config.model.vocoder.mel_bins = 256
     config.update(losses={"mel": 0.0, "zimtohrli": 10.0, "visqol": 0.5, "latent": 0.0, "latent_l2": 0.0})
@@ -229,6 +229,31 @@ def test_the_regression_hears_its_mel_over_the_cutoff_as_the_metrics_do(monkeypa
     batch |= {"cutoff_hz": np.full(2, 4000.0), "bandwidth_hz": np.full(2, 24_000.0)}
     state = SimpleNamespace(params={"regression": {"gain": np.zeros(())}})
     found = jax.jit(lambda batch: regression.gradients(config, state, {}, batch, jax.random.key(0)))(batch).metrics
+
+    heard = perceptual.heard(mel + wrong, mel, batch["cutoff_hz"], batch["bandwidth_hz"])
+    expected = [float(loss(heard, mel, np.ones(2))[0]) for loss in (perceptual.zimtohrli_loss, perceptual.visqol_loss)]
+    assert [found["zimtohrli"], found["visqol"]] == pytest.approx(expected, rel=1e-3)
+    assert found["loss"] == pytest.approx(10 * expected[0] + 0.5 * expected[1], rel=1e-3)
+
+
+def test_the_student_hears_its_mel_as_the_metrics_do(monkeypatch):
+    mel = RNG.standard_normal((2, 64, 256)).astype(np.float32) - 3
+    wrong = np.where(np.arange(256) < 100, 9.0, 1.0)  # under the cutoff: never heard
+    silent = SimpleNamespace(apply=lambda variables, z, cond, t_B: variables["params"]["gain"] * z)
+    monkeypatch.setattr(student, "UNet", lambda *_: silent)
+    monkeypatch.setattr(student, "decoded_mel", lambda config, frozen, z: mel + wrong + 0 * z.sum())
+    monkeypatch.setattr(perceptual, "LEVELS", (1.0, 1.0))
+    config = micro.get_config("student")
+    config.model.vae.mel_bins = config.model.vocoder.mel_bins = 256
+    none = dict.fromkeys(config.losses, (0.0,) * 4)
+    config.losses = none | {"zimtohrli": (10.0,) * 4, "visqol": (0.5,) * 4, "high_band": 1.0}
+    z_hr, z_lr = (RNG.standard_normal((2, 32, 128, 2)).astype(np.float32) for _ in range(2))
+    batch = {"z_hr": z_hr, "z_lr": z_lr, "mel": mel, "weight": np.array([1.0, 0.0]), "class_id": np.zeros(2, int)}
+    batch |= {"cutoff_hz": np.full(2, 4000.0), "bandwidth_hz": np.full(2, 24_000.0)}
+    gain = {"gain": np.zeros(())}
+    state = SimpleNamespace(params={"student": gain}, step=0)
+    step = jax.jit(lambda batch: student.gradients(config, state, {"teacher": gain}, batch, jax.random.key(0)))
+    found = step(batch).metrics
 
     heard = perceptual.heard(mel + wrong, mel, batch["cutoff_hz"], batch["bandwidth_hz"])
     expected = [float(loss(heard, mel, np.ones(2))[0]) for loss in (perceptual.zimtohrli_loss, perceptual.visqol_loss)]

@@ -15,20 +15,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from ml_collections import ConfigDict
 
+from flashsr_jax.evaluate.metrics import PERCEPTUAL
 from flashsr_jax.models.diffusion import STEPS, z0_from_v
 from flashsr_jax.models.unet import UNet
-from flashsr_jax.train import losses, perceptual
+from flashsr_jax.train import losses
 from flashsr_jax.train.batch import band_weights
 from flashsr_jax.train.evaluation import unet_outputs
 from flashsr_jax.train.frozen import dtype_of, initial, model_of, named
 from flashsr_jax.train.latents import decoded_mel, latents
+from flashsr_jax.train.perceptual import metric_losses
 from flashsr_jax.train.state import Gradients, TrainState, create, descend, finish_step, gradient
-
-HEARD = {"zimtohrli": perceptual.zimtohrli_loss, "visqol": perceptual.visqol_loss}
-LEVELS = 0.2, 2.0  # of what normalised windows are heard at: their low resolution's peak at -20 to 0 dBFS
 
 
 def needs(config: ConfigDict) -> dict[str, str]:
@@ -54,24 +52,23 @@ def gradients(
     config: ConfigDict, state: TrainState, frozen: dict[str, Any], batch: dict[str, Any], key: jax.Array
 ) -> Gradients:
     """Of the U-Net, for a batch or a part of it."""
-    key_encode, key_noise, key_gain = jax.random.split(key, 3)
+    key_encode, key_noise, key_level = jax.random.split(key, 3)
     unet = UNet(model_of(config).unet, dtype_of(config), config.remat)
     windows, metrics = latents(config, frozen, batch, key_encode)
     z0, z_lr = windows.hr, windows.lr
     mel_weight, latent_weight = band_weights(config, batch, z0.shape[2])
     latent_weight *= losses.loudness_weights(windows.mel, z0.shape[1:3], config.losses.loudness)
     quantile = losses.band_quantiles(config.model.vae.mel_bins, batch["cutoff_hz"], config.losses.mel_quantile)
-    gain_B = jnp.exp(jax.random.uniform(key_gain, z0.shape[:1], minval=np.log(LEVELS[0]), maxval=np.log(LEVELS[1])))
+    metrics_asked = [name for name in PERCEPTUAL if config.losses[name]]
     noise, t_B = jax.random.normal(key_noise, z0.shape), jnp.full(z0.shape[:1], STEPS - 1)
 
     def loss(params: dict) -> tuple[jax.Array, dict, None]:
         z_hat = z0_from_v(noise, t_B, unet.apply({"params": params}, noise, z_lr, t_B))
         of_example = {"latent": losses.l1(z_hat, z0, latent_weight), "latent_l2": losses.l2(z_hat, z0, latent_weight)}
-        if any(config.losses[name] for name in ("mel", *HEARD)):
+        if config.losses.mel or metrics_asked:
             mel = decoded_mel(config, frozen, z_hat)
             of_example["mel"] = losses.pinball(mel, windows.mel, quantile, mel_weight)
-            mel = perceptual.heard(mel, windows.mel, batch["cutoff_hz"], batch["bandwidth_hz"])
-            of_example |= {name: of(mel, windows.mel, gain_B) for name, of in HEARD.items() if config.losses[name]}
+            of_example |= metric_losses(metrics_asked, mel, windows.mel, batch, key_level)
         total, terms = losses.weighted_sum(of_example, config.losses, windows.weight)
         return total, terms, None
 

@@ -4,6 +4,7 @@ L = the sum of these, each times its weight of the current phase:
 - distill: the student's clean latents against the teacher's solution from the same noisy ones (`train.starts`);
 - distill_mel: L1 of the log-mels decoded from both, a distance where it is heard;
 - mel: L1 of the log-mel decoded from the student's clean latents against the recording's own;
+- zimtohrli, visqol: what these metrics hear of that mel (`train.perceptual`);
 - adversarial: a trainable head on the frozen teacher's features says real or fake, at a random noise level;
 - waveform, features: discriminators of the high band (`train.hearing`), on what frozen decoder and vocoder make of it;
 - dmd: distribution matching, the difference of the teacher's and the fake score's clean latents as gradient.
@@ -23,6 +24,7 @@ from ml_collections import ConfigDict
 
 from flashsr_jax.data import CLASSES
 from flashsr_jax.errors import UserError
+from flashsr_jax.evaluate.metrics import PERCEPTUAL
 from flashsr_jax.models.diffusion import STEPS, consistency_scalings, guided_v, q_sample, solve, velocity, z0_from_v
 from flashsr_jax.models.discriminators import Band, LatentHead
 from flashsr_jax.models.networks import example_inputs
@@ -34,10 +36,11 @@ from flashsr_jax.train.frozen import dtype_of, model_of, named
 from flashsr_jax.train.hearing import Heard, discriminator_loss, hear, initial_discriminator, judged, random_stretch
 from flashsr_jax.train.latents import Latents, decoded_mel, latents
 from flashsr_jax.train.optimisers import by_phase
+from flashsr_jax.train.perceptual import metric_losses
 from flashsr_jax.train.starts import Start, draw_start
 from flashsr_jax.train.state import Gradients, TrainState, create, descend, finish_step, gradient
 
-TERMS = ("distill", "distill_mel", "mel", "adversarial", "waveform", "features", "dmd")
+TERMS = ("distill", "distill_mel", "mel", *PERCEPTUAL, "adversarial", "waveform", "features", "dmd")
 PredictV = Callable[[jax.Array, jax.Array], jax.Array]  # (z_t, t_B) -> v, of one condition
 
 
@@ -98,13 +101,14 @@ def gradients(
     config: ConfigDict, state: TrainState, frozen: dict[str, Any], batch: dict[str, Any], key: jax.Array
 ) -> Gradients:
     """Of the student and of its discriminators, for a batch or a part of it."""
-    key_encode, key_start, key_noise, key_scale, key_level, key_dmd, key_crop = jax.random.split(key, 7)
+    key_encode, key_start, key_noise, key_scale, key_noised, key_dmd, key_crop, key_level = jax.random.split(key, 8)
     windows, metrics = latents(config, frozen, batch, key_encode)
     weights = {name: by_phase(config.losses[name], config.phases, state.step) for name in TERMS}
     mel_weight, latent_weight = band_weights(config, batch, windows.hr.shape[2])
     teacher = guided_teacher(config, frozen, windows.lr, batch["class_id"], key_scale)
     start = draw_start(config, state.step, windows.hr, key_start, key_noise)
-    logits = head_logits(config, frozen, windows, key_level)
+    logits = head_logits(config, frozen, windows, key_noised)
+    metrics_asked = [name for name in PERCEPTUAL if _uses(config, name)]
     hear_crops = hearing(config, frozen, batch, key_crop) if _uses(config, "waveform", "features") else None
 
     def student_loss(params: dict) -> tuple[jax.Array, dict, tuple[jax.Array, Heard | None]]:
@@ -113,9 +117,10 @@ def gradients(
         if _uses(config, "distill", "distill_mel"):
             solution = solved(teacher, start)
             of_example["distill"] = losses.l2(z_hat, solution, latent_weight)
-        if _uses(config, "mel", "distill_mel"):
+        if _uses(config, "mel", "distill_mel", *PERCEPTUAL):
             mel = decoded_mel(config, frozen, z_hat)
             of_example["mel"] = losses.l1(mel, windows.mel, mel_weight)
+            of_example |= metric_losses(metrics_asked, mel, windows.mel, batch, key_level)
         if _uses(config, "distill_mel"):
             of_example["distill_mel"] = losses.l1(mel, decoded_mel(config, frozen, solution), mel_weight)
         if _uses(config, "adversarial"):
