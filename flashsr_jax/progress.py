@@ -5,13 +5,14 @@ import time
 
 
 class Progress:
-    """A line on standard error that says how far something is and how long it will take; nothing where standard error
-    is not a terminal. At the end of a `with` block the line is wiped."""
+    """A line on standard error that says how far something is and how long it will take. At the end of a `with` block
+    the line is wiped. Where standard error is no terminal, a line of its own each `log_every` seconds; None: nothing.
+    """
 
-    def __init__(self, title: str = ""):
+    def __init__(self, title: str = "", log_every: float | None = None):
         self._title = f"{title}  " if title else ""
-        self._began = time.monotonic()
-        self._terminal = sys.stderr.isatty()
+        self._began = self._logged = time.monotonic()
+        self._terminal, self._log_every = sys.stderr.isatty(), log_every
 
     def __enter__(self) -> "Progress":
         return self
@@ -37,3 +38,6 @@ class Progress:
     def _write(self, line: str) -> None:
         if self._terminal:
             print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
+        elif line and self._log_every is not None and time.monotonic() - self._logged >= self._log_every:
+            self._logged = time.monotonic()
+            print(line.rstrip(), file=sys.stderr, flush=True)

@@ -32,6 +32,7 @@ from flashsr_jax.progress import Progress
 FILTER, ORDER = "cheby1", 8
 WIDEST_CUTOFF = 0.94  # of a reference's own wall: over it hardly anything is missing
 SPEED_RUNS = 5
+LOG_EVERY = 120.0  # seconds between lines that say how far it is, where there is no terminal
 REPORTED_PACKAGES = ("flashsr_jax", "jax", "jaxlib", "numpy", "zimtohrli", "visqol-python")
 
 
@@ -66,7 +67,10 @@ def run(
         done = next(clips)
         progress.show(done / len(references), f"{done} of {len(references)} clips")
 
-    with Progress() as progress, ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+    with (
+        Progress("flashsr", LOG_EVERY) as progress,
+        ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool,
+    ):
         for reference in references:
             outputs = list(_outputs(reference, systems, cutoffs_hz, seeds, collected.problems))
             if reference.name in sampled:

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -318,6 +319,18 @@ def test_only_what_cannot_be_measured_is_left_out(error, monkeypatch):
     assert original.problem == ""
     assert short.problem == "expected signals of one length, got 96000 and 95999 samples"
     assert bad.problem == "a signal has samples that are not finite"
+
+
+def test_a_long_evaluation_says_how_far_it_is_without_a_terminal(monkeypatch, capsys):
+    monkeypatch.setattr(protocol, "ProcessPoolExecutor", lambda workers, _: ThreadPoolExecutor(workers))
+    monkeypatch.setattr(protocol, "LOG_EVERY", 0.0)
+    noise_N = np.random.default_rng(0).normal(size=2 * RATE).astype(np.float32) * 0.1
+    references = [Reference(name, "music", "", 0.0, noise_N) for name in "ab"]
+    system = System(lambda reference, low_N, cutoff_hz, seed: low_N)
+    protocol.run(references, {"mine": system}, [4000.0], settings={}, perceptual=False, workers=1)
+    first, second = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"flashsr  1 of 2 clips  \d+:\d\d left", first)
+    assert second == "flashsr  2 of 2 clips  0:00 left"
 
 
 def test_measuring_processes_start_without_jax():
