@@ -70,9 +70,13 @@ class Checkpoints:
     ) -> None:
         """Start saving; returns once the arrays are copied off the devices. Waits for a save still under way.
 
-        `metrics` are the evaluation's at this step, None where there was none. Raises UserError where this save or the
+        `metrics` are the evaluation's at this step, None where there was none; without the best one among them (no clip
+        could be measured by it), which is warned of, this is never the best. Raises UserError where this save or the
         one before cannot be written: the disk is full, say.
         """
+        score = (metrics or {}).get(self._best_metric)
+        if metrics and score is None:
+            LOGGER.warning("step %d cannot be the best: no clip could be measured by %s", step, self._best_metric)
         with self._writing():
             self._wait()
             self._saving = step
@@ -80,7 +84,7 @@ class Checkpoints:
                 step,
                 {"weights": weights, "state": state},
                 force=True,
-                metrics=metrics and {self._best_metric: float(metrics[self._best_metric])},
+                metrics=None if score is None else {self._best_metric: float(score)},
                 custom_metadata={"data_position": data_position},
             )
             if jax.process_index() == 0:

@@ -173,3 +173,12 @@ def test_a_run_that_goes_on_with_another_best_metric_saves_and_has_the_best_by_t
     after.close()
     assert load_weights(tmp_path, None)[1] == 2
     assert [(kept.step, kept.score) for kept in checkpoints(tmp_path, "lsd")] == [(2, 2.0), (3, 3.0)]
+
+
+def test_where_no_clip_could_be_measured_the_checkpoint_is_saved_and_is_not_the_best(tmp_path, caplog):
+    run = Checkpoints(tmp_path, keep_last=2, best_metric="zimtohrli")
+    run.save(1, tree(1), tree(10), {"batches": 1}, {"lsd": 1.0, "zimtohrli": 0.02})
+    run.save(2, tree(2), tree(20), {"batches": 2}, {"lsd": 0.5})
+    run.close()
+    assert "step 2 cannot be the best: no clip could be measured by zimtohrli" in caplog.text
+    assert load_weights(tmp_path, None)[1] == 1 and restored(tmp_path) == 2
