@@ -23,6 +23,8 @@ def get_config(preset: str) -> ConfigDict:
     config.vae_from = ""
     config.data.latents = ""  # folders of windows that were encoded before, instead of config.data.dir's
     config.init_from = ""  # a U-Net to go on from
+    config.keep_from = ""  # a U-Net whose answers are learned where the cutoff is over keep_over_hz
+    config.keep_over_hz = 0.0
     config.vocoder_from = ""
     config.best_metric = {"tiny": "mel_l1_hf", "small": "zimtohrli", "base": "mel_l1_hf"}[preset]
 
@@ -33,6 +35,7 @@ def get_config(preset: str) -> ConfigDict:
         "mel_quantile": {"tiny": 0.5, "small": 0.7, "base": 0.5}[preset],  # that its loss aims at over the cutoff
         "zimtohrli": 0.0,  # what the metrics hear of that mel: a distance, and points lost
         "visqol": 0.0,
+        "keep": 1.0,  # distance from the clean latents of config.keep_from, if any
         "loudness": {"tiny": 0.0, "small": 0.4, "base": 0.0}[preset],  # exponent of the latents' weight by amplitude
         "high_band": {"tiny": 1.0, "small": 4.0, "base": 1.0}[preset],  # weight of what is above the cutoff in both
     }

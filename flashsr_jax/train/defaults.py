@@ -28,7 +28,11 @@ ADDED: dict[str, Any] = {
     "writers": "tensorboard",
 }
 ADDED_TO_STAGE: dict[str, dict[str, Any]] = {
-    "regression": {"losses": {"mel_quantile": 0.5, "zimtohrli": 0.0, "visqol": 0.0}},
+    "regression": {
+        "losses": {"mel_quantile": 0.5, "zimtohrli": 0.0, "visqol": 0.0, "keep": 1.0},
+        "keep_from": "",
+        "keep_over_hz": 0.0,
+    },
     "teacher": {"losses": {"weighting": "v", "snr_limit": 5.0, "loudness": 0.0}, "timestep_power": 1.0},
     "student": {
         "teacher_gate": False,

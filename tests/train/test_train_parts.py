@@ -236,6 +236,32 @@ def test_the_regression_hears_its_mel_over_the_cutoff_as_the_metrics_do(monkeypa
     assert found["loss"] == pytest.approx(10 * expected[0] + 0.5 * expected[1], rel=1e-3)
 
 
+def test_the_regression_keeps_anothers_answers_over_a_cutoff(monkeypatch):
+    """Of networks that make latents of the noise alone, at other gains."""
+    scaled = SimpleNamespace(apply=lambda variables, z, cond, t_B: variables["params"]["gain"] * z)
+    monkeypatch.setattr(regression, "UNet", lambda *_: scaled)
+    config = micro.get_config("regression")
+    config.update(keep_from="another", keep_over_hz=6000.0)
+    config.losses.update({"latent": 0.0, "latent_l2": 0.0, "mel": 0.0, "keep": 3.0, "loudness": 0.0, "high_band": 1.0})
+    z_hr, z_lr = (RNG.standard_normal((3, 16, 16, 2)).astype(np.float32) for _ in range(2))
+    batch = {"z_hr": z_hr, "z_lr": z_lr, "mel": RNG.standard_normal((3, 32, 32)), "weight": np.ones(3)}
+    batch |= {"cutoff_hz": np.array([4000.0, 8000.0, 12_000.0]), "bandwidth_hz": np.full(3, 24_000.0)}
+    frozen = {"keep": {"gain": np.float32(0.25)}}
+
+    def found(gain, batch):
+        state = SimpleNamespace(params={"regression": {"gain": np.float32(gain)}})
+        step = jax.jit(lambda batch: regression.gradients(config, state, frozen, batch, jax.random.key(0)))
+        return {name: float(value) for name, value in step(batch).metrics.items()}
+
+    assert found(0.25, batch)["keep"] == 0 and found(0.25, batch)["loss"] == 0
+    of_all = found(1.25, batch | {"cutoff_hz": np.full(3, 8000.0)})["keep"]
+    alone = [found(1.25, batch | {"weight": np.eye(3)[i]})["keep"] for i in range(3)]
+    assert alone[0] == 0 and min(alone[1:]) > 0.5
+    of_two = found(1.25, batch)
+    assert of_two["keep"] == pytest.approx(sum(alone) / 3) and of_two["loss"] == pytest.approx(3 * of_two["keep"])
+    assert of_two["keep"] == pytest.approx(2 / 3 * of_all, rel=0.1)
+
+
 def test_the_student_hears_its_mel_as_the_metrics_do(monkeypatch):
     mel = RNG.standard_normal((2, 64, 256)).astype(np.float32) - 3
     wrong = np.where(np.arange(256) < 100, 9.0, 1.0)  # under the cutoff: never heard

@@ -1,7 +1,9 @@
 """Stage `regression`: the student's U-Net trained without diffusion, to predict the clean latents at t = 999 at once.
 
 L1 of the clean latents + latent_l2 x their mean square + mel x the quantile loss of the log-mel that the frozen VAE
-decodes of them (L1 for the median, 0.5) + zimtohrli and visqol x what these metrics hear of the mel.
+decodes of them (L1 for the median, 0.5) + zimtohrli and visqol x what these metrics hear of the mel
++ keep x L1 to the clean latents of another U-Net, config.keep_from, where the cutoff is over config.keep_over_hz: what
+is trained for some inputs must not forget the others (Li & Hoiem 2016, arXiv:1606.09282).
 What the diffusion stages have to beat, and a start for the teacher (config.init_from).
 
 The best guess under L1 is a median. Where a loud consonant is rare it is silence, 30 dB too quiet; the mean square's
@@ -30,8 +32,9 @@ from flashsr_jax.train.state import Gradients, TrainState, create, descend, fini
 
 
 def needs(config: ConfigDict) -> dict[str, str]:
-    """The VAE, and where the config names them the first U-Net and the vocoder that renders evaluation audio."""
-    return {"vae": "vae"} | named(config, init="unet", vocoder="vocoder")
+    """The VAE, and where the config names them the first U-Net, the one whose answers are kept, and the vocoder that
+    renders evaluation audio."""
+    return {"vae": "vae"} | named(config, init="unet", keep="unet", vocoder="vocoder")
 
 
 def init(config: ConfigDict, frozen: dict[str, Any], key: jax.Array) -> TrainState:
@@ -62,13 +65,21 @@ def gradients(
     metrics_asked = [name for name in PERCEPTUAL if config.losses[name]]
     noise, t_B = jax.random.normal(key_noise, z0.shape), jnp.full(z0.shape[:1], STEPS - 1)
 
+    def clean(params: dict) -> jax.Array:
+        return z0_from_v(noise, t_B, unet.apply({"params": params}, noise, z_lr, t_B))
+
+    z_kept = clean(frozen["keep"]) if config.keep_from else None
+
     def loss(params: dict) -> tuple[jax.Array, dict, None]:
-        z_hat = z0_from_v(noise, t_B, unet.apply({"params": params}, noise, z_lr, t_B))
+        z_hat = clean(params)
         of_example = {"latent": losses.l1(z_hat, z0, latent_weight), "latent_l2": losses.l2(z_hat, z0, latent_weight)}
         if config.losses.mel or metrics_asked:
             mel = decoded_mel(config, frozen, z_hat)
             of_example["mel"] = losses.pinball(mel, windows.mel, quantile, mel_weight)
             of_example |= metric_losses(metrics_asked, mel, windows.mel, batch, key_level)
+        if z_kept is not None:
+            over_B = batch["cutoff_hz"] > config.keep_over_hz
+            of_example["keep"] = over_B * losses.l1(z_hat, z_kept, latent_weight)
         total, terms = losses.weighted_sum(of_example, config.losses, windows.weight)
         return total, terms, None
 
