@@ -6,7 +6,7 @@ python -m flashsr_jax.main --config configs/tune.py:tiny --workdir runs/tune --c
 The U-Net may be a regression's or a student's. The run gives all three networks: `flashsr weights pack` and another
 stage's init_from, vae_from or vocoder_from take its folder for each.
 small: tried from the shipped weights, with 500 `discriminator_steps`, and not shipped: after 500 steps more Zimtohrli
-was 0.0103 on the validation clips, of 0.0099 before (the corpus of launch/data.sh, MODEL_CARD.md).
+was 0.0103 on the validation clips, of 0.0099 before (the corpus of launch/data.sh, docs/trials.md).
 base: not trained yet.
 """
 

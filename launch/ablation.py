@@ -112,7 +112,7 @@ def main(scores: Path, page: Path, runs: Mapping[str, str] | None = None) -> Non
         + steps(results, rows, QUALITY),
         "Against the regression:\n\n" + steps(results, against_regression, QUALITY) if against_regression else "",
         *paragraphs(results, rows, present(results, QUALITY)),
-        "What else was tried of teacher and student, and what came of it, is in `MODEL_CARD.md`, under Training.",
+        "What else was tried of teacher and student, and what came of it, is in [trials](trials.md).",
         "## Time\n\n" + times(results, rows),
         "## The vocoder's low band\n\nAll with the regression's U-Net.\n\n"
         + markdown_table(only(results, ["unprocessed", *(row.system for row in vocoders)]), present(results, LOW_BAND)),
