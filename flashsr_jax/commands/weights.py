@@ -36,6 +36,12 @@ def add(commands: argparse._SubParsersAction) -> None:
         help="of loud moments over a band's mean, by which they become louder, up to 4 dB; for a regression, whose are "
         "too soft (default: as the U-Net's file says, else 0)",
     )
+    pack.add_argument(
+        "--dispersed",
+        action=argparse.BooleanOptionalAction,
+        help="random phases of what the vocoder adds, which buzzes without where the mel is smooth; for one with an "
+        "inverse STFT (default: as the vocoder's file says, else no)",
+    )
     pack.add_argument("-o", "--output", required=True, metavar="FILE", help="the .safetensors file to write")
     bring = command(weights, "import", run_import, "make the published PyTorch checkpoints a weights file")
     bring.add_argument("files", nargs="+", metavar="FILE", help="vae, student_ldm and sr_vocoder: .pth or .safetensors")
@@ -63,7 +69,8 @@ def run_pack(args: argparse.Namespace) -> int:
     from flashsr_jax.exchange.pack import pack
 
     named = {network: getattr(args, network) for network in ("vae", "unet", "vocoder")}
-    pack({network: run for network, run in named.items() if run}, args.output, args.dtype, args.expansion, args.shares)
+    runs = {network: run for network, run in named.items() if run}
+    pack(runs, args.output, args.dtype, args.expansion, args.shares, args.dispersed)
     return 0
 
 

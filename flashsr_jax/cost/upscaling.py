@@ -21,7 +21,7 @@ import flashsr_jax
 from flashsr_jax.audio import SAMPLE_RATE, WINDOW_SAMPLES
 from flashsr_jax.cost.machine import MATRIX, MatrixRate, peak_memory
 from flashsr_jax.models.flops import preset_costs
-from flashsr_jax.models.pipeline import encode, latent_shape, restored_mel, sample_latent, vocode
+from flashsr_jax.models.pipeline import drawn_phase_noise, encode, latent_shape, restored_mel, sample_latent, vocode
 from flashsr_jax.models.presets import ModelConfig
 from flashsr_jax.models.vocoder import fold_weight_norm
 from flashsr_jax.progress import Progress
@@ -128,11 +128,12 @@ def _functions(model: Model, batch: int, settings: Settings) -> dict[str, tuple]
     latent = noise(*latent_shape(config, WINDOW_SAMPLES))
     mel = noise(latent.shape[1] * config.vae.stride, config.vae.mel_bins)
     waveform = 0.1 * noise(WINDOW_SAMPLES)
+    phase_noise = drawn_phase_noise(config, jax.random.key(0), waveform.shape)
     functions = (
         (lambda p, mel, eps: encode(p["vae"], config, mel, eps, scale, dtype), mel, latent),
         (lambda p, z: restored_mel(p["vae"], config, z, scale, dtype), latent),
         (lambda p, cond, z: sample_latent(p["unet"], config, cond, z, settings.steps, 1.0, dtype), latent, latent),
-        (lambda p, mel, lr: vocode(p["vocoder"], config, mel, lr, dtype), mel, waveform),
+        (lambda p, mel, lr: vocode(p["vocoder"], config, mel, lr, dtype, phase_noise), mel, waveform),
     )
     return dict(zip(_costs(model, batch, settings.steps), functions, strict=True))
 

@@ -210,7 +210,11 @@ def _with_unet(loaded: Model, path: str, argument: str) -> Model:
 
 def _made_of(model: Model) -> str:
     parts = [f"{network}: {origin}" for network, origin in model.origins.items()]
-    return ", ".join([*parts, f"expansion: {model.config.expansion:g}"] if model.config.expansion else parts)
+    if model.config.expansion:
+        parts.append(f"expansion: {model.config.expansion:g}")
+    if model.config.dispersed:
+        parts.append("phases: dispersed")
+    return ", ".join(parts)
 
 
 def _counts(references: Sequence[Reference]) -> str:

@@ -22,7 +22,7 @@ from flashsr_jax.errors import UserError, reason
 from flashsr_jax.evaluate import baselines
 from flashsr_jax.evaluate.references import Reference
 from flashsr_jax.evaluate.signals import Unmeasurable
-from flashsr_jax.models.pipeline import decode, encode, latent_shape, vocode
+from flashsr_jax.models.pipeline import decode, drawn_phase_noise, encode, latent_shape, vocode
 from flashsr_jax.models.presets import ModelConfig
 from flashsr_jax.upscale.model import Model
 from flashsr_jax.upscale.stream import NotFiniteError, upscale
@@ -101,9 +101,10 @@ def _resynthesise(params: dict, config: ModelConfig, x_Gx2xN: jax.Array, key: ja
     stats = normalisation(lr)
     mel = log_mel(normalise(hr, stats), config.vae.mel_bins)
     eps = jax.random.normal(key, (len(hr), *latent_shape(config, hr.shape[-1])))
+    phase_noise = drawn_phase_noise(config, jax.random.fold_in(key, 1), hr.shape)
     z = encode(params["vae"], config, mel, eps, params["scale_factor"])
     decoded = decode(params["vae"], config, z, params["scale_factor"])
-    return denormalise(vocode(params["vocoder"], config, decoded, normalise(lr, stats)), stats)
+    return denormalise(vocode(params["vocoder"], config, decoded, normalise(lr, stats), phase_noise=phase_noise), stats)
 
 
 def outputs(name: str, folder: str) -> System:

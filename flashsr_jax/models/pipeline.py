@@ -17,7 +17,7 @@ from flashsr_jax.models.diffusion import guided_v, solve, solver_grid
 from flashsr_jax.models.presets import ModelConfig
 from flashsr_jax.models.unet import UNet
 from flashsr_jax.models.vae import VAE, posterior_sample
-from flashsr_jax.models.vocoder import SRVocoder
+from flashsr_jax.models.vocoder import SRVocoder, phase_groups
 
 
 def latent_shape(config: ModelConfig, samples: int) -> tuple[int, int, int]:
@@ -42,6 +42,21 @@ def decode(
 ) -> jax.Array:
     """Log-mel (B, T, F) of scaled latents; `remat` (`layers.rematerialised`) where a gradient goes through."""
     return VAE(config.vae, dtype, remat).apply({"params": params}, z / scale, method=VAE.decode)
+
+
+def phase_noise_shape(config: ModelConfig, samples: int) -> tuple[int, int] | None:
+    """(T / s, values of a latent frame) of the noise by which `vocode` disperses a window's phases; None where the
+    model does not. Raises UserError as `latent_shape` does."""
+    frames = latent_shape(config, samples)[0]
+    if not config.dispersed:
+        return None
+    return frames, samples // config.vocoder.stage_hop // frames * phase_groups(config.vocoder)
+
+
+def drawn_phase_noise(config: ModelConfig, key: jax.Array, shape: tuple[int, ...]) -> jax.Array | None:
+    """What `vocode` takes for waveforms of a shape (B, N), where nothing has to go on from window to window."""
+    of_window = phase_noise_shape(config, shape[1])
+    return jax.random.normal(key, (shape[0], *of_window)) if of_window else None
 
 
 EXPANSION_LIMIT = 0.5  # nat of amplitude, 4.3 dB
@@ -120,10 +135,18 @@ def predict_latent(
 
 
 def vocode(
-    params: dict, config: ModelConfig, mel_BxTxF: jax.Array, lr_BxN: jax.Array, dtype: Any = jnp.float32
+    params: dict,
+    config: ModelConfig,
+    mel_BxTxF: jax.Array,
+    lr_BxN: jax.Array,
+    dtype: Any = jnp.float32,
+    phase_noise: jax.Array | None = None,
 ) -> jax.Array:
-    """Waveforms (B, N) of log-mels and low-resolution waveforms; `params` are the vocoder's."""
-    return SRVocoder(config.vocoder, dtype).apply({"params": params}, mel_BxTxF, lr_BxN)
+    """Waveforms (B, N) of log-mels and low-resolution waveforms; `params` are the vocoder's.
+
+    `phase_noise` is standard normal, (B, *phase_noise_shape(config, N)); None: phases as the network makes them.
+    """
+    return SRVocoder(config.vocoder, dtype).apply({"params": params}, mel_BxTxF, lr_BxN, phase_noise)
 
 
 def super_resolve(
@@ -135,13 +158,15 @@ def super_resolve(
     steps: int = 1,
     guidance: float = 1.0,
     dtype: Any = jnp.float32,
+    phase_noise: jax.Array | None = None,
 ) -> jax.Array:
     """High-resolution waveforms (B, N) of normalised low-resolution windows (B, N) at 48 kHz.
 
     `params` holds `vae`, `unet`, `vocoder` and the scalar `scale_factor`; both noises are standard normal,
-    (B, *latent_shape(config, N)). FlashSR (Im & Nam 2025, arXiv:2501.10807), figure 1.
+    (B, *latent_shape(config, N)); `phase_noise` is as in `vocode`, where the model is dispersed.
+    FlashSR (Im & Nam 2025, arXiv:2501.10807), figure 1.
     Raises UserError where N does not suit the model (see `latent_shape`).
     """
     z0 = predict_latent(params, config, lr_BxN, posterior_noise, initial_noise, steps, guidance, dtype)
     mel_hr = restored_mel(params["vae"], config, z0, params["scale_factor"], dtype)
-    return vocode(params["vocoder"], config, mel_hr, lr_BxN, dtype)
+    return vocode(params["vocoder"], config, mel_hr, lr_BxN, dtype, phase_noise)

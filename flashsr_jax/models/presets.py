@@ -150,14 +150,18 @@ class ModelConfig:
     """The three networks of one model. Raises UserError where their sizes do not fit each other.
 
     expansion: of the U-Net's log-mel, see `pipeline.expanded`: for a regression, whose loud moments are too soft.
+    dispersed: random phases in the vocoder's inverse STFT, see `vocoder.dispersed`: for one that buzzes on smooth mels.
     """
 
     vae: VAEConfig
     unet: UNetConfig
     vocoder: VocoderConfig
     expansion: float = 0.0
+    dispersed: bool = False
 
     def __post_init__(self) -> None:
+        if type(self.dispersed) is not bool or (self.dispersed and not self.vocoder.istft_size):
+            raise UserError(f"dispersed={_shown(self.dispersed)}: false, or true for a vocoder with an inverse STFT")
         if type(self.expansion) not in (int, float) or not 0 <= self.expansion <= MOST_EXPANSION:
             raise UserError(f"expansion={_shown(self.expansion)}: numbers from 0 to {MOST_EXPANSION:g} are possible")
         if self.vae.mel_bins != self.vocoder.mel_bins:
@@ -214,11 +218,11 @@ def model_config(fields: Mapping[str, Any]) -> ModelConfig:
     """The ModelConfig of `dataclasses.asdict`'s nested mappings, as kept in run configurations and weights files.
 
     Lists (JSON has no tuples) become tuples; a field that is missing has its default. Raises UserError for anything
-    else than the three networks with fields that there are and `expansion`, and for fields out of range or of other
-    types.
+    else than the three networks with fields that there are, `expansion` and `dispersed`, and for fields out of range
+    or of other types.
     """
     classes: dict[str, Any] = {"vae": VAEConfig, "unet": UNetConfig, "vocoder": VocoderConfig}
-    if not isinstance(fields, Mapping) or fields.keys() - {"expansion"} != classes.keys():
+    if not isinstance(fields, Mapping) or fields.keys() - {"expansion", "dispersed"} != classes.keys():
         raise UserError(f"a model configuration has {', '.join(classes)}, not {_shown(fields)}")
     networks = {}
     for network, kind in classes.items():
@@ -230,4 +234,4 @@ def model_config(fields: Mapping[str, Any]) -> ModelConfig:
             raise UserError(f"{network} has no field {_shown(unknown[0])}: it has {', '.join(known)}")
         values = {name: tuple(value) if isinstance(value, list) else value for name, value in of_network.items()}
         networks[network] = kind(**values)
-    return ModelConfig(**networks, expansion=fields.get("expansion", 0.0))
+    return ModelConfig(**networks, **{name: fields[name] for name in ("expansion", "dispersed") if name in fields})

@@ -23,7 +23,7 @@ from flashsr_jax.errors import UserError
 from flashsr_jax.evaluate.metrics import MAIN_METRICS, PERCEPTUAL
 from flashsr_jax.evaluate.protocol import Output, measure
 from flashsr_jax.evaluate.references import wall
-from flashsr_jax.models.pipeline import restored_mel, sample_latent, vocode
+from flashsr_jax.models.pipeline import drawn_phase_noise, restored_mel, sample_latent, vocode
 from flashsr_jax.train import losses
 from flashsr_jax.train.batch import Windows, prepare
 from flashsr_jax.train.frozen import dtype_of, encode_pair, model_of
@@ -70,7 +70,8 @@ def mel_outputs(
         "mels": jnp.stack([mel_lr, mel_BxTxF, mel_hr], axis=1),
     }
     if "vocoder" in frozen:
-        waveform = vocode(frozen["vocoder"], model, mel_BxTxF, windows.lr, dtype_of(config))
+        phase_noise = drawn_phase_noise(model, jax.random.key(0), windows.lr.shape)
+        waveform = vocode(frozen["vocoder"], model, mel_BxTxF, windows.lr, dtype_of(config), phase_noise)
         outputs["audio"] = denormalise(waveform, windows.stats)
     return outputs
 

@@ -21,7 +21,7 @@ from flashsr_jax.audio.front_end import Normalisation, denormalise, normalise
 from flashsr_jax.audio.limiter import Limiter
 from flashsr_jax.audio.resampling import BEST, PROMPT, check_rate, held_back, resample_stream
 from flashsr_jax.errors import UserError
-from flashsr_jax.models.pipeline import latent_shape, predict_latent, restored_mel, vocode
+from flashsr_jax.models.pipeline import latent_shape, phase_noise_shape, predict_latent, restored_mel, vocode
 from flashsr_jax.models.presets import ModelConfig
 from flashsr_jax.upscale import programs
 from flashsr_jax.upscale.arguments import (
@@ -306,7 +306,7 @@ def _super_resolve_batch(
     first = {"vae": params["vae"], "unet": params["unet"], "scale_factor": scale}
     z0 = run(_predict_latent, (config, sampling), first, lr_BxN, stats, frame_B, seed)
     mel = run(_decode, (config, dtype), params["vae"], z0, scale)
-    return run(_vocode, (config, dtype), params["vocoder"], mel, lr_BxN, stats)
+    return run(_vocode, (config, dtype), params["vocoder"], mel, lr_BxN, stats, frame_B, seed)
 
 
 def _predict_latent(
@@ -319,7 +319,7 @@ def _predict_latent(
     seed: jax.Array,
 ) -> jax.Array:
     shape = latent_shape(config, lr_BxN.shape[-1])
-    posterior, initial = (anchored_noise(k, frame_B, shape) for k in jax.random.split(jax.random.key(seed)))
+    posterior, initial = (anchored_noise(key, frame_B, shape) for key in _keys(seed)[:2])
     x_BxN, dtype = normalise(lr_BxN, stats), jnp.dtype(sampling.dtype)
     return predict_latent(params, config, x_BxN, posterior, initial, sampling.steps, sampling.guidance, dtype)
 
@@ -329,14 +329,28 @@ def _decode(config: ModelConfig, dtype: str, params: dict, z0: jax.Array, scale:
 
 
 def _vocode(
-    config: ModelConfig, dtype: str, params: dict, mel_BxTxF: jax.Array, lr_BxN: jax.Array, stats: Normalisation
+    config: ModelConfig,
+    dtype: str,
+    params: dict,
+    mel_BxTxF: jax.Array,
+    lr_BxN: jax.Array,
+    stats: Normalisation,
+    frame_B: jax.Array,
+    seed: jax.Array,
 ) -> jax.Array:
-    output_BxN = vocode(params, config, mel_BxTxF, normalise(lr_BxN, stats), jnp.dtype(dtype))
+    shape = phase_noise_shape(config, lr_BxN.shape[-1])
+    phase_noise = anchored_noise(_keys(seed)[2], frame_B, shape) if shape else None
+    output_BxN = vocode(params, config, mel_BxTxF, normalise(lr_BxN, stats), jnp.dtype(dtype), phase_noise)
     return denormalise(output_BxN, stats)
 
 
-def anchored_noise(key: jax.Array, frame_B: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
-    """Standard normal noise (B, T, F, Z) in which latent frame j of absolute time is the same in every window."""
+def _keys(seed: jax.Array) -> jax.Array:
+    """Of the noises of a window: the VAE's posterior, the start of the diffusion, the phases."""
+    return jax.random.split(jax.random.key(seed), 3)
+
+
+def anchored_noise(key: jax.Array, frame_B: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Standard normal noise (B, T, ...) in which latent frame j of absolute time is the same in every window."""
     frames, *features = shape
     index_BxT = (frame_B[:, None] + jnp.arange(frames)).astype(jnp.uint32)
     draw = jax.vmap(jax.vmap(lambda j: jax.random.normal(jax.random.fold_in(key, j), features)))

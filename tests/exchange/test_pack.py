@@ -10,7 +10,7 @@ from flashsr_jax.cli import main
 from flashsr_jax.weights.origin import stage_of
 from flashsr_jax.weights.store import NETWORKS, load_weights, save_weights
 
-from helpers.micro_model import MICRO, micro_params
+from helpers.micro_model import MICRO, SPECTRAL, micro_params
 
 
 @pytest.fixture(autouse=True)
@@ -74,6 +74,27 @@ def test_the_expansion_is_the_u_nets_unless_another_is_given():
     assert packed("--vae", "model.safetensors", "--unet", "expanded.safetensors", "unet.safetensors") == 0.25
     assert packed("--unet", "unet.safetensors", "--vae", "model.safetensors") == 0
     assert packed("--unet", "expanded.safetensors", "--expansion", "0") == 0
+
+
+def test_phases_are_dispersed_as_the_vocoders_file_says_unless_told():
+    save_weights("spectral.safetensors", SPECTRAL, micro_params(config=SPECTRAL))
+
+    def packed(*options: str) -> bool:
+        assert main(["weights", "pack", *options, "-o", "packed.safetensors"]) == 0
+        return load_weights("packed.safetensors").config.dispersed
+
+    assert SPECTRAL.dispersed and packed("--vocoder", "spectral.safetensors")
+    assert not packed("--vocoder", "spectral.safetensors", "--no-dispersed")
+    Path("packed.safetensors").rename("plain.safetensors")
+    assert not packed("--vocoder", "plain.safetensors") and packed("--vocoder", "plain.safetensors", "--dispersed")
+    assert not packed("--vae", "spectral.safetensors")
+
+
+def test_a_vocoder_of_samples_has_no_phases_to_disperse(capsys):
+    assert main(["weights", "pack", "--vocoder", "model.safetensors", "--dispersed", "-o", "packed.safetensors"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "flashsr: --dispersed needs a vocoder with an inverse STFT (istft_size), whose phases it turns"
+    assert not Path("packed.safetensors").exists()
 
 
 def test_mistakes_name_the_option(capsys):

@@ -19,12 +19,13 @@ MICRO = ModelConfig(
     ),
     vocoder=VocoderConfig(channels=16, rates=(24, 20), kernels=(3,), dilations=(1,), **STANDARDISED),
 )
-# What `small` has: patches, an inverse STFT, the waveform beside the mel.
+# What `small` has: patches, an inverse STFT with random phases, the waveform beside the mel.
 SPECTRAL = dataclasses.replace(
     MICRO,
     vae=dataclasses.replace(MICRO.vae, patch=4, multipliers=(1, 2)),
     vocoder=dataclasses.replace(MICRO.vocoder, rates=(2, 2), istft_size=480, kernels=(3, 5), dilations=(1, 2)),
     expansion=0.2,
+    dispersed=True,
 )
 
 

@@ -14,7 +14,16 @@ from flashsr_jax.errors import UserError
 from flashsr_jax.exchange.names import vocoder_names
 from flashsr_jax.models.antialias import antialiased_snake_beta, lowpass_filter
 from flashsr_jax.models.presets import VocoderConfig
-from flashsr_jax.models.vocoder import SRVocoder, WeightNormConv, WeightNormUpsample, fold_weight_norm, missing
+from flashsr_jax.models.vocoder import (
+    DISPERSED_GAIN,
+    SRVocoder,
+    WeightNormConv,
+    WeightNormUpsample,
+    dispersed,
+    fold_weight_norm,
+    missing,
+    phase_groups,
+)
 
 from helpers.parity import VOCODER_TINY, assert_parity, golden, synthetic_params
 
@@ -179,6 +188,32 @@ def test_a_vocoder_of_the_mel_alone_does_not_hear_the_waveform(istft_size):
     one, other = (apply(variables, mel, waveform) for waveform in lr)
     assert one.shape == lr[0].shape and np.abs(one).max() > 0
     np.testing.assert_array_equal(one, other)
+
+
+def lines_db(x_N: np.ndarray, hz: float) -> float:
+    """Power within 2 Hz of multiples of a frequency over that between them, from 5 to 12 kHz; 0 of a noise."""
+    power_K = np.abs(np.fft.rfft(x_N * np.hanning(len(x_N)))) ** 2
+    hz_K = np.fft.rfftfreq(len(x_N), 1 / 48_000)
+    inside_K = (hz_K > 5000) & (hz_K < 12_000)
+    near_K = np.abs(hz_K - np.round(hz_K / hz) * hz) < 2
+    return 10 * np.log10(power_K[inside_K & near_K].mean() / power_K[inside_K & ~near_K].mean())
+
+
+def test_random_phases_make_a_buzz_a_noise_of_its_level():
+    """Frames that are alike sound at their rate; here two a mel frame, as those of a mel without fine structure."""
+    config = VocoderConfig(channels=8, rates=(2,), istft_size=960)
+    rng = np.random.default_rng(0)
+    phase_MxK = np.tile(rng.uniform(-np.pi, np.pi, (2, 481)), (512, 1)).astype(np.float32)
+    noise_MxG = rng.standard_normal((len(phase_MxK), phase_groups(config))).astype(np.float32)
+    turned_MxK = np.asarray(dispersed(phase_MxK[None], noise_MxG[None]))[0]
+    buzz_N, noise_N = (
+        np.asarray(front_end.istft(np.exp(1j * x)[None].astype(np.complex64)))[0] for x in (phase_MxK, turned_MxK)
+    )
+    assert lines_db(buzz_N, 100) > 40 and abs(lines_db(noise_N, 100)) < 1.5
+    assert abs(20 * np.log10(DISPERSED_GAIN * noise_N.std() / buzz_N.std())) < 3
+    turns_MxK = (turned_MxK - phase_MxK) / np.pi
+    np.testing.assert_allclose(turns_MxK[:, :8], np.broadcast_to(noise_MxG[:, :1], (len(phase_MxK), 8)), atol=1e-5)
+    np.testing.assert_allclose(turns_MxK[:, -1], noise_MxG[:, -1], atol=1e-5)
 
 
 def test_missing_is_what_the_low_resolution_waveform_lacks():

@@ -10,13 +10,13 @@ from flashsr_jax.audio import HOP
 from flashsr_jax.audio.bands import Bands, BandsByStretch
 from flashsr_jax.audio.front_end import denormalise, normalisation, normalise
 from flashsr_jax.errors import UserError
-from flashsr_jax.models.pipeline import latent_shape, sample_latent, super_resolve
-from flashsr_jax.upscale import programs
+from flashsr_jax.models.pipeline import latent_shape, phase_noise_shape, sample_latent, super_resolve
+from flashsr_jax.upscale import programs, stream
 from flashsr_jax.upscale.model import Model, load_model
 from flashsr_jax.upscale.stream import Settings, anchored_noise, upscale, upscale_stream
 from flashsr_jax.upscale.windows import framing
 
-from helpers.micro_model import MICRO
+from helpers.micro_model import MICRO, SPECTRAL, micro_params
 
 FRAMES = framing(MICRO)
 
@@ -69,6 +69,28 @@ def test_one_window_is_the_pipeline_on_the_normalised_input(model, spoken):
     hr = denormalise(pipeline(model.params, MICRO, normalise(lr, stats), posterior, initial), stats)
     expected = np.asarray(hr)[0, FRAMES.context : FRAMES.context + len(y)]
     np.testing.assert_allclose(y, expected, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.training
+def test_random_phases_are_those_of_absolute_time():
+    """Two windows, of which the second begins at latent frame 3: each is the pipeline on its own, with its noises."""
+    model = Model(SPECTRAL, jax.tree.map(jnp.asarray, micro_params(config=SPECTRAL)))
+    samples = 128 * HOP
+    x_2xN = sound(1, 2 * samples)[0].reshape(2, samples)
+    frame_2 = np.array([-6, 3], np.int32)
+    stats, seed = normalisation(x_2xN), np.uint32(7)
+    keys = jax.random.split(jax.random.key(seed), 3)
+    shape = latent_shape(SPECTRAL, samples)
+    shapes = (shape, shape, phase_noise_shape(SPECTRAL, samples))
+    posterior, initial, phases = (anchored_noise(k, frame_2, s) for k, s in zip(keys, shapes, strict=True))
+    pipeline = jax.jit(super_resolve, static_argnums=1)
+    expected = pipeline(model.params, SPECTRAL, normalise(x_2xN, stats), posterior, initial, phase_noise=phases)
+    networks = (model.params, SPECTRAL, stream.Sampling(1, 1.0, "float32"))
+    found = stream._super_resolve_batch(programs.run, *networks, x_2xN, stats, frame_2, seed)
+    expected = np.asarray(denormalise(expected, stats))
+    np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+    still = pipeline(model.params, SPECTRAL, normalise(x_2xN, stats), posterior, initial)
+    assert np.abs(denormalise(still, stats) - found).max() > 0.01 * np.abs(expected).max()
 
 
 def test_seeds(model, spoken):

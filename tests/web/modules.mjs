@@ -48,11 +48,18 @@ for (const file of readdirSync(folder).filter((name) => name.startsWith("given "
 }
 
 // Windows and levels alone: networks that hand the waveform on, a little turned down.
-const run = async (graph, inputs) => (graph === "vocoder" ? inputs.waveform.data.map((value) => 0.9 * value) : new Float32Array(1));
+let phases;
+const run = async (graph, inputs) => {
+  if (graph !== "vocoder") return new Float32Array(1);
+  phases ??= inputs.phase_noise;
+  return inputs.waveform.data.map((value) => 0.9 * value);
+};
 for (const length of about.lengths) {
   const pieces = [];
   const channels = [read("speech").slice(0, length), new Float32Array(length).fill(0.25)];
   for await (const blocks of new Upscaler(about, run).upscale(channels)) pieces.push(blocks);
   write(`joined ${length}`, [0, 1].flatMap((c) => pieces.flatMap((blocks) => [...blocks[c]])));
 }
+write("phases", phases.data);
+said.phases = phases.dims;
 writeFileSync(join(folder, "said.json"), JSON.stringify(said));

@@ -17,6 +17,7 @@ from flashsr_jax.audio.bands import Bands
 from flashsr_jax.audio.bandwidth import BandwidthMeter
 from flashsr_jax.audio.front_end import log_mel
 from flashsr_jax.exchange.graphs import contract
+from flashsr_jax.models.pipeline import phase_noise_shape
 from flashsr_jax.models.presets import preset
 from flashsr_jax.upscale.stream import anchored_noise
 from flashsr_jax.upscale.windows import framing, process_windows
@@ -27,9 +28,9 @@ from helpers import RECORDINGS
 pytestmark = pytest.mark.slow
 NODE = shutil.which("node")
 MODULES = Path(__file__).parent / "modules.mjs"
-SMALL = preset("small")
+SMALL = dataclasses.replace(preset("small"), dispersed=True)
 WINDOW = framing(SMALL)
-NOISES = [(0, 0, -6), (2**32 - 2, 1, 100_000)]
+NOISES = [(0, 0, -6), (2**32 - 2, 1, 100_000), (1, 2, 0)]
 RATES = (8000, 16000, 44100, 96000, 22254)
 BANDS = {"hissy": (8000.0, 9000.0), "clean": (8000.0, 8000.0), "whole": (16000.0, 24000.0)}
 CUTOFFS = (3400, 8000, 12000)
@@ -75,7 +76,7 @@ def folder(tmp_path_factory) -> Path:
         soundfile.write(folder / name.replace(".", " ."), signals()["frame"], rate, **options)
     contract.write(folder, SMALL, {}, {name: {"inputs": {}} for name in ("encoder", "decoder")})
     about = json.loads((folder / "model.json").read_text())
-    about["graphs"]["vocoder"] = {"inputs": {"mel": [], "waveform": []}}
+    about["graphs"]["vocoder"] = {"inputs": {"mel": [], "waveform": [], "phase_noise": []}}
     about |= {"noises": [dict(zip(("seed", "index", "first"), noise, strict=True)) for noise in NOISES]}
     about |= {"bands": [{"name": n, "cutoff": cutoff, "end": end} for n, (cutoff, end) in BANDS.items()]}
     about |= {"rates": RATES, "cutoffs": CUTOFFS, "lengths": LENGTHS}
@@ -102,9 +103,18 @@ def test_fourier_transforms_there_and_back(folder):
 
 @pytest.mark.parametrize(("seed", "index", "first"), NOISES)
 def test_noise_is_that_of_jax(folder, seed, index, first):
-    key = jax.random.split(jax.random.key(np.uint32(seed)))[index]
+    key = jax.random.split(jax.random.key(np.uint32(seed)), 3)[index]
     expected = anchored_noise(key, np.array([first]), (5, 3, 4)).ravel()
     np.testing.assert_allclose(output(folder, f"noise {seed} {index} {first}"), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_vocoder_gets_the_phases_of_its_window(folder):
+    """The first window's, which begins with its context."""
+    frames, values = phase_noise_shape(SMALL, WINDOW.window)
+    first = -WINDOW.context // WINDOW.hop
+    expected = anchored_noise(jax.random.split(jax.random.key(0), 3)[2], np.array([first]), (frames, values))
+    assert said(folder)["phases"] == list(expected.shape)
+    np.testing.assert_allclose(output(folder, "phases"), expected.ravel(), rtol=1e-5, atol=1e-6)
 
 
 def test_the_log_mel_is_that_of_the_package(folder):

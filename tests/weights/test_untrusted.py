@@ -126,6 +126,13 @@ def test_the_expansion_is_bounded_and_typed(refused, content, expansion):
     assert f"expansion={expansion!r}: numbers from 0 to 1 are possible" in text
 
 
+@pytest.mark.parametrize("dispersed", [1, "true", None, [True], True])
+def test_whether_phases_are_dispersed_is_typed_and_needs_phases(refused, content, dispersed):
+    tensors, config = content
+    text = refused(tensors, json.dumps(config | {"dispersed": dispersed}))
+    assert f"dispersed={dispersed!r}: false, or true for a vocoder with an inverse STFT" in text
+
+
 @pytest.mark.parametrize(
     "text", ["", "[]", "null", "7", '{"vae": {}}', '{"vae": 1, "unet": 2, "vocoder": 3}', "[" * 50_000]
 )

@@ -12,11 +12,13 @@ from flashsr_jax.audio.front_end import MEL_FLOOR, N_FFT
 from flashsr_jax.audio.mel import MEL_FMAX, MEL_FMIN
 from flashsr_jax.files import replacing
 from flashsr_jax.models.diffusion import STEPS
+from flashsr_jax.models.pipeline import phase_noise_shape
 from flashsr_jax.models.presets import ModelConfig
 from flashsr_jax.upscale.windows import WINDOW_FRAMES, framing
 
 FILE = "model.json"
 FORMAT = "flashsr_jax/graphs/1"
+PHASE_NOISE = "phase_noise"  # the vocoder's third input, where its phases are dispersed
 
 
 def write(
@@ -36,6 +38,8 @@ def _contract(config: ModelConfig) -> dict[str, Any]:
     """Lengths are samples at 48 kHz, or mel frames of `hop` samples where they say so."""
     frames = framing(config, WINDOW_FRAMES)
     stride = config.vae.stride
+    phases = phase_noise_shape(config, frames.window)
+    of_vocoder = {"phases": {"input": PHASE_NOISE, "index": 2, "values": phases[1]}} if phases else {}
     return {
         "sample_rate": SAMPLE_RATE,
         "hop": HOP,
@@ -101,5 +105,6 @@ def _contract(config: ModelConfig) -> dict[str, Any]:
             "bits": "of value i = bin x channels + channel of a frame: the exclusive or of both words of F(k2, (0, i))",
             "uniform": "u = max(l, 2 f + l), f = (bits >> 9) / 2^23, l = -1 + 2^-24, in float32",
             "normal": "sqrt(2) erfinv(u)",
+            **of_vocoder,
         },
     }

@@ -19,12 +19,14 @@ from flashsr_jax.audio import HOP
 from flashsr_jax.audio.front_end import MEL_FLOOR, N_FFT
 from flashsr_jax.audio.mel import mel_filterbank
 from flashsr_jax.exchange.graphs.builder import Graph
+from flashsr_jax.exchange.graphs.contract import PHASE_NOISE
 from flashsr_jax.models import antialias, unet, vae
 from flashsr_jax.models import vocoder as sr_vocoder
 from flashsr_jax.models.diffusion import STEPS, schedule
 from flashsr_jax.models.layers import group_count
-from flashsr_jax.models.pipeline import EXPANSION_LIMIT, expansion_weights
+from flashsr_jax.models.pipeline import EXPANSION_LIMIT, expansion_weights, phase_noise_shape
 from flashsr_jax.models.presets import ModelConfig, UNetConfig, VAEConfig, VocoderConfig
+from flashsr_jax.upscale.windows import WINDOW_FRAMES
 
 Params = Mapping[str, Any]  # trees of numpy arrays
 
@@ -67,12 +69,14 @@ def _expanded(graph: Graph, mel: str, bins: int, expansion: float) -> str:
 
 
 def vocoder(config: ModelConfig, params: Params, dtype: str) -> Graph:
-    """Log-mel and normalised low-resolution waveform to the normalised waveform. `params` are the vocoder's with its
-    weight norm folded (`fold_weight_norm`)."""
-    graph = Graph("vocoder", dtype)
+    """Log-mel, normalised low-resolution waveform and, where the model is dispersed, noise to the normalised waveform.
+    `params` are the vocoder's with its weight norm folded (`fold_weight_norm`)."""
+    graph, of_phases = Graph("vocoder", dtype), phase_noise_shape(config, WINDOW_FRAMES * HOP)
     mel = graph.input("mel", ("batch", "frames", config.vocoder.mel_bins))
     waveform = graph.input("waveform", ("batch", "samples"))
-    graph.output("restored", ("batch", "samples"), _vocoder(graph, config.vocoder, params["vocoder"], mel, waveform))
+    phases = graph.input(PHASE_NOISE, ("batch", "latent_frames", of_phases[1])) if of_phases else None
+    restored = _vocoder(graph, config.vocoder, params["vocoder"], mel, waveform, phases)
+    graph.output("restored", ("batch", "samples"), restored)
     return graph
 
 
@@ -316,7 +320,7 @@ def _silu_of(x: np.ndarray) -> np.ndarray:
 # The vocoder
 
 
-def _vocoder(graph: Graph, config: VocoderConfig, params: Params, mel: str, waveform: str) -> str:
+def _vocoder(graph: Graph, config: VocoderConfig, params: Params, mel: str, waveform: str, phases: str | None) -> str:
     path = "vocoder"
     lr = graph.node("Unsqueeze", waveform, graph.constant([1]))
     features = _lr_branch(graph, config, params["lr_branch"], lr) if config.lr_conditioned else []
@@ -337,7 +341,7 @@ def _vocoder(graph: Graph, config: VocoderConfig, params: Params, mel: str, wave
     h = _conv_1d(graph, params["conv_post"], h, f"{path}/conv_post")
     if not config.istft_size:
         return graph.node("Squeeze", graph.node("Tanh", h, path=path), graph.constant([1]))
-    return _from_spectrum(graph, config, h, lr)
+    return _from_spectrum(graph, config, h, lr, phases)
 
 
 def _lr_branch(graph: Graph, config: VocoderConfig, params: Params, lr: str) -> list[str]:
@@ -401,8 +405,9 @@ def _pad_edges(graph: Graph, x: str, before: int, after: int, path: str) -> str:
 # Short-time transforms
 
 
-def _from_spectrum(graph: Graph, config: VocoderConfig, h: str, lr: str) -> str:
-    """Waveform (B, N) of the last layer's log-magnitudes and phases (B, 2K, M), added to the given one (B, 1, N)."""
+def _from_spectrum(graph: Graph, config: VocoderConfig, h: str, lr: str, phases: str | None) -> str:
+    """Waveform (B, N) of the last layer's log-magnitudes and phases (B, 2K, M), turned by the noise `phases`, if any,
+    added to the given one (B, 1, N)."""
     path, size = "vocoder/istft", config.istft_size
     hop, edge = size // 4, 3 * size // 8
     basis = _fourier_basis(graph, size)
@@ -410,6 +415,9 @@ def _from_spectrum(graph: Graph, config: VocoderConfig, h: str, lr: str) -> str:
     log_magnitude = graph.shifted(log_magnitude, sr_vocoder.LOG_MAGNITUDE_MEAN, path)
     log_magnitude = graph.node("Clip", log_magnitude, "", graph.constant(sr_vocoder.LOG_MAGNITUDE_MAX), path=path)
     magnitude = graph.node("Exp", log_magnitude, path=path)
+    if phases:
+        phase = graph.node("Add", phase, _turns(graph, config, phases, path), path=path)
+        magnitude = graph.scaled(magnitude, sr_vocoder.DISPERSED_GAIN, path)
     if config.lr_conditioned:
         magnitude = graph.node("Mul", magnitude, _missing(graph, basis, log_magnitude, lr, size), path=path)
     # Four windows, squared, add up to 3/2 everywhere but at the ends, which fewer cover.
@@ -428,6 +436,14 @@ def _from_spectrum(graph: Graph, config: VocoderConfig, h: str, lr: str) -> str:
     if config.lr_conditioned:
         y = graph.node("Add", lr, y, path=path)
     return graph.node("Squeeze", y, graph.constant([1]), path=path)
+
+
+def _turns(graph: Graph, config: VocoderConfig, phases: str, path: str) -> str:
+    """By how much `models.vocoder.dispersed` turns the phases (B, K, M)."""
+    group_K = np.arange(config.istft_size // 2 + 1) // sr_vocoder.PHASE_BINS
+    noise = graph.node("Reshape", phases, graph.constant([0, -1, sr_vocoder.phase_groups(config)]), path=path)
+    turns = graph.scaled(graph.node("Gather", noise, graph.constant(group_K), path=path, axis=2), np.pi, path)
+    return graph.node("Transpose", turns, path=path, perm=[0, 2, 1])
 
 
 def _end_gains(size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -88,12 +88,12 @@ class Graphs:
         level_Cx1 = np.abs(x_CxN - mean_Cx1).max(axis=1, keepdims=True)
         peak = level_Cx1.max() + np.float32(1e-8)
         waveform = 0.5 * (x_CxN - mean_Cx1) / peak
-        noises = self._noises(len(x_CxN), x_CxN.shape[1], frame, seed)
+        noises, phases = self._noises(len(x_CxN), x_CxN.shape[1], frame, seed)
         with_stft = "waveform" in self.about["graphs"]["encoder"]["inputs"]
         front = {"waveform": waveform} if with_stft else {"mel": self.log_mel(waveform)}
         latent = self.run("encoder", **front, **noises)
         mel = self.run("decoder", latent=latent)
-        y_CxN = 2 * peak * self.run("vocoder", mel=mel, waveform=waveform) + mean_Cx1
+        y_CxN = 2 * peak * self.run("vocoder", mel=mel, waveform=waveform, **phases) + mean_Cx1
         return np.where(level_Cx1 > 0, y_CxN, mean_Cx1)
 
     def log_mel(self, x_CxN: np.ndarray) -> np.ndarray:
@@ -106,16 +106,22 @@ class Graphs:
         mel = magnitude @ mel_filterbank(about["bins"], about["n_fft"]).T
         return np.log(np.maximum(mel, np.float32(about["floor"])))
 
-    def _noises(self, channels: int, samples: int, frame: int, seed: int) -> dict[str, np.ndarray]:
-        latent = self.about["latent"]
-        shape = (samples // latent["hop"], latent["bins"], latent["channels"])
-        names = self.about["noise"]["inputs"]
-        noises = {name: anchored_noise(seed, index, frame, shape) for index, name in enumerate(names)}
-        return {name: np.broadcast_to(noise, (channels, *shape)) for name, noise in noises.items()}
+    def _noises(self, channels: int, samples: int, frame: int, seed: int) -> tuple[dict[str, np.ndarray], ...]:
+        """The encoder's and the vocoder's noises by name."""
+        latent, about = self.about["latent"], self.about["noise"]
+        frames = samples // latent["hop"]
+
+        def noise(index: int, *features: int) -> np.ndarray:
+            drawn = anchored_noise(seed, index, frame, (frames, *features))
+            return np.broadcast_to(drawn, (channels, *drawn.shape))
+
+        of_encoder = {name: noise(i, latent["bins"], latent["channels"]) for i, name in enumerate(about["inputs"])}
+        phases = about.get("phases")
+        return of_encoder, {phases["input"]: noise(phases["index"], phases["values"])} if phases else {}
 
 
-def anchored_noise(seed: int, index: int, frame: int, shape: tuple[int, int, int]) -> np.ndarray:
-    """Standard normal noise (T, F, Z) of the noise input `index` from latent frame `frame` on, to the bit that of JAX
+def anchored_noise(seed: int, index: int, frame: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Standard normal noise (T, ...) of the noise input `index` from latent frame `frame` on, to the bit that of JAX
     but for the last digit of its inverse error function."""
     frames, *features = shape
     key = threefry((np.uint32(0), np.uint32(seed)), np.uint32(0), np.uint32(index))

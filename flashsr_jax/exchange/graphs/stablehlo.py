@@ -14,7 +14,7 @@ from flashsr_jax.audio.front_end import log_mel
 from flashsr_jax.exchange.graphs import contract
 from flashsr_jax.exchange.source import read
 from flashsr_jax.files import replacing
-from flashsr_jax.models.pipeline import encode, latent_shape, restored_mel, sample_latent, vocode
+from flashsr_jax.models.pipeline import encode, latent_shape, phase_noise_shape, restored_mel, sample_latent, vocode
 from flashsr_jax.models.vocoder import fold_weight_norm
 from flashsr_jax.upscale.windows import WINDOW_FRAMES
 from flashsr_jax.weights.store import NETWORKS
@@ -45,8 +45,8 @@ def export_stablehlo(
     def decoder(latent: jax.Array) -> jax.Array:
         return restored_mel(params["vae"], config, latent, scale, compute)
 
-    def vocoder(mel: jax.Array, waveform: jax.Array) -> jax.Array:
-        return vocode(params["vocoder"], config, mel, waveform, compute)
+    def vocoder(mel: jax.Array, waveform: jax.Array, *phases: jax.Array) -> jax.Array:
+        return vocode(params["vocoder"], config, mel, waveform, compute, *phases)
 
     samples = WINDOW_FRAMES * HOP
     latent = latent_shape(config, samples)
@@ -56,10 +56,13 @@ def export_stablehlo(
         "restored": (samples,),
         **dict.fromkeys(("latent", "posterior_noise", "initial_noise"), latent),
     }
+    of_phases = phase_noise_shape(config, samples)
+    phases = {contract.PHASE_NOISE: of_phases} if of_phases else {}
+    shapes |= phases
     programs: dict[str, tuple[Callable, tuple[str, ...], str]] = {
         "encoder": (encoder, (front, "posterior_noise", "initial_noise"), "latent"),
         "decoder": (decoder, ("latent",), "mel"),
-        "vocoder": (vocoder, ("mel", "waveform"), "restored"),
+        "vocoder": (vocoder, ("mel", "waveform", *phases), "restored"),
     }
     folder.mkdir(parents=True, exist_ok=True)
     (batch,) = export.symbolic_shape("batch")

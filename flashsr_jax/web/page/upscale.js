@@ -40,7 +40,12 @@ export class Upscaler {
     const frames = input[0].length / latent.hop;
     const dims = [1, frames, latent.bins, latent.channels];
     const size = latent.bins * latent.channels;
-    const noises = noise.inputs.map((name, i) => [name, { data: anchoredNoise(seed, i, frame, frames, size), dims }]);
+    const drawn = (i, values, of) => ({ data: anchoredNoise(seed, i, frame, frames, values), dims: of });
+    const noises = { encoder: Object.fromEntries(noise.inputs.map((name, i) => [name, drawn(i, size, dims)])), vocoder: {} };
+    if (noise.phases) {
+      const { input: name, index, values } = noise.phases;
+      noises.vocoder[name] = drawn(index, values, [1, frames, values]);
+    }
     const output = [];
     for (const [c, x] of heard.entries()) {
       const waveform = x.map((value) => (0.5 * (value - means[c])) / peak);
@@ -55,11 +60,11 @@ export class Upscaler {
     const wave = { data: waveform, dims: [1, waveform.length] };
     const mel = { data: this.logMel.of(waveform), dims: [1, waveform.length / this.about.hop, this.logMel.bins] };
     const front = "waveform" in this.about.graphs.encoder.inputs ? { waveform: wave } : { mel };
-    const latent = await this.run("encoder", { ...front, ...Object.fromEntries(noises) });
+    const latent = await this.run("encoder", { ...front, ...noises.encoder });
     await step();
     const restored = await this.run("decoder", { latent: { data: latent, dims } });
     await step();
-    const given = { mel: { ...mel, data: restored }, waveform: wave };
+    const given = { mel: { ...mel, data: restored }, waveform: wave, ...noises.vocoder };
     const taken = Object.keys(this.about.graphs.vocoder.inputs).map((name) => [name, given[name]]);
     const y = await this.run("vocoder", Object.fromEntries(taken));
     await step();
