@@ -30,11 +30,11 @@ import soundfile
 from ml_collections import ConfigDict
 from PIL import Image
 
-from flashsr_jax.audio import HOP, SAMPLE_RATE
+from flashsr_jax.audio import SAMPLE_RATE
 from flashsr_jax.audio.pictures import spectrogram_figure
 from flashsr_jax.data import CLASSES
 from flashsr_jax.errors import UserError
-from flashsr_jax.evaluate.metrics import BETTER, MAIN_METRICS, lsd
+from flashsr_jax.evaluate.metrics import BETTER, MAIN_METRICS, frame_lines_db, lsd
 from flashsr_jax.evaluate.protocol import low_resolution
 from flashsr_jax.evaluate.references import Reference, load_references
 from flashsr_jax.evaluate.report.tables import khz, loud_table, markdown_table, read_scores
@@ -294,7 +294,9 @@ def signals(model: Model) -> str:
         "digital silence": f"peak {level_db(np.abs(silence).max()):.0f} dBFS",
         "a tone of 1 kHz": f"{tone_to_rest_db(tone, 1000):.1f} dB over everything else",
         "white noise": f"level of its seconds within {spread_db(noise[SAMPLE_RATE:-SAMPLE_RATE]):.2f} dB",
-        "what is added to it": f"lines at multiples of 100 Hz, the mel's frame rate: {lines_db(noise):+.1f} dB",
+        "what is added to it": (
+            f"lines at multiples of 100 Hz, the mel's frame rate: {frame_lines_db(full, noise, 4000):+.1f} dB"
+        ),
         "white noise of the full band, upscaled all the same": (
             f"LSD to itself {lsd(full, upscale(model, full, SAMPLE_RATE)):.2f}"
         ),
@@ -323,15 +325,6 @@ def tone_to_rest_db(y_N: np.ndarray, hz: float) -> float:
     power_K = np.abs(np.fft.rfft(y_N * np.hanning(len(y_N)))) ** 2
     near_K = np.abs(np.fft.rfftfreq(len(y_N), 1 / SAMPLE_RATE) - hz) < 50
     return 10 * np.log10(power_K[near_K].sum() / power_K[~near_K].sum())
-
-
-def lines_db(y_N: np.ndarray) -> float:
-    """Power within 2 Hz of multiples of the mel's frame rate over that between them, from 5 to 12 kHz; 0 of a noise."""
-    power_K = np.abs(np.fft.rfft(y_N * np.hanning(len(y_N)))) ** 2
-    hz_K, rate = np.fft.rfftfreq(len(y_N), 1 / SAMPLE_RATE), SAMPLE_RATE / HOP
-    inside_K = (hz_K > 5000) & (hz_K < 12_000)
-    near_K = np.abs(hz_K - np.round(hz_K / rate) * rate) < 2
-    return 10 * np.log10(power_K[inside_K & near_K].mean() / power_K[inside_K & ~near_K].mean())
 
 
 def spread_db(y_N: np.ndarray) -> float:

@@ -11,6 +11,7 @@ from flashsr_jax.evaluate.metrics import (
     ReferenceSpectra,
     all_metrics,
     cutoff_step_db,
+    frame_lines_db,
     low_band_gain_db,
     low_band_si_sdr,
     lowpass_at_wall,
@@ -198,6 +199,24 @@ def test_a_step_at_the_cutoff_is_that_of_the_level_over_it():
         cutoff_step_db(np.zeros(RATE), noise(), 4000)
 
 
+def test_a_buzz_of_the_mels_frame_rate_has_lines_and_a_noise_has_none():
+    x = noise(3, seed=5)
+    frame = noise(1, seed=6)[:480]
+    buzz = np.tile(frame, len(x) // 480)
+    assert frame_lines_db(x, buzz, 4000) > 40
+    assert abs(frame_lines_db(x, noise(3, seed=7), 4000)) < 1
+    assert frame_lines_db(buzz, x, 4000) == pytest.approx(-frame_lines_db(x, buzz, 4000), abs=1e-9)
+    assert abs(frame_lines_db(buzz, 0.1 * buzz, 4000)) < 1e-6
+    half = x + buzz * x.std() / buzz.std()  # as much power in 4 % of the band: 14 dB
+    assert frame_lines_db(x, half, 4000) == pytest.approx(14, abs=1.5)
+    other = np.tile(noise(1, seed=6)[:500], -(-len(x) // 500))[: len(x)]  # 96 Hz: no line of 100 Hz but each 25th
+    assert frame_lines_db(x, other, 4000) < 5
+    assert "frame_lines_db" not in all_metrics(x, x, 7000, wall_hz=7500)
+    for short, silent in ((noise(1)[:-1], noise(1)[:-1]), (x, np.zeros(len(x))), (np.zeros(len(x)), x)):
+        with pytest.raises(Unmeasurable, match="under a second, or nothing over 4400 Hz"):
+            frame_lines_db(short, silent, 4000)
+
+
 @pytest.mark.parametrize("late", [0, 1, 37, 12_000, -1, -480, -20_000])
 def test_time_offset_is_the_delay_of_the_estimate(late):
     x = noise(2, seed=6)
@@ -211,7 +230,7 @@ def test_all_metrics_are_the_single_ones():
     cutoff = 6000.0
     expected = {f"{d.__name__}": d(x, y) for d in VARIANTS}
     banded = [lsd_hf, lsd_lf, lsd_ssr_eval_hf, lsd_ssr_eval_lf, lsd_universr_hf, lsd_universr_lf]
-    of_cutoff = [low_band_si_sdr, low_band_gain_db, time_offset, cutoff_step_db]
+    of_cutoff = [low_band_si_sdr, low_band_gain_db, time_offset, cutoff_step_db, frame_lines_db]
     expected |= {d.__name__: d(x, y, cutoff) for d in [*banded, *of_cutoff]}
     assert all_metrics(x, y, cutoff) == pytest.approx(expected)
     assert set(expected) == set(BETTER) - {"zimtohrli", "visqol", "loud_band_gain_db"}
@@ -226,8 +245,8 @@ def test_what_is_not_defined_is_absent_and_the_rest_is_finite():
     low_band = {"low_band_si_sdr", "low_band_gain_db", "time_offset"}
     for x, y in [(silent, noise()), (noise(), silent), (silent, silent), (high, noise()), (noise(), high)]:
         measured = all_metrics(x, y, 4000)
-        measured.pop("cutoff_step_db", None)
-        assert set(measured) == set(BETTER) - {"zimtohrli", "visqol", "loud_band_gain_db", "cutoff_step_db"} - low_band
+        of_ours = {"zimtohrli", "visqol", "loud_band_gain_db"} | {"cutoff_step_db", "frame_lines_db"}
+        assert set(measured) - of_ours == set(BETTER) - of_ours - low_band
         assert np.isfinite(list(measured.values())).all()
         for measure in (low_band_si_sdr, low_band_gain_db, time_offset):
             with pytest.raises(ValueError, match="silent under 4000 Hz"):
@@ -291,6 +310,7 @@ def test_bad_cutoffs_are_refused(cutoff):
         low_band_gain_db,
         time_offset,
         cutoff_step_db,
+        frame_lines_db,
     ):
         with pytest.raises(ValueError, match="cutoff"):
             measure(noise(), noise(), cutoff)
