@@ -141,8 +141,8 @@ def table(times: dict[str, list[tuple[float, float]]], reference: str, seconds: 
         own, other = (statistics.median(column) for column in zip(*rounds, strict=True))
         ratios = [theirs / ours for ours, theirs in rounds]
         lines.append(
-            f"| {name} | {own:.3g} | {seconds / own:.2f} | {other:.3g} | {statistics.median(ratios):.2f} "
-            f"| {min(ratios):.2f} to {max(ratios):.2f} |"
+            f"| {name} | {own:.3g} | {seconds / own:.2f} | {other:.3g} | {statistics.median(ratios):.3g} "
+            f"| {min(ratios):.3g} to {max(ratios):.3g} |"
         )
     return "\n".join(lines)
 
