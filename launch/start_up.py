@@ -53,7 +53,7 @@ def main() -> None:
     print("| what | seconds | of CPU |\n| --- | --- | --- |")
     for name, times in rows.items():
         clock, cpu = (statistics.median(values) for values in zip(*times, strict=True))
-        print(f"| {name} | {clock:.1f} | {cpu:.1f} |")
+        print(f"| {name} | {clock:.2f} | {cpu:.2f} |")
 
 
 if __name__ == "__main__":
