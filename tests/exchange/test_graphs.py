@@ -27,7 +27,7 @@ from flashsr_jax.cli import main
 from flashsr_jax.errors import UserError
 from flashsr_jax.exchange.graphs.run import Graphs, anchored_noise
 from flashsr_jax.models import pipeline
-from flashsr_jax.models.presets import ModelConfig, preset
+from flashsr_jax.models.presets import ModelConfig
 from flashsr_jax.upscale import stream
 from flashsr_jax.weights.shipped import SHIPPED
 from flashsr_jax.weights.store import load_weights, save_weights
@@ -337,5 +337,5 @@ def test_the_shipped_model(dtype, lsd, largest, capsys):
     (said,) = re.findall(r"by (\S+) in LSD, no sample by more than (\S+) of full", capsys.readouterr().out)
     assert float(said[0]) < lsd and float(said[1]) < largest
     if dtype == "float32":
-        given = inputs(preset("small"), 2, 128)
+        given = inputs(load_weights(SHIPPED["small"]).config, 2, 128)
         assert max(errors(SHIPPED["small"], given, outputs(graphs, given)).values()) < TOLERANCE
