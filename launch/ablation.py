@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from flashsr_jax.data import CLASSES
 from flashsr_jax.errors import UserError
-from flashsr_jax.evaluate.metrics import BETTER
+from flashsr_jax.evaluate.metrics import BETTER, PERCEPTUAL
 from flashsr_jax.evaluate.report.tables import arrow, markdown_table, read_scores
 from flashsr_jax.evaluate.results import Results
 from flashsr_jax.evaluate.statistics import Comparison, paired, summarise
@@ -24,7 +24,6 @@ from flashsr_jax.runs.folder import CONFIG_FILE, read_config
 from flashsr_jax.runs.listing import find_runs
 from flashsr_jax.train.batch import seconds_per_window
 
-PERCEPTUAL = ("zimtohrli", "visqol")
 QUALITY = ("lsd", *PERCEPTUAL, "loud_band_gain_db")
 LOW_BAND = ("lsd_lf", "low_band_gain_db", "low_band_si_sdr", "cutoff_step_db", "lsd")
 PAPERS_RATIO = 22  # times as long as the student, 50 steps of AudioSR

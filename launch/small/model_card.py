@@ -34,7 +34,7 @@ from flashsr_jax.audio import SAMPLE_RATE
 from flashsr_jax.audio.pictures import spectrogram_figure
 from flashsr_jax.data import CLASSES
 from flashsr_jax.errors import UserError
-from flashsr_jax.evaluate.metrics import BETTER, MAIN_METRICS, frame_lines_db, lsd
+from flashsr_jax.evaluate.metrics import BETTER, MAIN_METRICS, PERCEPTUAL, frame_lines_db, lsd
 from flashsr_jax.evaluate.protocol import low_resolution
 from flashsr_jax.evaluate.references import Reference, load_references
 from flashsr_jax.evaluate.report.tables import khz, loud_table, markdown_table, read_scores
@@ -61,7 +61,6 @@ PUBLISHED = {
     "zimtohrli": (0.59, None, 1.20, 0.78),
     "visqol": (0.26, None, -0.08, 0.09),
 }
-PERCEPTUAL = ("zimtohrli", "visqol")
 BEFORE = "before"  # the system that the weights before are called
 FLASHSR = Path(sys.executable).with_name("flashsr")
 PICTURES = Path("docs") / NAME

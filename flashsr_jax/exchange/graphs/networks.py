@@ -440,9 +440,10 @@ def _from_spectrum(graph: Graph, config: VocoderConfig, h: str, lr: str, phases:
 
 def _turns(graph: Graph, config: VocoderConfig, phases: str, path: str) -> str:
     """By how much `models.vocoder.dispersed` turns the phases (B, K, M)."""
-    group_K = np.arange(config.istft_size // 2 + 1) // sr_vocoder.PHASE_BINS
+    bins = (graph.constant(value) for value in (0, config.istft_size // 2 + 1, 1))
+    group_K = graph.node("Div", graph.node("Range", *bins, path=path), graph.constant(sr_vocoder.PHASE_BINS), path=path)
     noise = graph.node("Reshape", phases, graph.constant([0, -1, sr_vocoder.phase_groups(config)]), path=path)
-    turns = graph.scaled(graph.node("Gather", noise, graph.constant(group_K), path=path, axis=2), np.pi, path)
+    turns = graph.scaled(graph.node("Gather", noise, group_K, path=path, axis=2), np.pi, path)
     return graph.node("Transpose", turns, path=path, perm=[0, 2, 1])
 
 
