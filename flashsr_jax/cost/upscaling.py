@@ -26,6 +26,7 @@ from flashsr_jax.models.presets import ModelConfig
 from flashsr_jax.models.vocoder import fold_weight_norm
 from flashsr_jax.progress import Progress
 from flashsr_jax.upscale.model import Model
+from flashsr_jax.upscale.programs import compiled
 from flashsr_jax.upscale.stream import Settings, upscale
 from flashsr_jax.upscale.windows import framing
 from flashsr_jax.weights.origin import stage_of
@@ -87,7 +88,7 @@ def _measure(model: Model, settings: Settings, repeats: int, progress: Progress)
     for number, (name, (function, *inputs)) in enumerate(_functions(model, batch, settings).items(), start=1):
         progress.say(f"{name} ({number} of {len(costs)}): compiling, then {repeats} timings")
         began = time.monotonic()
-        program = jax.jit(function).lower(model.params, *inputs).compile()
+        program = compiled(jax.jit(function), model.params, *inputs)
         compile_seconds = time.monotonic() - began
         run = functools.partial(program, model.params, *inputs)
         _seconds(run)

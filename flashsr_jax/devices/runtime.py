@@ -27,6 +27,24 @@ def enable_compilation_cache() -> Path:
     return Path(jax.config.jax_compilation_cache_dir)  # type: ignore[attr-defined]
 
 
+# XLA for CPUs gives convolutions and matrix products to YNNPACK, too. It plans each anew in every process, which takes
+# longer than the product, and then is no faster than what they were computed by before (docs/performance.md).
+CPU_OPTIONS: dict[str, str | bool] = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
+
+
+@functools.cache
+def compiler_options(platform: str) -> dict[str, str | bool]:
+    """Options for XLA's compiler on a platform (cpu, gpu, tpu), as `jax.jit` takes them; none where XLA has not heard
+    of them, since their names are not promised to stay."""
+    if platform != "cpu":
+        return {}
+    try:
+        jax.jit(lambda: 0).lower().compile(compiler_options=CPU_OPTIONS)
+    except jax.errors.JaxRuntimeError:
+        return {}
+    return CPU_OPTIONS
+
+
 M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # of glibc's malloc.h
 COMPILED = "/jax/core/compile/backend_compile_duration"
 

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from flashsr_jax.devices.runtime import compiler_options
 from flashsr_jax.errors import UserError
 from flashsr_jax.evaluate import baselines
 from flashsr_jax.evaluate.profiles import load_profiles
@@ -90,7 +91,8 @@ def _measured(
         return audio_scores(config, clips, audio_BxN)
 
     LOGGER.info("the teacher of %d steps on %d clips", config.teacher_gate_steps, len(clips.clips))
-    sample = jax.jit(functools.partial(_sample_teacher, config))
+    options = compiler_options(jax.default_backend())
+    sample = jax.jit(functools.partial(_sample_teacher, config), compiler_options=options)
     start = {"student": frozen["init"]}
     scores = {
         "teacher": score(outputs_of(sample, {}, frozen, clips, key)["audio"]),

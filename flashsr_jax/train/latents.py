@@ -7,6 +7,7 @@ Letters: B batch, N samples, T mel frames, F mel bins; latents are (B, T', F', C
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import logging
@@ -26,6 +27,7 @@ from flashsr_jax.data import CLASSES, MANIFEST
 from flashsr_jax.data.batches import BatchIterator
 from flashsr_jax.data.dataset import folders
 from flashsr_jax.data.latents import ABOUT, CACHED, LatentCache
+from flashsr_jax.devices.runtime import compiler_options
 from flashsr_jax.errors import UserError
 from flashsr_jax.files import local, writable_folder
 from flashsr_jax.locks import locked
@@ -136,7 +138,11 @@ def _encoded(
     """Write the arrays to files, which are `held` open; returns how many windows there are of each class."""
     data = held.enter_context(contextlib.closing(waveform_batches(config, config.batch_size)))
     key = jax.random.key(config.seed)
-    encode = jax.jit(lambda frozen, batch, step: latents(config, frozen, batch, jax.random.fold_in(key, step))[0])
+
+    @functools.partial(jax.jit, compiler_options=compiler_options(jax.default_backend()))
+    def encode(frozen: dict[str, Any], batch: dict[str, Any], step: int) -> Latents:
+        return latents(config, frozen, batch, jax.random.fold_in(key, step))[0]
+
     files: dict[str, IO[bytes]] = {}
     classes: Counter[str] = Counter()
     done = 0

@@ -24,6 +24,7 @@ from ml_collections import ConfigDict
 from flashsr_jax.data.batches import BatchIterator
 from flashsr_jax.devices import sharding
 from flashsr_jax.devices.processes import Preempted, Preemption
+from flashsr_jax.devices.runtime import compiler_options
 from flashsr_jax.errors import UserError
 from flashsr_jax.files import local, replacing, writable_folder
 from flashsr_jax.locks import locked
@@ -215,9 +216,10 @@ def make_programs(config: ConfigDict, stage: ModuleType, mesh: Mesh, frozen: dic
             after, metrics = stage.train_step(config, state, frozen, batch, jax.random.fold_in(key, state.step))
         return if_finite(state, after, metrics) if config.max_skipped_steps else after, metrics
 
+    options = compiler_options(mesh.devices.flat[0].platform)
     return Programs(
-        jax.jit(step, out_shardings=(shardings, None), donate_argnums=0),
-        jax.jit(functools.partial(stage.eval_step, config)),
+        jax.jit(step, out_shardings=(shardings, None), donate_argnums=0, compiler_options=options),
+        jax.jit(functools.partial(stage.eval_step, config), compiler_options=options),
         shardings,
         jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings),
         jax.jit(init, out_shardings=shardings),

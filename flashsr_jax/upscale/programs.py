@@ -13,6 +13,7 @@ import jax
 from jax import export
 
 from flashsr_jax import kept
+from flashsr_jax.devices.runtime import compiler_options
 
 _THREADS = ThreadPoolExecutor(1, "programs")  # XLA compiles one by all cores, two at once no sooner
 _BEGUN: dict[tuple, Future] = {}
@@ -60,7 +61,7 @@ def _compiled(
         return traced
     examples = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in shapes]
     if folder is None:
-        return traced.lower(*examples).compile()
+        return compiled(traced, *examples)
     of = (function.__qualname__, static, str(structure), shapes)
     data = kept.load("program", of)
     if data is None:
@@ -68,4 +69,9 @@ def _compiled(
         kept.save("program", of, bytes(exported.serialize()))
     else:
         exported = export.deserialize(bytearray(data))
-    return jax.jit(exported.call).lower(*examples).compile()
+    return compiled(jax.jit(exported.call), *examples)
+
+
+def compiled(jitted: jax.stages.Wrapped, *examples: Any) -> jax.stages.Compiled:
+    """The program of a jitted function for such arguments, on the default device."""
+    return jitted.lower(*examples).compile(compiler_options(jax.default_backend()))
