@@ -20,14 +20,16 @@ from flashsr_jax.models.presets import PRESETS, ModelConfig
 
 
 def count(function: Callable, *args: Any, while_trips: int | None = None) -> float:
-    """FLOPs of `function(*args)`, arrays or `jax.ShapeDtypeStruct`s: it is traced, neither compiled nor run.
+    """FLOPs of `function(*args)`, jitted or not, of arrays or `jax.ShapeDtypeStruct`s: it is traced, neither compiled
+    nor run.
 
     A scan (and a `fori_loop` of static length, which is one) counts its body times its length, a `cond` its dearest
     branch. The zeros between the samples of a dilated input (transposed convolution) are not counted, padding is.
     The trip count of a while loop is not in its jaxpr: `while_trips` says it. Raises ValueError where it is None and
     there is such a loop around convolutions or matrix products.
     """
-    return float(_jaxpr_flops(jax.make_jaxpr(function)(*args).jaxpr, while_trips))
+    jitted = function if isinstance(function, jax.stages.Wrapped) else jax.jit(function)  # JAX nests none with options
+    return float(_jaxpr_flops(jitted.trace(*args).jaxpr.jaxpr, while_trips))
 
 
 def _jaxpr_flops(jaxpr: Jaxpr, while_trips: int | None) -> int:
