@@ -1,10 +1,12 @@
-"""How long a listener waits for the first file: `flashsr upscale` of ten seconds, with an empty cache and a full one.
+"""How long a listener waits: `flashsr upscale` of ten seconds, with an empty cache and a full one, and of more.
 
     python launch/start_up.py [REPEATS]
 
-Prints a table of seconds, by the clock and of CPU: the median of REPEATS (5), but for the empty cache: once.
+Prints a table of seconds, by the clock and of CPU: the median of REPEATS (5), but for the empty cache: once; and what
+decoding, resampling, windows and encoding take on top of the networks.
 """
 
+import json
 import os
 import resource
 import statistics
@@ -20,6 +22,7 @@ import soundfile as sf
 
 RECORDING = Path(__file__).resolve().parents[1] / "tests" / "recordings" / "speech" / "alsa-english" / "test.flac"
 SECONDS, RATE = 10, 8000
+WINDOWS, STEP = 15, 4.08  # more of them in a longer clip, and seconds from one to the next
 
 
 def timed(words: list[str], environment: dict[str, str]) -> tuple[float, float]:
@@ -30,19 +33,32 @@ def timed(words: list[str], environment: dict[str, str]) -> tuple[float, float]:
     return time.perf_counter() - began, after.ru_utime + after.ru_stime - cpu.ru_utime - cpu.ru_stime
 
 
+def networks_seconds(environment: dict[str, str]) -> float:
+    """Seconds that the networks take for a window, each by itself."""
+    words = [sys.executable, "-m", "flashsr_jax", "benchmark", "--json"]
+    report = subprocess.run(words, env=environment, check=True, stdout=subprocess.PIPE).stdout
+    return sum(network["seconds"] for network in json.loads(report)["networks"].values())
+
+
 def main() -> None:
     """Prints the table."""
     repeats = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     with tempfile.TemporaryDirectory() as folder:
-        clip = f"{folder}/clip.wav"
         x_N = librosa.load(RECORDING, sr=RATE)[0]
+        clip, longer = f"{folder}/clip.wav", f"{folder}/longer.wav"
         sf.write(clip, np.resize(x_N, SECONDS * RATE), RATE)
+        sf.write(longer, np.resize(x_N, int((SECONDS + WINDOWS * STEP) * RATE)), RATE)
         environment = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
         environment["FLASHSR_CACHE"] = f"{folder}/cache"
-        upscale = ["-m", "flashsr_jax", "upscale", clip, "-o", f"{folder}/out.wav", "--overwrite"]
+
+        def upscale(file: str) -> tuple[float, float]:
+            words = ["-m", "flashsr_jax", "upscale", file, "-o", f"{folder}/out.wav", "--overwrite"]
+            return timed(words, environment)
+
         rows = {
-            "upscale, empty cache": [timed(upscale, environment)],
-            "upscale": [timed(upscale, environment) for _ in range(repeats)],
+            "upscale, empty cache": [upscale(clip)],
+            "upscale": [upscale(clip) for _ in range(repeats)],
+            f"upscale of {WINDOWS} windows more": [upscale(longer) for _ in range(repeats)],
             "import jax": [timed(["-c", "import jax"], environment) for _ in range(repeats)],
             "import flashsr_jax": [timed(["-c", "import flashsr_jax"], environment) for _ in range(repeats)],
             "FlashSR.load": [
@@ -50,10 +66,14 @@ def main() -> None:
                 for _ in range(repeats)
             ],
         }
+        networks = networks_seconds(environment)
     print("| what | seconds | of CPU |\n| --- | --- | --- |")
     for name, times in rows.items():
         clock, cpu = (statistics.median(values) for values in zip(*times, strict=True))
         print(f"| {name} | {clock:.2f} | {cpu:.2f} |")
+    short, long = (statistics.median(clock for clock, _ in times) for times in list(rows.values())[1:3])
+    window = (long - short) / WINDOWS
+    print(f"\na window of a file {window:.3f} s, its networks {networks:.3f} s: {window / networks - 1:.0%} on top")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Letters: C channels, N samples at 48 kHz, K bins.
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import numpy as np
@@ -171,12 +172,15 @@ class BandsByStretch:
         return [(bands, weight_N) for bands, weight_N in weights if weight_N.any()]
 
 
+@functools.lru_cache(16)  # a window needs up to four, the same as the one before it
 def low_mask(samples: int, cutoff_hz: float, edges: tuple[float, float]) -> np.ndarray:
     """Gain (K,) of each bin of a window's spectrum: 1 up to edges[0] x cutoff, 0 from edges[1] x cutoff, a cosine
-    between them."""
+    between them. Read only."""
     low, high = (edge * cutoff_hz for edge in edges)
     position_K = np.clip((fft.rfftfreq(samples, 1 / SAMPLE_RATE) - low) / (high - low), 0, 1)
-    return (0.5 + 0.5 * np.cos(np.pi * position_K)).astype(np.float32)
+    mask_K = (0.5 + 0.5 * np.cos(np.pi * position_K)).astype(np.float32)
+    mask_K.flags.writeable = False
+    return mask_K
 
 
 def _masked(x: np.ndarray, mask_K: np.ndarray) -> np.ndarray:
