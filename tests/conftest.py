@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +24,12 @@ from helpers.training import train_all
 MOST_RESIDENT_GB = 2.0  # of one worker: CI has 8 GB
 jax.config.update("jax_num_cpu_devices", 8)
 enable_compilation_cache()
+
+
+def pytest_configure() -> None:
+    """Ctrl-C and a closed terminal are heard: a shell's background jobs, and what `nohup` starts, ignore them."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_xdist_auto_num_workers(config) -> int:
