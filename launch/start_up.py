@@ -20,9 +20,13 @@ import librosa
 import numpy as np
 import soundfile as sf
 
+from flashsr_jax.audio import SAMPLE_RATE
+from flashsr_jax.models.presets import preset
+from flashsr_jax.upscale.windows import framing
+
 RECORDING = Path(__file__).resolve().parents[1] / "tests" / "recordings" / "speech" / "alsa-english" / "test.flac"
 SECONDS, RATE = 10, 8000
-WINDOWS, STEP = 15, 4.08  # more of them in a longer clip, and seconds from one to the next
+WINDOWS = 15  # more of them in a longer clip
 
 
 def timed(words: list[str], environment: dict[str, str]) -> tuple[float, float]:
@@ -47,7 +51,8 @@ def main() -> None:
         x_N = librosa.load(RECORDING, sr=RATE)[0]
         clip, longer = f"{folder}/clip.wav", f"{folder}/longer.wav"
         sf.write(clip, np.resize(x_N, SECONDS * RATE), RATE)
-        sf.write(longer, np.resize(x_N, int((SECONDS + WINDOWS * STEP) * RATE)), RATE)
+        more = WINDOWS * framing(preset("small")).step / SAMPLE_RATE
+        sf.write(longer, np.resize(x_N, round((SECONDS + more) * RATE)), RATE)
         environment = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
         environment["FLASHSR_CACHE"] = f"{folder}/cache"
 
@@ -68,10 +73,12 @@ def main() -> None:
         }
         networks = networks_seconds(environment)
     print("| what | seconds | of CPU |\n| --- | --- | --- |")
+    clocks = []
     for name, times in rows.items():
         clock, cpu = (statistics.median(values) for values in zip(*times, strict=True))
+        clocks.append(clock)
         print(f"| {name} | {clock:.2f} | {cpu:.2f} |")
-    short, long = (statistics.median(clock for clock, _ in times) for times in list(rows.values())[1:3])
+    _, short, long, *_ = clocks
     window = (long - short) / WINDOWS
     print(f"\na window of a file {window:.3f} s, its networks {networks:.3f} s: {window / networks - 1:.0%} on top")
 
