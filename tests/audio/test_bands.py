@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy import signal
 
-from flashsr_jax.audio.bands import Bands, low_mask
+from flashsr_jax.audio.bands import Bands, as_resampled, low_mask
 
 RATE = 48_000
 TIME = np.arange(4 * RATE) / RATE
@@ -27,11 +28,32 @@ def test_the_mask_is_one_below_zero_above_and_a_half_in_between():
 
 def test_the_low_pass_takes_away_what_a_codec_left():
     bands = Bands(4000.0, lowpass=True)
-    y = bands.before(sine(3700) + sine(5000) + sine(1000))
+    y = bands.low_passed(sine(3700) + sine(5000) + sine(1000))
     assert level_db(y, 1000) == pytest.approx(0, abs=0.01) and level_db(y, 3700) == pytest.approx(0, abs=0.01)
     assert level_db(y, 5000) < -100
     x = sine(1000)
     assert Bands(4000.0, keep_low_band=True).before(x) is x
+
+
+@pytest.mark.parametrize("cutoff", [2000, 8000, 16_000])
+def test_the_networks_see_a_band_end_as_that_of_their_trainings_inputs(cutoff):
+    x = np.random.default_rng(0).normal(size=len(TIME)).astype(np.float32)
+    low = signal.resample_poly(signal.resample_poly(x, 2 * cutoff, RATE), RATE, 2 * cutoff)
+    error = (as_resampled(x, cutoff) - low)[MIDDLE]
+    assert np.mean(error**2) < 1e-6 * np.mean(low**2)
+
+    over = 1.05 * cutoff, 1.1 * cutoff  # where the mirror image is
+    brick = Bands(cutoff).added(x, edges=(1.0, 1.0001))
+    seen = Bands(cutoff, lowpass=True).before(x - brick)
+    missing, image = (np.square(np.abs(np.fft.rfft(y)))[band(over)].mean() for y in (x - brick, seen))
+    expected = np.square(np.abs(np.fft.rfft(low)))[band(over)].mean()
+    assert missing < 1e-4 * expected and 0.3 * expected < image < expected
+    top = Bands(RATE / 2, lowpass=True)
+    assert top.before(x) is x
+
+
+def band(hertz: tuple[float, float]) -> slice:
+    return slice(*(round(hz * len(TIME) / RATE) for hz in hertz))
 
 
 def test_a_floor_goes_from_the_shoulder_in_pauses_and_the_sound_there_stays():
@@ -41,12 +63,12 @@ def test_a_floor_goes_from_the_shoulder_in_pauses_and_the_sound_there_stays():
     floor = np.random.default_rng(0).normal(0, 1e-4, sound.shape).astype(np.float32)
     given_db, kept_db = (
         20 * np.log10(np.abs(np.fft.rfft(x[RATE // 2 : 3 * RATE // 2])[4100:4400]).mean())  # bins of 1 Hz
-        for x in (floor, bands.before(sound + floor))
+        for x in (floor, bands.low_passed(sound + floor))
     )
     assert kept_db < given_db - 30
     in_sound = slice(5 * RATE // 2, 7 * RATE // 2)
-    np.testing.assert_allclose(bands.before(sound + floor)[in_sound], sound[in_sound], atol=6e-4)
-    assert np.abs(bands.before(sound)[in_sound] - sound[in_sound]).max() < 1e-4  # without a floor, too
+    np.testing.assert_allclose(bands.low_passed(sound + floor)[in_sound], sound[in_sound], atol=6e-4)
+    assert np.abs(bands.low_passed(sound)[in_sound] - sound[in_sound]).max() < 1e-4  # without a floor, too
 
 
 def test_what_rounding_leaves_over_the_cutoff_is_no_floor():
@@ -54,7 +76,7 @@ def test_what_rounding_leaves_over_the_cutoff_is_no_floor():
     x, y = sine(1000), sine(6000)
     for rounding in (0.0, 1e-8):  # of one float32 transform, and several times it
         noise = np.random.default_rng(0).normal(0, rounding, x.shape).astype(np.float32)
-        assert bands.after(bands.before(x) + noise, y) is y
+        assert bands.after(bands.low_passed(x) + noise, y) is y
     heard = np.random.default_rng(0).normal(0, 1e-5, x.shape).astype(np.float32)
     assert bands.after(heard, y) is not y  # a floor alone, at -100 dBFS, comes back
 

@@ -42,6 +42,28 @@ def level_db(x: np.ndarray) -> float:
     return 10 * np.log10(np.mean(np.square(x)) + 1e-20)
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "effects/colombo-kit/hits.ogg",
+        "music/aleksi-aubry-carlson/main-theme.ogg",
+        "speech/kseniya-buraya/belarusian-1.ogg",
+    ],
+)
+def test_a_file_of_24_khz_ends_as_the_networks_have_learned_it(model, path):
+    """A good resampler leaves nothing over the cutoff; shown that, they made a high band that was further off."""
+    x, rate = sf.read(RECORDINGS / path, dtype="float32", always_2d=True)
+    file = soxr.resample(x[: 5 * rate, 0], rate, 24_000, "VHQ")
+    original = soxr.resample(x[: 5 * rate, 0], rate, SAMPLE_RATE, "VHQ")[: 2 * len(file)]
+    spectra = metrics.ReferenceSpectra(original, 0.0)
+    shown, as_it_is = (
+        upscale(model, file, 24_000, bands=Bands(11_200.0, lowpass=lowpass, keep_low_band=True))[: len(original)]
+        for lowpass in (True, False)
+    )
+    lsd = [metrics.all_metrics(spectra, y, 11_200.0)["lsd_hf"] for y in (shown, as_it_is)]
+    assert lsd[0] < 0.92 * lsd[1]
+
+
 def test_its_file_is_small():
     """Its parameters and FLOPs are those of the preset: `tests/models/test_presets.py`."""
     assert SHIPPED["small"].stat().st_size <= 24e6

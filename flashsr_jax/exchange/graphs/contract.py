@@ -7,7 +7,7 @@ from typing import Any
 
 import flashsr_jax
 from flashsr_jax.audio import HOP, SAMPLE_RATE
-from flashsr_jax.audio.bands import LOWPASS, SPLICE
+from flashsr_jax.audio.bands import LOWPASS, SINC_BETA, SINC_PERIODS, SPLICE
 from flashsr_jax.audio.front_end import MEL_FLOOR, N_FFT
 from flashsr_jax.audio.mel import MEL_FMAX, MEL_FMIN
 from flashsr_jax.files import replacing
@@ -68,6 +68,15 @@ def _contract(config: ModelConfig) -> dict[str, Any]:
             "to": LOWPASS,
             "shape": "zero-phase gain of the window's bins, 1 up to from x end of the band, 0 from to x end, "
             "0.5 + 0.5 cos(pi position) between",
+        },
+        "image": {
+            "why": "all that the networks have met was resampled to twice the cutoff and back by a filter "
+            "that leaves a mirror image over it, and go by that",
+            "filter": "sinc at twice the cutoff, sum 1, Kaiser window",
+            "periods": SINC_PERIODS,
+            "kaiser_beta": SINC_BETA,
+            "shape": "after `lowpass`, of a bin X[k] of the window's spectrum: G[k] (G[k] X[k] + "
+            "conj(G[2c - k] X[2c - k])), G the filter's gain, c the cutoff's bin, rounded; over 2c, and beyond the spectrum, X is 0",
         },
         "splice": {
             "why": "under the cutoff the input is better than any estimate of it",

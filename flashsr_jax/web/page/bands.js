@@ -1,7 +1,7 @@
 /**
  * What is done to a window's bands beside the networks, as `flashsr_jax.audio.bands` does it: what the input has over
- * the end of its band is taken away before them, a steady floor comes back where there is nothing else, and under the
- * cutoff the output is the input.
+ * the end of its band is taken away before them, which ends as that of their training's inputs, a steady floor comes back
+ * where there is nothing else, and under the cutoff the output is the input.
  */
 
 import { realFFT } from "./fft.js";
@@ -14,6 +14,7 @@ const SOUND_DB = 10; // ... and where sound
 const BLOCK = 1440; // samples, 30 ms, of a floor's levels
 const ROUNDING = 1e-6; // of the loudest sample: what a transform and its inverse leave
 const EDGES = { from: 1, to: 1.06 }; // of model.json's `lowpass`
+const SINC = { periods: 10, beta: 5, steps: 64, values: 1024 }; // of model.json's `image`: its filter, and of a table of it
 
 export class Bands {
   /** cutoff: where the band ends; end: where what a filter left over it has sunk into what lies above. In Hz. */
@@ -23,6 +24,11 @@ export class Bands {
 
   /** A channel's window as the networks get it. */
   before(x) {
+    return this.cutoff < RATE / 2 ? asResampled(this.lowPassed(x), this.cutoff, this.resamplingGain(x.length)) : x;
+  }
+
+  /** x without what is over the end of its band. */
+  lowPassed(x) {
     if (this.end >= RATE / 2) return x;
     const { low, floor } = this.under(x);
     if (floor === null) return low;
@@ -79,6 +85,13 @@ export class Bands {
     if (!this.masks.has(key)) this.masks.set(key, lowMask(samples, ...edges));
     return this.masks.get(key);
   }
+
+  /** `resamplingGain`, made once for all windows. */
+  resamplingGain(samples) {
+    const key = `resampling ${samples}`;
+    if (!this.masks.has(key)) this.masks.set(key, resamplingGain(Math.round((this.cutoff * samples) / RATE)));
+    return this.masks.get(key);
+  }
 }
 
 const loudest = (x) => x.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
@@ -89,6 +102,50 @@ function lowMask(samples, cutoff, from, to) {
     const position = ((k * RATE) / samples - from * cutoff) / ((to - from) * cutoff);
     return 0.5 + 0.5 * Math.cos(Math.PI * Math.min(1, Math.max(0, position)));
   });
+}
+
+/** x resampled to twice the cutoff and back by a filter of this gain, which leaves a mirror image over the cutoff. */
+function asResampled(x, cutoff, gain) {
+  const fft = realFFT(x.length);
+  const { re, im } = fft.forward(x);
+  const middle = Math.round((cutoff * x.length) / RATE);
+  const last = Math.min(2 * middle, re.length - 1);
+  const [lowRe, lowIm] = [re, im].map((part) => part.map((value, k) => (k <= last ? gain[k] * value : 0)));
+  for (let k = 0; k < re.length; k++) {
+    const image = k <= last && 2 * middle - k <= last ? 2 * middle - k : null;
+    re[k] = k <= last ? gain[k] * (lowRe[k] + (image === null ? 0 : lowRe[image])) : 0;
+    im[k] = k <= last ? gain[k] * (lowIm[k] - (image === null ? 0 : lowIm[image])) : 0;
+  }
+  return fft.inverse({ re, im });
+}
+
+/** Gain in the bins from 0 to twice the cutoff's of a sinc of ten periods on each side under a Kaiser window. */
+function resamplingGain(cutoff) {
+  const taps = Float64Array.from({ length: SINC.periods * SINC.steps + 1 }, (_, n) => {
+    const time = n / SINC.steps;
+    const sinc = n ? Math.sin(Math.PI * time) / (Math.PI * time) : 1;
+    return (n ? 2 : 1) * sinc * bessel(SINC.beta * Math.sqrt(1 - (time / SINC.periods) ** 2)); // of both sides
+  });
+  const sum = taps.reduce((total, tap) => total + tap);
+  const table = Float64Array.from({ length: SINC.values + 1 }, (_, i) => {
+    const turn = (2 * Math.PI * i) / (SINC.values * SINC.steps);
+    return taps.reduce((total, tap, n) => total + tap * Math.cos(turn * n), 0) / sum;
+  });
+  return Float64Array.from({ length: 2 * cutoff + 1 }, (_, k) => {
+    const place = (k / cutoff) * (SINC.values / 2);
+    const before = Math.min(Math.floor(place), SINC.values - 1);
+    return table[before] + (place - before) * (table[before + 1] - table[before]);
+  });
+}
+
+/** The modified Bessel function I0, by its series. */
+function bessel(x) {
+  let [sum, term] = [1, 1];
+  for (let k = 1; term > 1e-16 * sum; k++) {
+    term *= (x / (2 * k)) ** 2;
+    sum += term;
+  }
+  return sum;
 }
 
 function masked(x, mask) {
