@@ -70,13 +70,14 @@ def _contract(config: ModelConfig) -> dict[str, Any]:
             "0.5 + 0.5 cos(pi position) between",
         },
         "image": {
-            "why": "all that the networks have met was resampled to twice the cutoff and back by a filter "
-            "that leaves a mirror image over it, and go by that",
+            "why": "all that the networks have met was resampled to twice the cutoff and back by a filter that leaves a "
+            "mirror image over it, and they go by that",
             "filter": "sinc at twice the cutoff, sum 1, Kaiser window",
             "periods": SINC_PERIODS,
             "kaiser_beta": SINC_BETA,
             "shape": "after `lowpass`, of a bin X[k] of the window's spectrum: G[k] (G[k] X[k] + "
-            "conj(G[2c - k] X[2c - k])), G the filter's gain, c the cutoff's bin, rounded; over 2c, and beyond the spectrum, X is 0",
+            "conj(G[2c - k] X[2c - k])), G the filter's gain, c the cutoff's bin, rounded; X is 0 over 2c and beyond "
+            "the spectrum",
         },
         "splice": {
             "why": "under the cutoff the input is better than any estimate of it",
