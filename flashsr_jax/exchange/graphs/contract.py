@@ -70,8 +70,8 @@ def _contract(config: ModelConfig) -> dict[str, Any]:
             "0.5 + 0.5 cos(pi position) between",
         },
         "image": {
-            "why": "all that the networks have met was resampled to twice the cutoff and back by a filter that leaves a "
-            "mirror image over it, and they go by that",
+            "why": "all that the networks have met was resampled to twice the cutoff and back by a filter that leaves "
+            "a mirror image over it, and they go by that",
             "filter": "sinc at twice the cutoff, sum 1, Kaiser window",
             "periods": SINC_PERIODS,
             "kaiser_beta": SINC_BETA,
