@@ -192,26 +192,34 @@ def low_mask(samples: int, cutoff_hz: float, edges: tuple[float, float]) -> np.n
 
 def as_resampled(x: np.ndarray, cutoff_hz: float) -> np.ndarray:
     """A signal (..., N) resampled to twice the cutoff and back as the published recipe does it, by SciPy's
-    `resample_poly`: its filter, whose half is the cutoff, leaves a faint mirror image over that.
+    `resample_poly`: its filter, whose half is the cutoff, leaves a faint mirror image over that. So far as x itself has
+    as much there, of another resampler or a gentle filter, it stays as it is.
 
-    The networks have met no other inputs and go by the image: where a better resampler left none, as in the files that
-    people have, their high band was further off (docs/trials.md). What `lowpass_device` does in training, less
-    the images from twice the cutoff on.
+    The networks have met no other inputs and go by what is there: where a better resampler left nothing, as in the
+    files that people have, their high band was further off (docs/trials.md). What `lowpass_device` does in training,
+    less the images from twice the cutoff on.
     """
     samples = x.shape[-1]
-    spectrum_K = fft.rfft(x.astype(np.float32))
+    given_K = fft.rfft(x.astype(np.float32))
     cutoff = round(cutoff_hz * samples / SAMPLE_RATE)
-    last = min(2 * cutoff, spectrum_K.shape[-1] - 1)
-    image = slice(2 * cutoff - last, last + 1)  # bins that are each other's mirror image at the cutoff
+    last = min(2 * cutoff, given_K.shape[-1] - 1)
+    mirrored = slice(2 * cutoff - last, last + 1)  # bins that are each other's mirror image at the cutoff
     gain_K = _resampling_gain(cutoff)[: last + 1]
-    low_K = gain_K * spectrum_K[..., : last + 1]
-    spectrum_K[..., : last + 1] = low_K
-    spectrum_K[..., image] += np.conj(low_K[..., image][..., ::-1])
-    spectrum_K[..., : last + 1] *= gain_K
-    spectrum_K[..., last + 1 :] = 0
-    return fft.irfft(spectrum_K, samples)
+    low_K = gain_K * given_K[..., : last + 1]
+    image_K = np.zeros_like(low_K)
+    image_K[..., mirrored] = np.conj(low_K[..., mirrored][..., ::-1])
+    image_K *= gain_K
+    over = slice(*(round(edge * cutoff) for edge in IMAGE))
+    has, makes = (np.square(np.abs(z_K[..., over])).sum(axis=-1, keepdims=True) for z_K in (given_K, image_K))
+    ratio_db = 10 * np.log10(np.maximum(has, 1e-30) / np.maximum(makes, 1e-30))
+    missing = np.clip((ENOUGH_DB - ratio_db) / (ENOUGH_DB - LACKING_DB), 0, 1).astype(np.float32)
+    made_K = np.zeros_like(given_K)
+    made_K[..., : last + 1] = gain_K * low_K + image_K
+    return fft.irfft(given_K + missing * (made_K - given_K), samples)
 
 
+IMAGE = (1.05, 1.15)  # of the cutoff: where an image shows
+LACKING_DB, ENOUGH_DB = -14.0, -6.0  # of the image: what a signal has there, if it lacks one, and if it has its own
 SINC_PERIODS, SINC_BETA, SINC_STEPS = 10, 5.0, 64  # of `resample_poly`: periods on each side, window; values in one
 
 

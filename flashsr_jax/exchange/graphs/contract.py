@@ -7,7 +7,7 @@ from typing import Any
 
 import flashsr_jax
 from flashsr_jax.audio import HOP, SAMPLE_RATE
-from flashsr_jax.audio.bands import LOWPASS, SINC_BETA, SINC_PERIODS, SPLICE
+from flashsr_jax.audio.bands import ENOUGH_DB, IMAGE, LACKING_DB, LOWPASS, SINC_BETA, SINC_PERIODS, SPLICE
 from flashsr_jax.audio.front_end import MEL_FLOOR, N_FFT
 from flashsr_jax.audio.mel import MEL_FMAX, MEL_FMIN
 from flashsr_jax.files import replacing
@@ -78,6 +78,12 @@ def _contract(config: ModelConfig) -> dict[str, Any]:
             "shape": "after `lowpass`, of a bin X[k] of the window's spectrum: G[k] (G[k] X[k] + "
             "conj(G[2c - k] X[2c - k])), G the filter's gain, c the cutoff's bin, rounded; X is 0 over 2c and beyond "
             "the spectrum",
+            "own": "all of this where X has as little, by energy in the bins from `from` x c to `to` x c, as `lacking_db` "
+            "of the second term, X itself from `enough_db` on, linear in dB between",
+            "from": IMAGE[0],
+            "to": IMAGE[1],
+            "lacking_db": LACKING_DB,
+            "enough_db": ENOUGH_DB,
         },
         "splice": {
             "why": "under the cutoff the input is better than any estimate of it",

@@ -14,6 +14,9 @@ const SOUND_DB = 10; // ... and where sound
 const BLOCK = 1440; // samples, 30 ms, of a floor's levels
 const ROUNDING = 1e-6; // of the loudest sample: what a transform and its inverse leave
 const EDGES = { from: 1, to: 1.06 }; // of model.json's `lowpass`
+const IMAGE = [1.05, 1.15]; // of the cutoff: where an image shows
+const LACKING_DB = -14; // of the image: what a signal has there that lacks one ...
+const ENOUGH_DB = -6; // ... and one that has its own
 const SINC = { periods: 10, beta: 5, steps: 64, values: 1024 }; // of model.json's `image`: its filter, and of a table of it
 
 export class Bands {
@@ -104,17 +107,27 @@ function lowMask(samples, cutoff, from, to) {
   });
 }
 
-/** x resampled to twice the cutoff and back by a filter of this gain, which leaves a mirror image over the cutoff. */
+/** x resampled to twice the cutoff and back by a filter of this gain, which leaves a mirror image over the cutoff; x so
+ * far as it has its own. */
 function asResampled(x, cutoff, gain) {
   const fft = realFFT(x.length);
   const { re, im } = fft.forward(x);
   const middle = Math.round((cutoff * x.length) / RATE);
   const last = Math.min(2 * middle, re.length - 1);
-  const [lowRe, lowIm] = [re, im].map((part) => part.map((value, k) => (k <= last ? gain[k] * value : 0)));
+  const image = [re, im].map((part, sign) =>
+    part.map((_, k) => {
+      const from = 2 * middle - k;
+      return k <= last && from <= last ? gain[k] * gain[from] * part[from] * (sign ? -1 : 1) : 0;
+    }),
+  );
+  const [low, high] = IMAGE.map((edge) => Math.min(Math.round(edge * middle), last + 1));
+  const energy = ([a, b]) => a.slice(low, high).reduce((sum, value, i) => sum + value ** 2 + b[low + i] ** 2, 0);
+  const ratio = 10 * Math.log10(Math.max(energy([re, im]), 1e-30) / Math.max(energy(image), 1e-30));
+  const missing = Math.min(1, Math.max(0, (ENOUGH_DB - ratio) / (ENOUGH_DB - LACKING_DB)));
   for (let k = 0; k < re.length; k++) {
-    const image = k <= last && 2 * middle - k <= last ? 2 * middle - k : null;
-    re[k] = k <= last ? gain[k] * (lowRe[k] + (image === null ? 0 : lowRe[image])) : 0;
-    im[k] = k <= last ? gain[k] * (lowIm[k] - (image === null ? 0 : lowIm[image])) : 0;
+    const passed = k <= last ? gain[k] ** 2 : 0;
+    re[k] += missing * (passed * re[k] + image[0][k] - re[k]);
+    im[k] += missing * (passed * im[k] + image[1][k] - im[k]);
   }
   return fft.inverse({ re, im });
 }
