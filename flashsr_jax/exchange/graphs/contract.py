@@ -78,7 +78,7 @@ def _contract(config: ModelConfig) -> dict[str, Any]:
             "shape": "after `lowpass`, of a bin X[k] of the window's spectrum: G[k] (G[k] X[k] + "
             "conj(G[2c - k] X[2c - k])), G the filter's gain, c the cutoff's bin, rounded; X is 0 over 2c and beyond "
             "the spectrum",
-            "own": "all of this where X has as little, by energy in the bins from `from` x c to `to` x c, as `lacking_db` "
+            "own": "all of this where X has as little, by energy from bin `from` x c to bin `to` x c, as `lacking_db` "
             "of the second term, X itself from `enough_db` on, linear in dB between",
             "from": IMAGE[0],
             "to": IMAGE[1],
