@@ -219,7 +219,7 @@ def as_resampled(x: np.ndarray, cutoff_hz: float) -> np.ndarray:
 
 
 IMAGE = (1.05, 1.15)  # of the cutoff: where an image shows
-LACKING_DB, ENOUGH_DB = -14.0, -6.0  # of the image: what a signal has there, if it lacks one, and if it has its own
+LACKING_DB, ENOUGH_DB = -8.0, -4.0  # of the image: what a signal has there, if it lacks one, and if it has its own
 SINC_PERIODS, SINC_BETA, SINC_STEPS = 10, 5.0, 64  # of `resample_poly`: periods on each side, window; values in one
 
 

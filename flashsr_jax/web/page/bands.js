@@ -15,8 +15,8 @@ const BLOCK = 1440; // samples, 30 ms, of a floor's levels
 const ROUNDING = 1e-6; // of the loudest sample: what a transform and its inverse leave
 const EDGES = { from: 1, to: 1.06 }; // of model.json's `lowpass`
 const IMAGE = [1.05, 1.15]; // of the cutoff: where an image shows
-const LACKING_DB = -14; // of the image: what a signal has there that lacks one ...
-const ENOUGH_DB = -6; // ... and one that has its own
+const LACKING_DB = -8; // of the image: what a signal has there that lacks one ...
+const ENOUGH_DB = -4; // ... and one that has its own
 const SINC = { periods: 10, beta: 5, steps: 64, values: 1024 }; // of model.json's `image`: its filter, and of a table of it
 
 export class Bands {
