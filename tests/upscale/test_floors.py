@@ -70,10 +70,10 @@ def test_where_nothing_was_added_that_is_said(tmp_path, capfd, speech):
 
 @pytest.mark.training
 def test_what_took_the_place_of_images_was_added(tmp_path, capfd, speech):
-    """Samples that were held have images over the cutoff, louder than what the networks put there, 6 dB softer."""
+    """Samples that were held have images over the cutoff, louder than what the networks put there, 9 dB softer."""
     sf.write(tmp_path / "in.wav", np.repeat(soxr.resample(0.5 * speech[RATE:], RATE, 8000), 6), RATE)
     files = [f"{tmp_path}/in.wav", "-o", f"{tmp_path}/out.wav"]
-    assert main(["upscale", *files, "--json", "--high-band-gain", "-6"]) == 0
+    assert main(["upscale", *files, "--json", "--high-band-gain", "-9"]) == 0
     out, err = capfd.readouterr()
     assert json.loads(out)["added"] is True and "nothing was added" not in err
     assert added_db(sf.read(tmp_path / "out.wav")[0]) < added_db(sf.read(tmp_path / "in.wav")[0])
