@@ -225,8 +225,8 @@ SINC_PERIODS, SINC_BETA, SINC_STEPS = 10, 5.0, 64  # of `resample_poly`: periods
 
 @functools.lru_cache(16)
 def _resampling_gain(cutoff: int) -> np.ndarray:
-    """Gain of `resample_poly`'s windowed sinc in the bins (K,) from 0 to twice the cutoff's; without SciPy's design of it
-    as in `lowpass_device`, which a listener's first second would go to. Read only."""
+    """Gain of `resample_poly`'s windowed sinc in the bins (K,) from 0 to twice the cutoff's; without SciPy's design
+    of it as in `lowpass_device`, which a listener's first second would go to. Read only."""
     time = np.arange(-SINC_PERIODS * SINC_STEPS, SINC_PERIODS * SINC_STEPS + 1) / SINC_STEPS
     taps = np.sinc(time) * np.kaiser(len(time), SINC_BETA)
     ratio = np.linspace(0, 2, 1025)
