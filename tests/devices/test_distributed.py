@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from helpers.processes import finish_all, free_port, run_on, start_several
+from helpers.processes import finish_all, free_ports, run_on, start_several
 from helpers.training import ROOT, assert_same_checkpoint, logged, run, sources, without_speed
 
 JOIN = """
@@ -45,9 +45,8 @@ def metadata_server(worker):
     return f"127.0.0.1:{server.server_port}"
 
 
-def environments(way):
+def environments(way, port):
     """What each of two processes finds in its environment, and what to run before the program itself."""
-    port = str(free_port())
     per_process = {
         "variables": lambda i: {
             "JAX_COORDINATOR_ADDRESS": f"localhost:{port}",
@@ -55,21 +54,21 @@ def environments(way):
             "JAX_PROCESS_ID": str(i),
         },
         "slurm": lambda i: {
-            "SLURM_JOB_ID": str(int(port) % 4096),  # JAX derives its port from it
+            "SLURM_JOB_ID": str(port % 4096),  # JAX derives its port from it
             "SLURM_STEP_NODELIST": "localhost",
             "SLURM_NTASKS": "2",
             "SLURM_PROCID": str(i),
             "SLURM_LOCALID": str(i),
         },
         "mpi": lambda i: {
-            "OMPI_MCA_orte_hnp_uri": f"{int(port) * 4096}.0;tcp://127.0.0.1:{port}",
+            "OMPI_MCA_orte_hnp_uri": f"{port % 4096 * 4096}.0;tcp://127.0.0.1:{port}",
             "OMPI_COMM_WORLD_SIZE": "2",
             "OMPI_COMM_WORLD_RANK": str(i),
             "OMPI_COMM_WORLD_LOCAL_RANK": str(i),
         },
-        "tpu metadata": lambda i: {"JAX_COORDINATOR_PORT": port, "GCE_METADATA_IP": metadata_server(i)},
+        "tpu metadata": lambda i: {"JAX_COORDINATOR_PORT": str(port), "GCE_METADATA_IP": metadata_server(i)},
         "gke tpu": lambda i: {
-            "JAX_COORDINATOR_PORT": port,
+            "JAX_COORDINATOR_PORT": str(port),
             "GCE_METADATA_IP": metadata_server(i),
             "TPU_SKIP_MDS_QUERY": "1",
             "TPU_WORKER_HOSTNAMES": "localhost,127.0.0.1",
@@ -85,8 +84,9 @@ def test_processes_find_each_other_by_what_their_launcher_sets(tmp_path):
     """By variables (a JobSet's manifest sets them), Slurm's srun, Open MPI's mpirun, TPU metadata, GKE's TPU hosts."""
     (tmp_path / "libtpu.py").write_text("def get_library_path():\n    return None\n")
     started = {}
-    for way in ("variables", "slurm", "mpi", "tpu metadata", "gke tpu"):
-        variables, before = environments(way)
+    ways = ("variables", "slurm", "mpi", "tpu metadata", "gke tpu")
+    for way, port in zip(ways, free_ports(len(ways)), strict=True):  # two ways at one port would be one run
+        variables, before = environments(way, port)
         path = f"{tmp_path}:{ROOT}" if "tpu" in way else str(ROOT)
         started[way] = [
             subprocess.Popen(

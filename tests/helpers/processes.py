@@ -1,10 +1,14 @@
 """Training runs that are watched while they run, and runs of several processes; else as `training`."""
 
+import contextlib
+import random
 import socket
 import subprocess
 import time
 
 from helpers.training import ENVIRONMENT, ROOT, command
+
+JOB_PORTS = range(65_536 - 4096, 65_536)
 
 
 def start(*args):
@@ -13,15 +17,23 @@ def start(*args):
     return subprocess.Popen(command(*args), cwd=ROOT, env=ENVIRONMENT, start_new_session=True, **streams)
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        return probe.getsockname()[1]
+def free_ports(count):
+    """Different ports on which nothing listens, of those that JAX derives from the number of a Slurm or MPI job."""
+    with contextlib.ExitStack() as held:
+        ports = []
+        for port in random.sample(JOB_PORTS, len(JOB_PORTS)):
+            probe = held.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                probe.bind(("", port))
+                ports.append(port)
+            if len(ports) == count:
+                break
+    return ports
 
 
 def start_several(count, *args, devices=2):
     """Start one run of `count` processes with `devices` host devices each."""
-    together = [f"--coordinator_address=localhost:{free_port()}", f"--num_processes={count}"]
+    together = [f"--coordinator_address=localhost:{free_ports(1)[0]}", f"--num_processes={count}"]
     environment = ENVIRONMENT | {"JAX_NUM_CPU_DEVICES": str(devices)}
     return [
         subprocess.Popen(
