@@ -36,6 +36,13 @@ def add(commands: argparse._SubParsersAction) -> None:
         help="where the inputs end (default %(default)s)",
     )
     evaluate.add_argument(
+        "--inputs",
+        choices=("low-pass", "file"),
+        default="low-pass",
+        help="low-pass: a filter at the cutoff, the protocol of the field (default); file: a file of twice the cutoff "
+        "from a good resampler, upscaled as `flashsr upscale` does it",
+    )
+    evaluate.add_argument(
         "--clips", type=integer(1, 10**6), metavar="N", help="clips a class (default: all files; 40 of a data set)"
     )
     evaluate.add_argument(

@@ -12,6 +12,7 @@ import soundfile as sf
 from flashsr_jax.audio import SAMPLE_RATE
 from flashsr_jax.errors import UserError
 from flashsr_jax.evaluate import protocol, systems
+from flashsr_jax.evaluate.inputs import SAID, Input
 from flashsr_jax.evaluate.metrics import MAIN_METRICS
 from flashsr_jax.evaluate.perceptual import check_installed
 from flashsr_jax.evaluate.profiles import load_profiles
@@ -32,7 +33,8 @@ RESERVED = ("original", "ceiling")  # names that no model and no other system's 
 class Options:
     """What is compared, on which originals, and how.
 
-    split, clips, seconds: as in `load_references`. cutoffs_hz: where the inputs end. seeds: runs of whatever draws
+    split, clips, seconds: as in `load_references`. cutoffs_hz: where the inputs end, which are made by
+    `inputs`, one of `INPUTS`. seeds: runs of whatever draws
     noise. weights: the model, as `load_model` takes it. latency_ms: the model once more, as it upscales live. teacher,
     regression: other U-Nets to put in it, as `load_network` takes them; teacher_steps, teacher_guidance: its solvers,
     each step count with each scale, which may be by class. models: (name, file) of other models; own_low_band: of
@@ -46,6 +48,7 @@ class Options:
     clips: int | None = None
     seconds: float = 5.12
     cutoffs_hz: Sequence[float] = (2000.0, 4000.0, 6000.0, 8000.0, 12_000.0, 16_000.0)
+    inputs: str = "low-pass"
     seeds: int = 1
     weights: str | None = None
     latency_ms: float | None = None
@@ -86,6 +89,7 @@ def evaluate(data: str, out: str, options: Options) -> str:
         compared,
         options.cutoffs_hz,
         settings=settings,
+        inputs=options.inputs,
         seeds=range(options.seeds),
         samples_per_class=options.samples_per_class,
         perceptual=options.perceptual,
@@ -160,7 +164,7 @@ def _systems(options: Options) -> tuple[dict[str, System], str | None, dict[str,
         _check_free(name, folder, found, "outputs")
         found[name] = systems.outputs(name, folder)
     hertz = ", ".join(f"{hz:g}" for hz in options.cutoffs_hz)
-    settings["input"] = f"Chebyshev I, order {protocol.ORDER}, zero-phase, at {hertz} Hz"
+    settings["input"] = f"{SAID[options.inputs]}, at {hertz} Hz"
     settings["seeds"] = f"0 to {options.seeds - 1}" if options.seeds > 1 else "0"
     return found, model, settings
 
@@ -239,10 +243,10 @@ def _folder_name(system: str) -> str:
 def _saving(name: str, system: System, folder: Path) -> System:
     """The system, each of whose outputs (of the first seed) is also written to FOLDER/NAME/CUTOFF/CLIP.wav."""
 
-    def process(reference: Reference, low_N: np.ndarray, cutoff_hz: float, seed: int) -> np.ndarray:
-        audio_N = checked(system.process(reference, low_N, cutoff_hz, seed))
+    def process(reference: Reference, given: Input, seed: int) -> np.ndarray:
+        audio_N = checked(system.process(reference, given, seed))
         if seed == 0:
-            _write(folder / _folder_name(name) / f"{cutoff_hz:g}" / f"{reference.name}.wav", audio_N)
+            _write(folder / _folder_name(name) / f"{given.cutoff_hz:g}" / f"{reference.name}.wav", audio_N)
         return audio_N
 
     return system._replace(process=process)

@@ -1,8 +1,6 @@
-"""The evaluation protocol: originals low-passed at several cutoffs, every system on every clip, every metric.
+"""The evaluation protocol: originals that end at several cutoffs, every system on every clip, every metric.
 
-Chebyshev I filters of order 8, zero-phase, resampled down and up (the protocol of the field since NVSR). A reference
-that ends at a codec's wall is compared under the wall alone.
-Letters: N samples.
+A reference that ends at a codec's wall is compared under the wall alone.
 """
 
 import collections
@@ -20,8 +18,8 @@ import jax
 import numpy as np
 
 from flashsr_jax.audio import SAMPLE_RATE
-from flashsr_jax.audio.lowpass import LowpassFilter, simulate_low_resolution
 from flashsr_jax.audio.pictures import N_FFT
+from flashsr_jax.evaluate.inputs import INPUTS, Input, low_passed
 from flashsr_jax.evaluate.measuring import Output, measure
 from flashsr_jax.evaluate.references import Reference
 from flashsr_jax.evaluate.results import Problem, Results, Sample, Score, Spectrum, Speed
@@ -29,9 +27,8 @@ from flashsr_jax.evaluate.signals import Unmeasurable, checked
 from flashsr_jax.evaluate.systems import System
 from flashsr_jax.progress import Progress
 
-FILTER, ORDER = "cheby1", 8
 WIDEST_CUTOFF = 0.94  # of a reference's own wall: over it hardly anything is missing
-SPEED_RUNS = 5
+SPEED_RUNS, SPEED_CUTOFF_HZ = 5, 4000.0
 LOG_EVERY = 120.0  # seconds between lines that say how far it is, where there is no terminal
 REPORTED_PACKAGES = ("flashsr_jax", "jax", "jaxlib", "numpy", "zimtohrli", "visqol-python")
 
@@ -42,17 +39,19 @@ def run(
     cutoffs_hz: Sequence[float],
     *,
     settings: Mapping[str, str],
+    inputs: str = "low-pass",
     seeds: Sequence[int] = (0,),
     samples_per_class: int = 2,
     perceptual: bool = True,
     workers: int | None = None,
 ) -> Results:
     """Run every system on every reference at every cutoff and measure its outputs, in `workers` processes (default:
-    one a core). Systems that depend on a seed run once for each of `seeds`. Progress goes to stderr.
+    one a core). `inputs` is one of `INPUTS`. Systems that depend on a seed run once for each of `seeds`. Progress goes
+    to stderr.
 
-    What is `Unmeasurable` becomes a `Problem`: a cutoff over 0.94 of a reference's own wall, a system without an
-    output for a clip, an output of another length or with samples that are not finite. Any other exception ends
-    the run.
+    What is `Unmeasurable` becomes a `Problem`: a cutoff over 0.94 of a reference's own wall, an input in which nothing
+    is missing, a system without an output for a clip, an output of another length or with samples that are not finite.
+    Any other exception ends the run.
     """
     speeds = _speeds(systems, references[0]) if references else []
     sampled = _sampled(references, samples_per_class)
@@ -72,7 +71,7 @@ def run(
         ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool,
     ):
         for reference in references:
-            outputs = list(_outputs(reference, systems, cutoffs_hz, seeds, collected.problems))
+            outputs = list(_outputs(reference, systems, cutoffs_hz, inputs, seeds, collected.problems))
             if reference.name in sampled:
                 collected.sample(reference, shown_cutoff, outputs, seeds[0])
             task = pool.submit(measure, reference.audio, reference.wall_hz, outputs, perceptual)
@@ -91,29 +90,24 @@ def run(
     )
 
 
-def low_resolution(reference: Reference, cutoff_hz: float) -> np.ndarray:
-    """The band-limited input (N,) at 48 kHz."""
-    return simulate_low_resolution(reference.audio, LowpassFilter(FILTER, ORDER, cutoff_hz))
-
-
-def speed(name: str, system: System, reference: Reference, cutoff_hz: float = 4000.0) -> Speed:
+def speed(name: str, system: System, reference: Reference, given: Input) -> Speed:
     """Median of a few runs on one clip after one that compiles; nothing else should run on the machine."""
-    low_N, seconds = low_resolution(reference, cutoff_hz), []
+    seconds = []
     for _ in range(1 + SPEED_RUNS):
         started = time.perf_counter()
-        system.process(reference, low_N, cutoff_hz, 0)
+        system.process(reference, given, 0)
         seconds.append(time.perf_counter() - started)
     typical = float(np.median(seconds[1:]))
-    return Speed(name, typical * SAMPLE_RATE / len(low_N), max(0.0, seconds[0] - typical))
+    return Speed(name, typical * SAMPLE_RATE / len(given.low_N), max(0.0, seconds[0] - typical))
 
 
 def _speeds(systems: Mapping[str, System], reference: Reference) -> list[Speed]:
-    speeds = []
+    given, speeds = low_passed(reference, SPEED_CUTOFF_HZ), []
     with Progress() as progress:
         for name, system in systems.items():
             if system.measured:
                 progress.say(f"{name}: compiling, then {SPEED_RUNS} timings")
-                speeds.append(speed(name, system, reference))
+                speeds.append(speed(name, system, reference, given))
     return speeds
 
 
@@ -121,6 +115,7 @@ def _outputs(
     reference: Reference,
     systems: Mapping[str, System],
     cutoffs_hz: Sequence[float],
+    inputs: str,
     seeds: Sequence[int],
     problems: list[Problem],
 ) -> Iterator[Output]:
@@ -129,11 +124,15 @@ def _outputs(
             reason = f"its own band ends at {reference.wall_hz:.0f} Hz: nothing to restore over this cutoff"
             problems.append(Problem(reference.name, "", cutoff_hz, reason))
             continue
-        low_N = low_resolution(reference, cutoff_hz)
+        try:
+            given = INPUTS[inputs](reference, cutoff_hz)
+        except Unmeasurable as error:
+            problems.append(Problem(reference.name, "", cutoff_hz, str(error)))
+            continue
         for name, system in systems.items():
             for seed in seeds if system.seeded else seeds[:1]:
                 try:
-                    audio_N = checked(system.process(reference, low_N, cutoff_hz, seed))
+                    audio_N = checked(system.process(reference, given, seed))
                 except Unmeasurable as error:
                     problems.append(Problem(reference.name, name, cutoff_hz, str(error)))
                     continue

@@ -1,7 +1,7 @@
 """The systems of an evaluation: the simple baselines, the models, and files that another system has made.
 
-A system is a function of (reference, low, cutoff_hz, seed): `low` (N,) is the band-limited original at 48 kHz, the
-result is (N,). It raises Unmeasurable where it has nothing for the clip. Letters: G windows, C channels, N samples.
+A system is a function of (reference, what it is given of that, seed); the result is (N,) at 48 kHz. It raises
+Unmeasurable where it has nothing for the clip. Letters: G windows, C channels, N samples.
 """
 
 import functools
@@ -14,12 +14,12 @@ import numpy as np
 
 from flashsr_jax.audio import SAMPLE_RATE
 from flashsr_jax.audio import files as audio_files
-from flashsr_jax.audio.bands import Bands
 from flashsr_jax.audio.formats import SUFFIXES
 from flashsr_jax.audio.front_end import denormalise, log_mel, normalisation, normalise
 from flashsr_jax.audio.resampling import check_finite
 from flashsr_jax.errors import UserError, reason
 from flashsr_jax.evaluate import baselines
+from flashsr_jax.evaluate.inputs import Input, fitted
 from flashsr_jax.evaluate.references import Reference
 from flashsr_jax.evaluate.signals import Unmeasurable
 from flashsr_jax.models.pipeline import decode, drawn_phase_noise, encode, latent_shape, vocode
@@ -32,29 +32,29 @@ from flashsr_jax.upscale.windows import framing, process_windows
 class System(NamedTuple):
     """What it does; `seeded`: whether that depends on the seed; `measured`: whether its speed is of interest."""
 
-    process: Callable[[Reference, np.ndarray, float, int], np.ndarray]
+    process: Callable[[Reference, Input, int], np.ndarray]
     seeded: bool = False
     measured: bool = False
 
 
-def unprocessed(reference: Reference, low_N: np.ndarray, cutoff_hz: float, seed: int) -> np.ndarray:
+def unprocessed(reference: Reference, given: Input, seed: int) -> np.ndarray:
     """The input itself."""
-    return low_N
+    return given.low_N
 
 
-def mirror(reference: Reference, low_N: np.ndarray, cutoff_hz: float, seed: int) -> np.ndarray:
+def mirror(reference: Reference, given: Input, seed: int) -> np.ndarray:
     """`baselines.mirror`."""
-    return baselines.mirror(low_N, cutoff_hz)
+    return baselines.mirror(given.low_N, given.end_hz)
 
 
 def noise(profiles: dict[str, baselines.NoiseProfile]) -> System:
     """`baselines.noise` with the profile of the clip's class. Clips without one are Unmeasurable."""
 
-    def process(reference: Reference, low_N: np.ndarray, cutoff_hz: float, seed: int) -> np.ndarray:
+    def process(reference: Reference, given: Input, seed: int) -> np.ndarray:
         if reference.class_name not in profiles:
             raise Unmeasurable(f"no noise profile for {reference.class_name or 'a clip without a class'}")
-        profile = profiles[reference.class_name].at(cutoff_hz)
-        return baselines.noise(low_N, cutoff_hz, profile, np.random.default_rng(seed))
+        profile = profiles[reference.class_name].at(given.end_hz)
+        return baselines.noise(given.low_N, given.end_hz, profile, np.random.default_rng(seed))
 
     return System(process, seeded=True)
 
@@ -66,15 +66,16 @@ def model(
     `keep_low_band` is not set. `guidance` may be by class; a clip of another class is Unmeasurable. `options` are as
     `upscale` takes them."""
 
-    def process(reference: Reference, low_N: np.ndarray, cutoff_hz: float, seed: int) -> np.ndarray:
+    def process(reference: Reference, given: Input, seed: int) -> np.ndarray:
         scale = guidance if isinstance(guidance, float | int) else guidance.get(reference.class_name)
         if scale is None:
             raise Unmeasurable(f"no guidance for {reference.class_name or 'a clip without a class'}")
-        bands = Bands(cutoff_hz, keep_low_band=True) if keep_low_band else None
+        settings = {"seed": seed, "guidance": scale, "bands": given.bands(keep_low_band), **options}
         try:
-            return upscale(loaded, low_N, SAMPLE_RATE, seed=seed, guidance=scale, bands=bands, **options)
+            y_N = upscale(loaded, given.file_M, given.sample_rate, **settings)
         except NotFiniteError as error:
             raise Unmeasurable(str(error)) from error
+        return fitted(y_N, len(reference.audio))
 
     return System(process, seeded=True, measured=True)
 
@@ -82,13 +83,13 @@ def model(
 def ceiling(loaded: Model) -> System:
     """VAE and vocoder on the latents of the original: what a perfect diffusion model would reach."""
 
-    def process(reference: Reference, low_N: np.ndarray, cutoff_hz: float, seed: int) -> np.ndarray:
+    def process(reference: Reference, given: Input, seed: int) -> np.ndarray:
         key = jax.random.key(seed)
 
         def windows(x_Gx2xN: np.ndarray, start_G: np.ndarray) -> np.ndarray:
             return np.asarray(_resynthesise(loaded.params, loaded.config, x_Gx2xN, key))[:, None]
 
-        pair_2xN = np.stack([reference.audio, low_N]).astype(np.float32)
+        pair_2xN = np.stack([reference.audio, given.low_N]).astype(np.float32)
         parts = process_windows(windows, [pair_2xN], framing(loaded.config), channels=2, group=1)
         return np.concatenate(list(parts), axis=1)[0]
 
@@ -114,8 +115,8 @@ def outputs(name: str, folder: str) -> System:
     if not root.is_dir():
         raise UserError(f"{name}={folder}: no such folder", "outputs")
 
-    def process(reference: Reference, low_N: np.ndarray, cutoff_hz: float, seed: int) -> np.ndarray:
-        stems = (root / f"{cutoff_hz:g}" / reference.name, root / reference.name)
+    def process(reference: Reference, given: Input, seed: int) -> np.ndarray:
+        stems = (root / f"{given.cutoff_hz:g}" / reference.name, root / reference.name)
         found = next((p for stem in stems for suffix in SUFFIXES if (p := Path(f"{stem}{suffix}")).is_file()), None)
         if found is None:
             raise Unmeasurable(f"no file {stems[0]}.wav or {stems[1]}.wav")
@@ -126,9 +127,9 @@ def outputs(name: str, folder: str) -> System:
             raise Unmeasurable(f"{found}: {reason(error)}") from error
         if sample_rate != SAMPLE_RATE:
             raise Unmeasurable(f"{found} has {sample_rate} Hz, not {SAMPLE_RATE} Hz")
-        if y_CxN.shape != (1, len(low_N)):
+        if y_CxN.shape != (1, len(given.low_N)):
             raise Unmeasurable(
-                f"{found} has {y_CxN.shape[1]} samples x {y_CxN.shape[0]} channels, not {len(low_N)} x 1"
+                f"{found} has {y_CxN.shape[1]} samples x {y_CxN.shape[0]} channels, not {len(given.low_N)} x 1"
             )
         return y_CxN[0]
 

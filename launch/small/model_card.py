@@ -34,8 +34,8 @@ from flashsr_jax.audio import SAMPLE_RATE
 from flashsr_jax.audio.pictures import spectrogram_figure
 from flashsr_jax.data import CLASSES
 from flashsr_jax.errors import UserError
+from flashsr_jax.evaluate.inputs import low_passed
 from flashsr_jax.evaluate.metrics import BETTER, MAIN_METRICS, PERCEPTUAL, frame_lines_db, lsd
-from flashsr_jax.evaluate.protocol import low_resolution
 from flashsr_jax.evaluate.references import Reference, load_references
 from flashsr_jax.evaluate.report.tables import khz, loud_table, markdown_table, read_scores
 from flashsr_jax.evaluate.results import BASELINES, Results
@@ -359,7 +359,7 @@ def clip_differences(results: Results, class_name: str) -> dict[str, float]:
 
 
 def draw(reference: Reference, model: Model, path: Path) -> None:
-    low_N = low_resolution(reference, 4000.0)
+    low_N = low_passed(reference, 4000.0).low_N
     after_N = upscale(model, low_N, SAMPLE_RATE)
     spectrogram_figure({"before (4 kHz)": low_N, "after": after_N, "original": reference.audio}, path)
     with Image.open(path) as image:  # 256 colours: a third of the bytes, which every clone carries

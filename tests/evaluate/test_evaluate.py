@@ -14,11 +14,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile as sf
+import soxr
 
+from flashsr_jax import FlashSR
 from flashsr_jax.audio.lowpass import LowpassFilter, simulate_low_resolution
 from flashsr_jax.cli import main
 from flashsr_jax.errors import UserError
 from flashsr_jax.evaluate import evaluation, protocol, systems
+from flashsr_jax.evaluate.inputs import Input
 from flashsr_jax.evaluate.measuring import Output, measure
 from flashsr_jax.evaluate.metrics import lsd, lsd_hf
 from flashsr_jax.evaluate.profiles import load_profiles, measure_dataset
@@ -177,6 +180,32 @@ def test_a_cutoff_over_the_originals_own_wall_is_not_scored(tmp_path, originals)
 
 
 @pytest.mark.training
+def test_inputs_may_be_files_of_a_good_resampler_that_the_model_gets_as_a_listeners(originals, weights, tmp_path):
+    """At two usual rates and an odd one; of 40 kHz nothing is missing that the model could restore."""
+    out = tmp_path / "report"
+    arguments = ["--data", str(originals), "--weights", weights, "-o", str(out), "--no-perceptual", "--save-audio"]
+    arguments += ["--inputs", "file", "--cutoffs", "4000,5512.7,12000,20000", "--seconds", "1", "--clips", "1"]
+    assert main(["evaluate", *arguments, "--workers", "1"]) == 0
+    results = read_scores(out / "scores.json")
+    assert results.settings["input"].startswith("files of twice the cutoff, resampled by soxr")
+    scored = [(score.clip, score.cutoff_hz) for score in results.scores if score.system == "regression"]
+    assert len(scored) == 9 and len(results.scores) == 5 * 9
+    assert {problem.cutoff_hz for problem in results.problems} == {20_000.0} and len(results.problems) == 3
+    model = FlashSR.load(weights)
+    for clip, cutoff_hz in scored:
+        made = {}
+        for name in ("original", "unprocessed", "regression"):
+            at = "." if name == "original" else f"{cutoff_hz:g}"
+            made[name], _ = sf.read(out / "audio" / name / at / f"{clip}.wav", dtype="float32")
+            assert made[name].shape == (RATE,)
+        upscaled = model(soxr.resample(made["original"], RATE, round(2 * cutoff_hz), "VHQ"), round(2 * cutoff_hz))
+        np.testing.assert_allclose(made["regression"], np.resize(upscaled, RATE), atol=1e-6)
+        spectrum = np.abs(np.fft.rfft(made["unprocessed"] * np.hanning(RATE)))  # a bin is 1 Hz
+        under, over = (spectrum[round(a * cutoff_hz) : round(b * cutoff_hz)] for a, b in ((0.7, 0.9), (1.05, 1.15)))
+        assert over.max() < 1e-3 * under.max(), "a steep end, and no image"
+
+
+@pytest.mark.training
 def test_a_built_dataset_can_be_evaluated(dataset, tmp_path):
     arguments = ["--data", str(dataset), "-o", str(tmp_path), "--cutoffs", "4000", "--no-perceptual", "--clips", "1"]
     assert main(["evaluate", *arguments, "--workers", "1"]) == 0
@@ -252,13 +281,14 @@ def test_another_u_net_has_its_own_expansion(weights):
 
 def test_guidance_may_be_of_each_class(monkeypatch):
     asked = []
-    monkeypatch.setattr(systems, "upscale", lambda *args, guidance, **_: asked.append(guidance))
+    monkeypatch.setattr(systems, "upscale", lambda *args, guidance, **_: asked.append(guidance) or np.zeros(1))
     system = systems.model(None, guidance={"speech": 1.0, "music": 2.0, "effects": 3.0})
+    given = Input(4000.0, 4000.0, np.zeros(1), np.zeros(1), RATE)
     for name in ("music", "speech"):
-        system.process(Reference("a", name, "", 0.0, np.zeros(1)), np.zeros(1), 4000.0, 0)
+        system.process(Reference("a", name, "", 0.0, np.zeros(1)), given, 0)
     assert asked == [2.0, 1.0]
     with pytest.raises(Unmeasurable, match="no guidance for a clip without a class"):
-        system.process(Reference("a", "", "", 0.0, np.zeros(1)), np.zeros(1), 4000.0, 0)
+        system.process(Reference("a", "", "", 0.0, np.zeros(1)), given, 0)
 
 
 def test_a_clip_whose_name_is_no_text_is_in_all_files_of_the_report(tmp_path):
@@ -303,7 +333,7 @@ def test_only_what_cannot_be_measured_is_left_out(error, monkeypatch):
     noise_N = np.random.default_rng(0).normal(size=2 * RATE).astype(np.float32) * 0.1
     references = [Reference(name, "music", "", 0.0, noise_N) for name in "ab"]
 
-    def process(reference, low_N, cutoff_hz, seed):
+    def process(reference, given, seed):
         if reference.name == "a":
             raise Unmeasurable("no file")
         raise error
@@ -326,7 +356,7 @@ def test_a_long_evaluation_says_how_far_it_is_without_a_terminal(monkeypatch, ca
     monkeypatch.setattr(protocol, "LOG_EVERY", 0.0)
     noise_N = np.random.default_rng(0).normal(size=2 * RATE).astype(np.float32) * 0.1
     references = [Reference(name, "music", "", 0.0, noise_N) for name in "ab"]
-    system = System(lambda reference, low_N, cutoff_hz, seed: low_N)
+    system = System(lambda reference, given, seed: given.low_N)
     protocol.run(references, {"mine": system}, [4000.0], settings={}, perceptual=False, workers=1)
     first, second = capsys.readouterr().err.splitlines()
     assert re.fullmatch(r"flashsr  1 of 2 clips  \d+:\d\d left", first)
