@@ -1,4 +1,4 @@
-"""Inputs as they are met: of 16 bits, with hiss, or from a codec; then the low-pass that upscaling begins with.
+"""Inputs as they are met: from a good resampler, of 16 bits, with hiss, or from a codec; then what upscaling begins with.
 
 All of it runs on the host: codecs do, and so does the reading of where a band ends.
 Letters: N samples, K bins.
@@ -14,6 +14,7 @@ import soxr
 
 from flashsr_jax.audio import SAMPLE_RATE
 from flashsr_jax.audio.bands import Bands, BandsByStretch
+from flashsr_jax.audio.lowpass import LowpassFilter, simulate_low_resolution
 from flashsr_jax.audio.stretches import stretches_of
 
 PEAK_DB = (-60.0, 0.0)  # of the input, full scale 0 dB
@@ -21,6 +22,7 @@ CODEC_PEAK_DB = (-30.0, 0.0)  # of what is encoded: mp3 leaves hardly anything o
 FLOOR_DB = (-100.0, -50.0)  # root mean square of hiss
 LEAST_DB = 40.0  # from the hiss up to the peak: a sound that drowns says nothing about its high band
 TILT_DB = (-3.0, 3.0)  # of hiss, per octave
+WELL_RESAMPLED = 0.75  # of the inputs: what files were resampled by, mostly
 SILENCE = 1e-4  # a peak of -80 dBFS, under which training rejects a window
 RATES = (8000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
 USUAL_RATES = (44_100, 48_000)  # also of files that hold less
@@ -33,6 +35,15 @@ CODECS = {
 # A band that is read as ending lower ends where a floor has hidden it, or a codec has cut it. One that is read as
 # ending lower than this share of its cutoff, or higher, is misread: the reading is made for whole recordings.
 READ = (0.5, 1.2)
+
+
+def low_resolution(x_N: np.ndarray, lowpass_filter: LowpassFilter, rng: np.random.Generator) -> np.ndarray:
+    """What a file holds of a 48 kHz signal (N,): mostly what a good resampler (soxr) leaves of it at twice the filter's
+    cutoff, a steep end and nothing over it; else what the filter leaves, by `simulate_low_resolution`."""
+    if rng.random() >= WELL_RESAMPLED:
+        return simulate_low_resolution(x_N, lowpass_filter)
+    rate = 2 * lowpass_filter.cutoff_hz
+    return _of_length(_resampled(_resampled(x_N, SAMPLE_RATE, rate), rate, SAMPLE_RATE), len(x_N))
 
 
 def as_met(lr_N: np.ndarray, cutoff_hz: float, rng: np.random.Generator) -> tuple[np.ndarray, float]:
@@ -54,8 +65,7 @@ def as_met(lr_N: np.ndarray, cutoff_hz: float, rng: np.random.Generator) -> tupl
     x_N = _resampled(gain * lr_N, SAMPLE_RATE, rate)
     x_N = np.asarray(change(x_N), np.float32)
     bands, end_hz = _bands(x_N, rate, cutoff_hz)
-    x_N = _resampled(x_N, rate, SAMPLE_RATE)[: len(lr_N)]
-    x_N = np.pad(x_N, (0, len(lr_N) - len(x_N)), mode="edge")
+    x_N = _of_length(_resampled(x_N, rate, SAMPLE_RATE), len(lr_N))
     return bands.before(x_N[None], 0)[0] / gain, min(cutoff_hz, end_hz)
 
 
@@ -131,5 +141,9 @@ def round_trip(x_N: np.ndarray, sample_rate: int, names: tuple[str, str], compre
     return y_N
 
 
-def _resampled(x_N: np.ndarray, rate: int, to_rate: int) -> np.ndarray:
+def _resampled(x_N: np.ndarray, rate: float, to_rate: float) -> np.ndarray:
     return x_N if rate == to_rate else soxr.resample(x_N, rate, to_rate, "VHQ")
+
+
+def _of_length(x_N: np.ndarray, samples: int) -> np.ndarray:
+    return np.pad(x_N[:samples], (0, max(0, samples - len(x_N))), mode="edge")

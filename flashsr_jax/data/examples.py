@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from flashsr_jax.audio.as_met import as_met
+from flashsr_jax.audio.as_met import as_met, low_resolution
 from flashsr_jax.audio.lowpass import draw_filter, filter_arrays, simulate_low_resolution
 from flashsr_jax.data import CLASSES
 from flashsr_jax.data.dataset import CorruptRecord, Source
@@ -61,7 +61,7 @@ class Examples:
         lowpass = draw_filter(rng, bandwidth_hz, **self._filters)
         cutoff_hz, lr = lowpass.cutoff_hz, None
         if self._floor_probability and rng.random() < self._floor_probability:
-            lr, cutoff_hz = as_met(simulate_low_resolution(hr, lowpass), cutoff_hz, rng)
+            lr, cutoff_hz = as_met(low_resolution(hr, lowpass, rng), cutoff_hz, rng)
         example: dict[str, Any] = {
             "hr": hr,
             "cutoff_hz": np.float32(cutoff_hz),

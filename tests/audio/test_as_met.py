@@ -99,6 +99,19 @@ def test_the_low_band_and_the_level_stay_whatever_is_drawn(monkeypatch, speech, 
         assert np.abs(y - lr).max() > 0
 
 
+def test_most_inputs_come_from_a_good_resampler_with_a_steep_end_and_no_image(speech):
+    """The others from the filter: by what is left just over the cutoff, which only a filter's skirt or image is."""
+    lowpass, rng, over = LowpassFilter("butter", 4, 6000.0), np.random.default_rng(0), []
+    for _ in range(200):
+        lr = as_met.low_resolution(speech, lowpass, rng)
+        assert lr.shape == speech.shape and lr.dtype == np.float32
+        assert band_power(lr, 500, 3000) == pytest.approx(band_power(speech, 500, 3000), rel=1e-3)
+        over.append(band_power(lr, 6100, 7000) / band_power(speech, 6100, 7000))
+    steep = np.array(over) < 1e-4
+    assert 0.65 < steep.mean() < 0.85
+    assert np.array(over)[~steep].min() > 1e-3
+
+
 def test_the_same_seed_gives_the_same_input_and_silence_stays(speech):
     lr = simulate_low_resolution(speech, LowpassFilter("butter", 6, 5000.0))
     draws = [as_met.as_met(lr, 5000.0, np.random.default_rng(seed))[0] for seed in (0, 0, 1)]
