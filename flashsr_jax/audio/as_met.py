@@ -1,4 +1,4 @@
-"""Inputs as they are met: from a good resampler, of 16 bits, with hiss, or from a codec; then what upscaling begins with.
+"""Inputs as they are met: well resampled, of 16 bits, with hiss, or from a codec; then what upscaling begins with.
 
 All of it runs on the host: codecs do, and so does the reading of where a band ends.
 Letters: N samples, K bins.

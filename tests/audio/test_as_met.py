@@ -105,11 +105,11 @@ def test_most_inputs_come_from_a_good_resampler_with_a_steep_end_and_no_image(sp
     for _ in range(200):
         lr = as_met.low_resolution(speech, lowpass, rng)
         assert lr.shape == speech.shape and lr.dtype == np.float32
-        assert band_power(lr, 500, 3000) == pytest.approx(band_power(speech, 500, 3000), rel=1e-3)
+        assert band_power(lr, 500, 3000) == pytest.approx(band_power(speech, 500, 3000), rel=0.01)
         over.append(band_power(lr, 6100, 7000) / band_power(speech, 6100, 7000))
     steep = np.array(over) < 1e-4
     assert 0.65 < steep.mean() < 0.85
-    assert np.array(over)[~steep].min() > 1e-3
+    assert np.array(over)[~steep].min() > 2e-3
 
 
 def test_the_same_seed_gives_the_same_input_and_silence_stays(speech):
