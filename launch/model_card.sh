@@ -23,6 +23,7 @@ if [ -n "${BEFORE:-}" ]; then
 fi
 evaluate 4khz small "${others[@]}" --cutoffs 4000 --seeds 3
 evaluate cutoffs small --cutoffs 2000,8000,12000 --clips 16 --latency 200
+evaluate files small --inputs file --cutoffs 4000,8000,12000 --clips 16
 if [ -d "$runs/teacher" ]; then
   flashsr evaluate --data "$corpus/test" --weights small --teacher "$runs/teacher" --teacher-guidance "${GUIDANCE:-1}" \
     --cutoffs 4000 --no-perceptual -o "$out/teacher"

@@ -11,6 +11,12 @@ DATA=${DATA:-} # a dataset of `flashsr data build`; without one, noise
 declare -A BATCH=([teacher]=${TEACHER_BATCH:-64} [student]=${STUDENT_BATCH:-32} [vae]=${VAE_BATCH:-8} [vocoder]=${VOCODER_BATCH:-16} [regression]=${REGRESSION_BATCH:-16} [tune]=${TUNE_BATCH:-8})
 STAGES=("$@")
 ((${#STAGES[@]})) || STAGES=(teacher student vae vocoder)
+for stage in "${STAGES[@]}"; do
+  if [ -z "${BATCH[$stage]:-}" ]; then
+    echo "profile.sh: no stage $stage: ${!BATCH[*]}" >&2
+    exit 1
+  fi
+done
 
 export XLA_PYTHON_CLIENT_PREALLOCATE=${XLA_PYTHON_CLIENT_PREALLOCATE:-false} # so that the peak is what was needed
 mkdir -p "$OUT"

@@ -6,6 +6,7 @@ The inputs are those of tests/helpers/odd_recordings.py, at 8 kHz for upscaling 
 of tests/helpers/floors.py.
 """
 
+import argparse
 import csv
 import json
 import subprocess
@@ -59,8 +60,11 @@ in the output, in the loudest fifth of the frames, beside that of the clean file
 """
 
 
-def main(page: str = "docs/recordings.md") -> None:
+def main() -> None:
     """Write the page."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("page", nargs="?", default="docs/recordings.md", help="default %(default)s")
+    page = parser.parse_args().page
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for part, rate in (("in", 8000), ("music", 48_000)):
@@ -135,4 +139,4 @@ def _added(folder: Path, sound: str) -> dict[tuple, float]:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

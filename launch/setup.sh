@@ -1,6 +1,11 @@
 # Sourced by the other scripts: a virtual environment in .venv with the package and its tests' needs, made once.
 # shellcheck shell=bash
 set -euo pipefail
+case ${1:-} in -h | --help) # the lines at the script's head, before anything is installed or a folder called that
+  sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"
+  exit
+  ;;
+esac
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 find_python() {

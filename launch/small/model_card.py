@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +68,7 @@ KEPT = ("training", "teacher", BEFORE, "data")  # parts that stay as they are wh
 
 
 def main(evaluation: Path, corpus: Path, runs: Path | None = None) -> None:
-    main_scores, others = measured(evaluation, "4khz"), measured(evaluation, "cutoffs")
+    main_scores, others, files = (measured(evaluation, name) for name in ("4khz", "cutoffs", "files"))
     model = load_model(NAME)
     PICTURES.mkdir(parents=True, exist_ok=True)
     parts = {
@@ -77,7 +77,8 @@ def main(evaluation: Path, corpus: Path, runs: Path | None = None) -> None:
         "loud": loud_table(main_scores),
         "cutoffs": markdown_table(others, ("lsd", *PERCEPTUAL)),
         "baselines": baselines_table(others),
-        "speech-12khz": baselines_table(others, ("speech", READ), (12_000.0,)),
+        "files": baselines_table(files, said=file_of),
+        "speech-24khz": baselines_table(files, ("speech", READ), (12_000.0,), file_of),
         "low-band": low_band(main_scores),
         "speed": speed_and_size(evaluation),
         "signals": signals(model),
@@ -172,12 +173,23 @@ def relative_table(results: Results) -> str:
     return table(head, rows)
 
 
-def baselines_table(results: Results, classes: Sequence[str] = ROWS, cutoffs: Sequence[float] | None = None) -> str:
-    """The model against the best of the input, `mirror` and `noise`, a row a class and cutoff (None: all)."""
+def file_of(cutoff_hz: float) -> str:
+    """What a file is called whose rate is twice the cutoff."""
+    return f"a file of {khz(2 * cutoff_hz)}"
+
+
+def baselines_table(
+    results: Results,
+    classes: Sequence[str] = ROWS,
+    cutoffs: Sequence[float] | None = None,
+    said: Callable[[float], str] = khz,
+) -> str:
+    """The model against the best of the input, `mirror` and `noise`, a row a class and cutoff (None: all), which is
+    called what `said` says."""
     rows = []
     for name, cutoff_hz in itertools.product(classes, cutoffs or results.cutoffs):
         of_cutoff = [score for score in results.scores if score.cutoff_hz == cutoff_hz]
-        row = [f"{name}, {khz(cutoff_hz)}"]
+        row = [f"{name}, {said(cutoff_hz)}"]
         for metric in PERCEPTUAL:
             means = by_class(dataclasses.replace(results, scores=of_cutoff), metric)
             model, baselines = means[name, results.model_name], [means[name, system] for system in BASELINES]

@@ -153,6 +153,22 @@ def test_the_ablation_trains_each_row_once_and_reads_finished_ones(cluster, tmp_
     assert len(students) == 3 and all("teacher_gate=False" in s and "init_from" not in s for s in students)
 
 
+@pytest.mark.parametrize(
+    "script", [s for s in LAUNCH.glob("**/*.sh") if "setup.sh" in s.read_text() and s.name != "offline.sh"], ids=str
+)
+def test_help_is_the_head_of_a_script_and_nothing_is_made(cluster, script, tmp_path):
+    code, output, asked = cluster("-c", f"cd {tmp_path} && bash {script} --help")
+    assert (code, asked) == (0, []) and f"# {output.splitlines()[0]}" == script.read_text().splitlines()[1]
+    assert all(f"# {line}" in script.read_text() for line in output.splitlines())
+    assert [path.name for path in tmp_path.iterdir()] == ["bin"] and not (ROOT / "--help").exists()
+
+
+def test_a_stage_that_there_is_not_is_said_before_a_folder_is_made(cluster, tmp_path):
+    code, output, asked = cluster(LAUNCH / "profile.sh", "teachr", OUT=str(tmp_path / "profile"))
+    assert (code, asked) == (1, []) and output.startswith("profile.sh: no stage teachr: ")
+    assert not (tmp_path / "profile").exists()
+
+
 def test_the_corpus_is_built_where_the_user_is_with_the_users_options(cluster, tmp_path):
     command = f"cd {tmp_path} && bash {LAUNCH}/data.sh --recordings shared --workers 2"
     code, output, asked = cluster("-c", command, bodies={"python3": "pwd"}, FLASHSR_SITE=str(tmp_path))
@@ -164,12 +180,15 @@ def test_the_card_measures_old_and_later_test_clips_at_every_cutoff(cluster, tmp
     site = {"FLASHSR_SITE": str(tmp_path), "CORPUS": "corpus", "RUNS": f"{tmp_path}/none"}
     code, output, asked = cluster(LAUNCH / "model_card.sh", "out", **site)
     assert code == 0, output
-    evaluate = "flashsr evaluate --data corpus/{} --weights small --cutoffs {} -o out/{}"
+    evaluate = "flashsr evaluate --data corpus/{} --weights small {} -o out/{}"
+    at_files = "--inputs file --cutoffs 4000,8000,12000 --clips 16"
     assert asked == [
-        evaluate.format("test", "4000 --seeds 3", "4khz"),
-        evaluate.format("test_read", "4000 --seeds 3", "4khz_read"),
-        evaluate.format("test", "2000,8000,12000 --clips 16 --latency 200", "cutoffs"),
-        evaluate.format("test_read", "2000,8000,12000 --clips 16 --latency 200", "cutoffs_read"),
+        evaluate.format("test", "--cutoffs 4000 --seeds 3", "4khz"),
+        evaluate.format("test_read", "--cutoffs 4000 --seeds 3", "4khz_read"),
+        evaluate.format("test", "--cutoffs 2000,8000,12000 --clips 16 --latency 200", "cutoffs"),
+        evaluate.format("test_read", "--cutoffs 2000,8000,12000 --clips 16 --latency 200", "cutoffs_read"),
+        evaluate.format("test", at_files, "files"),
+        evaluate.format("test_read", at_files, "files_read"),
         "python3 launch/small/model_card.py out corpus",
     ]
     code, output, asked = cluster(LAUNCH / "model_card.sh", str(tmp_path / "out"), BEFORE="HEAD", **site)

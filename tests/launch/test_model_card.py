@@ -112,6 +112,8 @@ def test_the_model_is_compared_with_the_best_of_the_baselines():
     # mirror's Zimtohrli distance is the least, noise's ViSQOL the highest
     assert table["speech, 4 kHz"] == ["0.014", "0.015, not better", "2.5", "**2.9**"]
     assert list(rows(model_card.baselines_table(results(), ("music",), (4000.0,)))) == ["music, 4 kHz"]
+    of_files = rows(model_card.baselines_table(results(), ("music",), said=model_card.file_of))
+    assert list(of_files) == ["music, a file of 8 kHz"]
 
 
 def test_the_model_is_compared_with_the_weights_before_clip_by_clip():
