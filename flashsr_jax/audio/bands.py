@@ -14,7 +14,8 @@ from scipy import fft, ndimage
 from flashsr_jax.audio import SAMPLE_RATE
 from flashsr_jax.audio.stretches import Stretch
 
-SPLICE = (0.8, 0.95)  # of the cutoff: where the splice is, which is where the input still has its level
+SPLICE = (0.8, 0.95)  # of the cutoff: where the splice is, which is where any input still has its level
+STEEP_SPLICE = (0.93, 0.99)  # the same where the band ends steeply, as most files' does
 LOWPASS = 1.06  # of the band's end: where the low-pass, which begins there, has taken all
 SHOULDER = 1.02  # of the cutoff: where the low-pass has taken all while the band's shoulder holds a floor alone
 ONLY_FLOOR_DB, SOUND_DB = 4.0, 10.0  # over a floor: where a band is it, and where sound
@@ -31,7 +32,8 @@ class Bands:
     networks see it, and let the band end as that of the inputs they were trained on (`as_resampled`). A steady floor
     comes back where there is nothing else: the networks' guess at a high band for it would be a step. end_hz: that end;
     None: the cutoff.
-    keep_low_band: put the input's own band under the cutoff in the place of the networks'.
+    keep_low_band: put the input's own band under the cutoff in the place of the networks', with `lowpass` so far up as
+    its end is steep.
     high_band_gain_db: gain of what is over the cutoff in the output.
     """
 
@@ -64,14 +66,28 @@ class Bands:
             y = self._with_floor(x, y)
         made = y
         if self.keep_low_band:
-            y = made + _masked(x - made, low_mask(y.shape[-1], self.cutoff_hz, SPLICE))
+            y = made + _masked(x - made, self._splice(x))
         if self.high_band_gain_db:
-            y = y + np.float32(10 ** (self.high_band_gain_db / 20) - 1) * self.added(made)
+            y = y + np.float32(10 ** (self.high_band_gain_db / 20) - 1) * self.added(x, made)
         return y
 
-    def added(self, y: np.ndarray, start: int = 0, edges: tuple[float, float] = SPLICE) -> np.ndarray:
+    def added(self, x: np.ndarray, y: np.ndarray, start: int = 0) -> np.ndarray:
+        """The part of an output (..., N) that is the networks', over the splice, for the input x."""
+        return y - _masked(y, self._splice(x))
+
+    def over(self, y: np.ndarray, start: int, edges: tuple[float, float]) -> np.ndarray:
         """The part of a signal (..., N) over the cutoff, of which it begins within `edges`."""
         return y - _masked(y, low_mask(y.shape[-1], self.cutoff_hz, edges))
+
+    def _splice(self, x: np.ndarray) -> np.ndarray:
+        """Gain (..., K) of the input in the output, one less of which is the networks'."""
+        gentle_K = low_mask(x.shape[-1], self.cutoff_hz, SPLICE)
+        if not self.lowpass:
+            return gentle_K
+        given_K = fft.rfft(x.astype(np.float32)) * low_mask(x.shape[-1], self._end_hz, (1.0, LOWPASS))
+        cutoff = round(self.cutoff_hz * x.shape[-1] / SAMPLE_RATE)
+        steep = _lacking(given_K, _image(given_K, cutoff), cutoff)
+        return gentle_K + steep * (low_mask(x.shape[-1], self.cutoff_hz, STEEP_SPLICE) - gentle_K)
 
     @property
     def _end_hz(self) -> float:
@@ -143,9 +159,13 @@ class BandsByStretch:
         """As `Bands.after`: the input itself where it passes through."""
         return self._faded(y, start, lambda bands, c: bands.after(x[c], y[c]) if bands else x[c])
 
-    def added(self, y: np.ndarray, start: int, edges: tuple[float, float] = SPLICE) -> np.ndarray:
+    def added(self, x: np.ndarray, y: np.ndarray, start: int) -> np.ndarray:
         """As `Bands.added`: nothing where the input passes through."""
-        return self._faded(y, start, lambda bands, c: bands.added(y[c], 0, edges) if bands else np.zeros_like(y[c]))
+        return self._faded(y, start, lambda bands, c: bands.added(x[c], y[c]) if bands else np.zeros_like(y[c]))
+
+    def over(self, y: np.ndarray, start: int, edges: tuple[float, float]) -> np.ndarray:
+        """As `Bands.over`: nothing where the input passes through."""
+        return self._faded(y, start, lambda bands, c: bands.over(y[c], 0, edges) if bands else np.zeros_like(y[c]))
 
     def restored(self, channels: int, start: int, samples: int) -> np.ndarray:
         """As `Bands.restored`."""
@@ -199,23 +219,32 @@ def as_resampled(x: np.ndarray, cutoff_hz: float) -> np.ndarray:
     files that people have, their high band was further off (docs/trials.md). What `lowpass_device` does in training,
     less the images from twice the cutoff on.
     """
-    samples = x.shape[-1]
     given_K = fft.rfft(x.astype(np.float32))
-    cutoff = round(cutoff_hz * samples / SAMPLE_RATE)
+    cutoff = round(cutoff_hz * x.shape[-1] / SAMPLE_RATE)
+    image_K = _image(given_K, cutoff)
+    last = image_K.shape[-1]
+    made_K = np.zeros_like(given_K)
+    made_K[..., :last] = _resampling_gain(cutoff)[:last] ** 2 * given_K[..., :last] + image_K
+    return fft.irfft(given_K + _lacking(given_K, image_K, cutoff) * (made_K - given_K), x.shape[-1])
+
+
+def _image(given_K: np.ndarray, cutoff: int) -> np.ndarray:
+    """The mirror image over the cutoff's bin, up to twice that, which `resample_poly` makes of a spectrum (..., K)."""
     last = min(2 * cutoff, given_K.shape[-1] - 1)
     mirrored = slice(2 * cutoff - last, last + 1)  # bins that are each other's mirror image at the cutoff
     gain_K = _resampling_gain(cutoff)[: last + 1]
-    low_K = gain_K * given_K[..., : last + 1]
-    image_K = np.zeros_like(low_K)
-    image_K[..., mirrored] = np.conj(low_K[..., mirrored][..., ::-1])
-    image_K *= gain_K
+    image_K = np.zeros_like(given_K[..., : last + 1])
+    image_K[..., mirrored] = np.conj((gain_K * given_K[..., : last + 1])[..., mirrored][..., ::-1])
+    return gain_K * image_K
+
+
+def _lacking(given_K: np.ndarray, image_K: np.ndarray, cutoff: int) -> np.ndarray:
+    """From 0 where a spectrum (..., K) has as much over the cutoff's bin as its image, to 1 where it ends steeply:
+    (..., 1)."""
     over = slice(*(round(edge * cutoff) for edge in IMAGE))
     has, makes = (np.square(np.abs(z_K[..., over])).sum(axis=-1, keepdims=True) for z_K in (given_K, image_K))
     ratio_db = 10 * np.log10(np.maximum(has, 1e-30) / np.maximum(makes, 1e-30))
-    missing = np.clip((ENOUGH_DB - ratio_db) / (ENOUGH_DB - LACKING_DB), 0, 1).astype(np.float32)
-    made_K = np.zeros_like(given_K)
-    made_K[..., : last + 1] = gain_K * low_K + image_K
-    return fft.irfft(given_K + missing * (made_K - given_K), samples)
+    return np.clip((ENOUGH_DB - ratio_db) / (ENOUGH_DB - LACKING_DB), 0, 1).astype(np.float32)
 
 
 IMAGE = (1.05, 1.15)  # of the cutoff: where an image shows

@@ -131,7 +131,7 @@ class Tally:
 
     def add(self, bands: Bands | BandsByStretch, x_CxN: np.ndarray, y_CxN: np.ndarray, start: int, kept: slice) -> None:
         """Counts a window's input and output."""
-        both = (bands.added(z, start, CLEARLY_OVER)[:, kept] for z in (x_CxN, y_CxN))
+        both = (bands.over(z, start, CLEARLY_OVER)[:, kept] for z in (x_CxN, y_CxN))
         given, over = (z.astype(np.float64) for z in both)
         restored_C = bands.restored(len(x_CxN), start, x_CxN.shape[-1])
         self._given += float(np.square(given).sum())
@@ -215,7 +215,8 @@ def upscale_stream(
             tally.add(bands, x_CxN, y_CxN, start, slice(frames.context, frames.context + frames.step))
         if settings.ceiling is None:
             return y_GxCxN
-        added = [bands.added(y_CxN, start) for y_CxN, start in zip(y_GxCxN, start_G.tolist(), strict=True)]
+        windows = zip(x_GxCxN, y_GxCxN, start_G.tolist(), strict=True)
+        added = [bands.added(x_CxN, y_CxN, start) for x_CxN, y_CxN, start in windows]
         return np.concatenate([y_GxCxN, np.stack(added)], axis=1)
 
     outputs = process_windows(process, resampled, frames, channels=channels, group=max(1, batch // channels))

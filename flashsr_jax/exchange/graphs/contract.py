@@ -7,7 +7,16 @@ from typing import Any
 
 import flashsr_jax
 from flashsr_jax.audio import HOP, SAMPLE_RATE
-from flashsr_jax.audio.bands import ENOUGH_DB, IMAGE, LACKING_DB, LOWPASS, SINC_BETA, SINC_PERIODS, SPLICE
+from flashsr_jax.audio.bands import (
+    ENOUGH_DB,
+    IMAGE,
+    LACKING_DB,
+    LOWPASS,
+    SINC_BETA,
+    SINC_PERIODS,
+    SPLICE,
+    STEEP_SPLICE,
+)
 from flashsr_jax.audio.front_end import MEL_FLOOR, N_FFT
 from flashsr_jax.audio.mel import MEL_FMAX, MEL_FMIN
 from flashsr_jax.files import replacing
@@ -89,7 +98,9 @@ def _contract(config: ModelConfig) -> dict[str, Any]:
             "why": "under the cutoff the input is better than any estimate of it",
             "from": SPLICE[0],
             "to": SPLICE[1],
-            "shape": "that of `lowpass`, of the cutoff: of the input, and one less of the output",
+            "steep": {"from": STEEP_SPLICE[0], "to": STEEP_SPLICE[1]},
+            "shape": "that of `lowpass`, of the cutoff: of the input, and one less of the output; so much of `steep` "
+            "as `image` is made, of the input after `lowpass`",
         },
         "mel": {
             "n_fft": N_FFT,

@@ -8,6 +8,7 @@ import { realFFT } from "./fft.js";
 
 const RATE = 48000;
 const SPLICE = [0.8, 0.95]; // of the cutoff: where the input ends in the output, and the networks' band begins
+const STEEP_SPLICE = [0.93, 0.99]; // the same where the band ends steeply
 const SHOULDER = 1.02; // of the cutoff: where the low-pass has taken all while the band's shoulder holds a floor alone
 const ONLY_FLOOR_DB = 4; // over a floor: where a band is it ...
 const SOUND_DB = 10; // ... and where sound
@@ -45,9 +46,20 @@ export class Bands {
     const made = this.withFloor(x, y);
     const given = masked(
       x.map((value, i) => value - made[i]),
-      this.mask(x.length, this.cutoff, ...SPLICE),
+      this.splice(x),
     );
     return made.map((value, i) => value + given[i]);
+  }
+
+  /** Gain of each bin of the input in the output: the splice is the further up, the steeper the band ends. */
+  splice(x) {
+    const { re, im } = realFFT(x.length).forward(x);
+    const end = this.mask(x.length, this.end, this.from, this.to);
+    const given = [re, im].map((part) => part.map((value, k) => value * end[k]));
+    const middle = Math.round((this.cutoff * x.length) / RATE);
+    const steep = lacking(given, imageOf(given, middle, this.resamplingGain(x.length)), middle);
+    const [gentle, far] = [SPLICE, STEEP_SPLICE].map((edges) => this.mask(x.length, this.cutoff, ...edges));
+    return gentle.map((value, k) => value + steep * (far[k] - value));
   }
 
   /** y with the input's own floor over the cutoff while it alone is to be heard. */
@@ -113,23 +125,34 @@ function asResampled(x, cutoff, gain) {
   const fft = realFFT(x.length);
   const { re, im } = fft.forward(x);
   const middle = Math.round((cutoff * x.length) / RATE);
+  const image = imageOf([re, im], middle, gain);
+  const missing = lacking([re, im], image, middle);
+  for (let k = 0; k < re.length; k++) {
+    const passed = k <= 2 * middle ? gain[k] ** 2 : 0;
+    re[k] += missing * (passed * re[k] + image[0][k] - re[k]);
+    im[k] += missing * (passed * im[k] + image[1][k] - im[k]);
+  }
+  return fft.inverse({ re, im });
+}
+
+/** The mirror image over the cutoff's bin of a spectrum [re, im], by a filter of this gain. */
+function imageOf([re, im], middle, gain) {
   const last = Math.min(2 * middle, re.length - 1);
-  const image = [re, im].map((part, sign) =>
+  return [re, im].map((part, sign) =>
     part.map((_, k) => {
       const from = 2 * middle - k;
       return k <= last && from <= last ? gain[k] * gain[from] * part[from] * (sign ? -1 : 1) : 0;
     }),
   );
-  const [low, high] = IMAGE.map((edge) => Math.min(Math.round(edge * middle), last + 1));
+}
+
+/** From 0 where a spectrum has as much over the cutoff's bin as its image, to 1 where it ends steeply. */
+function lacking(spectrum, image, middle) {
+  const top = Math.min(2 * middle, spectrum[0].length - 1) + 1;
+  const [low, high] = IMAGE.map((edge) => Math.min(Math.round(edge * middle), top));
   const energy = ([a, b]) => a.slice(low, high).reduce((sum, value, i) => sum + value ** 2 + b[low + i] ** 2, 0);
-  const ratio = 10 * Math.log10(Math.max(energy([re, im]), 1e-30) / Math.max(energy(image), 1e-30));
-  const missing = Math.min(1, Math.max(0, (ENOUGH_DB - ratio) / (ENOUGH_DB - LACKING_DB)));
-  for (let k = 0; k < re.length; k++) {
-    const passed = k <= last ? gain[k] ** 2 : 0;
-    re[k] += missing * (passed * re[k] + image[0][k] - re[k]);
-    im[k] += missing * (passed * im[k] + image[1][k] - im[k]);
-  }
-  return fft.inverse({ re, im });
+  const ratio = 10 * Math.log10(Math.max(energy(spectrum), 1e-30) / Math.max(energy(image), 1e-30));
+  return Math.min(1, Math.max(0, (ENOUGH_DB - ratio) / (ENOUGH_DB - LACKING_DB)));
 }
 
 /** Gain in the bins from 0 to twice the cutoff's of a sinc of ten periods on each side under a Kaiser window. */
