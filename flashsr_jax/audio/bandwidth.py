@@ -162,6 +162,13 @@ def read_block(x_N: np.ndarray, sample_rate: int) -> Reading:
 
     edge, filtered = _edge(level_K, swing_K, sample_rate, rounding_db)
     hz = edge * sample_rate / size
+    mirror_hz = _mirror(x_N, sample_rate, hz)
+    if mirror_hz:
+        mirror = int(mirror_hz * size / sample_rate)
+        band_db = np.quantile(level_K[int(0.6 * mirror) : int(0.85 * mirror)], 0.75)
+        sound = np.flatnonzero(level_K[: mirror + 1] >= band_db - EDGE_DB)[-1]
+        hz = max(0.9 * mirror_hz, float(sound * sample_rate / size))
+        return Reading(hz, hz, loud_db, True)
     inside = int(0.93 * edge)
     rest_K = level_K[int(0.7 * edge) : inside]
     if len(rest_K) > 8 and np.ptp(rest_K) < REST_RANGE_DB and rest_K.max() < level_K[:inside].max() - REST_DB:
@@ -270,6 +277,49 @@ def _end(level_K: np.ndarray, cutoff_hz: float, sample_rate: float, rounding_db:
         return sample_rate / 2
     sunk_K = ndimage.median_filter(level_K[cutoff:], 5, mode="nearest") <= max(np.median(above_K), rounding_db) + END_DB
     return float(min((cutoff + np.argmax(sunk_K)) / bins_per_hz, sample_rate / 2))
+
+
+MIRROR_RATES = (8000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000)  # that sound was taken at
+MIRROR_WIDTH = (1.04, 1.2)  # of half the rate: where an image is looked for
+MIRROR_FRAME, MOST_FRAME = 0.032, 0.128  # seconds
+MIRRORED = 0.7  # correlation of an image with what it is of: 0.9 and more; of other sound under 0.3
+MIRROR_DROP_DB = 1.0  # by which an image is softer than what it is of
+
+
+def _mirror(x_N: np.ndarray, sample_rate: int, end_hz: float) -> float | None:
+    """Half the rate in Hz that a signal (N,) was resampled from, over which it has the mirror image that a poor
+    resampler leaves, Opus' own say; None if it seems to end there already, or has other sound there.
+
+    An image follows what it is of in each frame and bin. Frames are as long as makes half the rate a whole bin or the
+    middle of two, and the louder half counts.
+    """
+    for rate in MIRROR_RATES:
+        whole = sample_rate // math.gcd(rate, sample_rate)
+        size = whole * max(1, round(MIRROR_FRAME * sample_rate / whole))
+        frames = len(x_N) // size
+        if rate / 2 > end_hz / MIRROR_WIDTH[0] or MIRROR_WIDTH[1] * rate > 0.98 * sample_rate:
+            return None
+        if size > MOST_FRAME * sample_rate or frames < 8:
+            continue
+        frames_TxW = x_N[: frames * size].reshape(frames, size) * np.hanning(size + 1)[:-1].astype(np.float32)
+        power_TxK = np.square(np.abs(np.fft.rfft(frames_TxW)))
+        twice = rate * size // sample_rate
+        over = np.arange(*(math.ceil(edge * twice / 2) for edge in MIRROR_WIDTH))
+        sound_TxK, image_TxK = (10 * np.log10(power_TxK[:, bins] + 1e-20) for bins in (twice - over, over))
+        loud_T = image_TxK.mean(axis=1) >= np.median(image_TxK.mean(axis=1))
+        drop_db = (sound_TxK[loud_T] - image_TxK[loud_T]).mean()
+        sound, image = (_detail(level_TxK[loud_T]) for level_TxK in (sound_TxK, image_TxK))
+        if drop_db >= MIRROR_DROP_DB and (sound * image).sum() > MIRRORED * np.sqrt(
+            np.square(sound).sum() * np.square(image).sum()
+        ):
+            return rate / 2
+    return None
+
+
+def _detail(level_TxK: np.ndarray) -> np.ndarray:
+    """Levels without the mean of each frame and of each bin."""
+    level_TxK = level_TxK - level_TxK.mean(axis=1, keepdims=True)
+    return level_TxK - level_TxK.mean(axis=0)
 
 
 MOST_HELD = 12  # 4 to 48 kHz

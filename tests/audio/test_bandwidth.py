@@ -1,11 +1,19 @@
-"""The found end of a band in sounds that hold little else than lows."""
+"""The found end of a band in sounds that hold little else than lows, and in those that a poor resampler mirrored."""
 
+import csv
 import warnings
 
 import numpy as np
 import pytest
+import soundfile as sf
+import soxr
 
 from flashsr_jax.audio.bandwidth import read_block
+
+from helpers import RECORDINGS
+
+with (RECORDINGS / "recordings.csv").open(newline="") as table:
+    ROWS = [row for row in csv.DictReader(table) if row["split"] == "test"]
 
 
 def lows(rate: int, band_hz: float, rests_hz: float, rests_db: float = -60.0) -> np.ndarray:
@@ -31,3 +39,31 @@ def test_rests_near_the_lowest_wall_are_read(rate, rests_hz):
             assert cutoff_hz == rate / 2
         else:  # the edge of a window of 43 ms, smoothed
             assert rests_hz <= cutoff_hz < rests_hz + 80
+
+
+def recording(row: dict[str, str], rate: int) -> np.ndarray:
+    """Five seconds."""
+    x_NxC, own_rate = sf.read(RECORDINGS / row["path"], dtype="float32", always_2d=True)
+    return soxr.resample(x_NxC[: 5 * own_rate, 0], own_rate, rate, "VHQ")
+
+
+@pytest.mark.parametrize("rate", [44_100, 48_000])
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row["path"])
+def test_the_mirror_image_of_a_poor_resampler_does_not_count(row, rate):
+    """Of lines between the samples, to rates most of which are no multiple of theirs."""
+    for low_rate in (8000, 11_025, 12_000, 16_000):
+        x = recording(row, low_rate)
+        time = np.arange(int((len(x) - 1) / low_rate * rate)) / rate * low_rate
+        joined = np.interp(time, np.arange(len(x)), x).astype(np.float32)
+        assert 0.85 * low_rate / 2 <= read_block(joined, rate).cutoff_hz <= 1.03 * low_rate / 2, low_rate
+
+
+@pytest.mark.parametrize("rate", [44_100, 48_000])
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row["path"])
+def test_full_band_sound_has_no_mirror(row, rate):
+    """Nor has a carrier with sidebands, at half a usual rate, of one level on both sides."""
+    x = recording(row, rate)
+    assert read_block(x, rate).cutoff_hz > 15_000
+    time = np.arange(len(x)) / rate
+    ringing = (x / np.abs(x).max() * np.sin(2 * np.pi * 8000 * time) + 1e-3 * x).astype(np.float32)
+    assert read_block(ringing, rate).cutoff_hz > 8500
