@@ -201,7 +201,7 @@ sys.exit(main(["benchmark", "train", "--config", f"{ROOT}/tests/helpers/micro.py
 @pytest.mark.parametrize("data", [True, False], ids=["a dataset", "noise"])
 def test_two_processes_measure_a_step_and_a_checkpoint_together(data, dataset, tmp_path):
     options = ["--config.batch_size=8", "--repeats", "3", *(["--data", str(dataset)] if data else [])]
-    variables, _ = environments("variables")
+    variables, _ = environments("variables", *free_ports(1))
     processes = [
         subprocess.Popen(
             [
