@@ -15,6 +15,7 @@ import soxr
 from flashsr_jax.audio import SAMPLE_RATE
 from flashsr_jax.audio.bands import Bands, BandsByStretch
 from flashsr_jax.audio.lowpass import LowpassFilter, simulate_low_resolution
+from flashsr_jax.audio.resampling import fitted
 from flashsr_jax.audio.stretches import stretches_of
 
 PEAK_DB = (-60.0, 0.0)  # of the input, full scale 0 dB
@@ -43,7 +44,7 @@ def low_resolution(x_N: np.ndarray, lowpass_filter: LowpassFilter, rng: np.rando
     if rng.random() >= WELL_RESAMPLED:
         return simulate_low_resolution(x_N, lowpass_filter)
     rate = 2 * lowpass_filter.cutoff_hz
-    return _of_length(_resampled(_resampled(x_N, SAMPLE_RATE, rate), rate, SAMPLE_RATE), len(x_N))
+    return fitted(_resampled(_resampled(x_N, SAMPLE_RATE, rate), rate, SAMPLE_RATE), len(x_N))
 
 
 def as_met(lr_N: np.ndarray, cutoff_hz: float, rng: np.random.Generator) -> tuple[np.ndarray, float]:
@@ -65,7 +66,7 @@ def as_met(lr_N: np.ndarray, cutoff_hz: float, rng: np.random.Generator) -> tupl
     x_N = _resampled(gain * lr_N, SAMPLE_RATE, rate)
     x_N = np.asarray(change(x_N), np.float32)
     bands, end_hz = _bands(x_N, rate, cutoff_hz)
-    x_N = _of_length(_resampled(x_N, rate, SAMPLE_RATE), len(lr_N))
+    x_N = fitted(_resampled(x_N, rate, SAMPLE_RATE), len(lr_N))
     return bands.before(x_N[None], 0)[0] / gain, min(cutoff_hz, end_hz)
 
 
@@ -143,7 +144,3 @@ def round_trip(x_N: np.ndarray, sample_rate: int, names: tuple[str, str], compre
 
 def _resampled(x_N: np.ndarray, rate: float, to_rate: float) -> np.ndarray:
     return x_N if rate == to_rate else soxr.resample(x_N, rate, to_rate, "VHQ")
-
-
-def _of_length(x_N: np.ndarray, samples: int) -> np.ndarray:
-    return np.pad(x_N[:samples], (0, max(0, samples - len(x_N))), mode="edge")

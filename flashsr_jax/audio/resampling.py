@@ -84,3 +84,11 @@ def of_length(blocks: Iterable[np.ndarray], samples: int) -> Iterator[np.ndarray
             yield block
     if last_Cx1 is not None and written < samples:
         yield np.repeat(last_Cx1, samples - written, axis=1)
+
+
+def fitted(x_N: np.ndarray, samples: int) -> np.ndarray:
+    """`of_length` of a signal (N,) at 48 kHz that came back from another rate. Raises ValueError where its length
+    differs by more than rounding to the lowest rate makes."""
+    if abs(len(x_N) - samples) > SAMPLE_RATE / MIN_SAMPLE_RATE:
+        raise ValueError(f"{samples} samples came back as {len(x_N)}")
+    return np.concatenate(list(of_length([x_N[None]], samples)), axis=1)[0]

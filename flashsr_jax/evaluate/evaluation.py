@@ -10,6 +10,7 @@ import numpy as np
 import soundfile as sf
 
 from flashsr_jax.audio import SAMPLE_RATE
+from flashsr_jax.audio.resampling import MIN_SAMPLE_RATE
 from flashsr_jax.errors import UserError
 from flashsr_jax.evaluate import protocol, systems
 from flashsr_jax.evaluate.inputs import SAID, Input
@@ -74,6 +75,12 @@ def evaluate(data: str, out: str, options: Options) -> str:
     """
     if options.perceptual:
         check_installed()
+    lowest_hz = min(options.cutoffs_hz)
+    if options.inputs == "file" and lowest_hz < MIN_SAMPLE_RATE / 2:
+        raise UserError(
+            f"{lowest_hz:g}: its file would have under {MIN_SAMPLE_RATE} Hz: give {MIN_SAMPLE_RATE // 2} or more",
+            "cutoffs",
+        )
     data, out = str(local(data)), str(local(out))
     compared, model, settings = _systems(options)
     references, problems = load_references(data, split=options.split, count=options.clips, seconds=options.seconds)

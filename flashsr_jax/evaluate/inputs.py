@@ -12,6 +12,7 @@ import soxr
 from flashsr_jax.audio import SAMPLE_RATE
 from flashsr_jax.audio.bands import Bands, BandsByStretch
 from flashsr_jax.audio.lowpass import LowpassFilter, simulate_low_resolution
+from flashsr_jax.audio.resampling import fitted
 from flashsr_jax.audio.stretches import Stretch, stretches_of
 from flashsr_jax.evaluate.references import Reference
 from flashsr_jax.evaluate.signals import Unmeasurable
@@ -60,11 +61,6 @@ def as_file(reference: Reference, cutoff_hz: float) -> Input:
         raise Unmeasurable(f"as a file of {rate} Hz it reads as full band: nothing to restore")
     low_N = soxr.resample(file_M, rate, SAMPLE_RATE, "VHQ")
     return Input(cutoff_hz, max(ends_hz), fitted(low_N, len(reference.audio)), file_M, rate, stretches)
-
-
-def fitted(x_N: np.ndarray, samples: int) -> np.ndarray:
-    """A signal whose length differs from the original's by what a file's rate rounds, at that length."""
-    return np.pad(x_N[:samples], (0, max(0, samples - len(x_N))))
 
 
 INPUTS: dict[str, Callable[[Reference, float], Input]] = {"low-pass": low_passed, "file": as_file}

@@ -16,10 +16,10 @@ from flashsr_jax.audio import SAMPLE_RATE
 from flashsr_jax.audio import files as audio_files
 from flashsr_jax.audio.formats import SUFFIXES
 from flashsr_jax.audio.front_end import denormalise, log_mel, normalisation, normalise
-from flashsr_jax.audio.resampling import check_finite
+from flashsr_jax.audio.resampling import check_finite, fitted
 from flashsr_jax.errors import UserError, reason
 from flashsr_jax.evaluate import baselines
-from flashsr_jax.evaluate.inputs import Input, fitted
+from flashsr_jax.evaluate.inputs import Input
 from flashsr_jax.evaluate.references import Reference
 from flashsr_jax.evaluate.signals import Unmeasurable
 from flashsr_jax.models.pipeline import decode, drawn_phase_noise, encode, latent_shape, vocode

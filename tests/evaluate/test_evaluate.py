@@ -181,10 +181,11 @@ def test_a_cutoff_over_the_originals_own_wall_is_not_scored(tmp_path, originals)
 
 @pytest.mark.training
 def test_inputs_may_be_files_of_a_good_resampler_that_the_model_gets_as_a_listeners(originals, weights, tmp_path):
-    """At two usual rates and an odd one; of 40 kHz nothing is missing that the model could restore."""
+    """At two usual rates and an odd one, of which two samples fewer come back; of 40 kHz nothing is missing that the
+    model could restore."""
     out = tmp_path / "report"
     arguments = ["--data", str(originals), "--weights", weights, "-o", str(out), "--no-perceptual", "--save-audio"]
-    arguments += ["--inputs", "file", "--cutoffs", "4000,5512.7,12000,20000", "--seconds", "1", "--clips", "1"]
+    arguments += ["--inputs", "file", "--cutoffs", "4000,5512.7,12000,20000", "--seconds", "1.3", "--clips", "1"]
     assert main(["evaluate", *arguments, "--workers", "1"]) == 0
     results = read_scores(out / "scores.json")
     assert results.settings["input"].startswith("files of twice the cutoff, resampled by soxr")
@@ -197,11 +198,15 @@ def test_inputs_may_be_files_of_a_good_resampler_that_the_model_gets_as_a_listen
         for name in ("original", "unprocessed", "regression"):
             at = "." if name == "original" else f"{cutoff_hz:g}"
             made[name], _ = sf.read(out / "audio" / name / at / f"{clip}.wav", dtype="float32")
-            assert made[name].shape == (RATE,)
-        upscaled = model(soxr.resample(made["original"], RATE, round(2 * cutoff_hz), "VHQ"), round(2 * cutoff_hz))
-        np.testing.assert_allclose(made["regression"], np.resize(upscaled, RATE), atol=1e-6)
-        spectrum = np.abs(np.fft.rfft(made["unprocessed"] * np.hanning(RATE)))  # a bin is 1 Hz
-        under, over = (spectrum[round(a * cutoff_hz) : round(b * cutoff_hz)] for a, b in ((0.7, 0.9), (1.05, 1.15)))
+            assert made[name].shape == (62_400,)
+        file = soxr.resample(made["original"], RATE, round(2 * cutoff_hz), "VHQ")
+        upscaled = model(file, round(2 * cutoff_hz))
+        fewer = 2 if cutoff_hz == 5512.7 else 0
+        assert len(upscaled) == 62_400 - fewer
+        np.testing.assert_allclose(made["regression"], np.pad(upscaled, (0, fewer), mode="edge"), atol=1e-6)
+        spectrum = np.abs(np.fft.rfft(made["unprocessed"] * np.hanning(62_400)))
+        hertz = np.fft.rfftfreq(62_400, 1 / RATE) / cutoff_hz
+        under, over = (spectrum[(hertz > a) & (hertz < b)] for a, b in ((0.7, 0.9), (1.05, 1.15)))
         assert over.max() < 1e-3 * under.max(), "a steep end, and no image"
 
 
@@ -233,6 +238,10 @@ def test_a_built_dataset_can_be_evaluated(dataset, tmp_path):
         (["--data", "DATA", "--outputs", "mine=nowhere"], "--outputs mine=nowhere: no such folder"),
         (["--data", "DATA", "--noise-profiles", "EMPTY"], "is not a file of noise profiles"),
         (["--data", "DATA", "--weights", "nowhere.safetensors"], "nowhere.safetensors"),
+        (
+            ["--data", "DATA", "--inputs", "file", "--cutoffs", "1000,4000"],
+            "--cutoffs 1000: its file would have under 4000 Hz: give 2000 or more",
+        ),
     ],
 )
 def test_mistakes_are_one_line(arguments, message, originals, weights, tmp_path, capsys, monkeypatch):
