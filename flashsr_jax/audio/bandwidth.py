@@ -121,6 +121,9 @@ LOWEST_WALL_HZ = 1000.0  # under it a spectrum falls by itself
 QUANTISATION_DB = -114.0  # level per bin, full scale 0 dB, under which the top of the spectrum is rounding or dither
 REST_DB, REST_RANGE_DB = 40.0, 12.0  # what a codec leaves over a band: so far below its loudest, and so even
 END_DB = 5.0  # a low-pass's skirt ends so far above the floor it sinks into
+LEAK_HZ, LEAK = 6000.0, 1.1  # what a codec's wall from 6 kHz on leaks goes on past so much of it ...
+AT_ONCE_DB, AT_ONCE = 14.0, 0.025  # ... and the wall falls so deep from one so wide stretch to the next
+LEAKING_EDGE_DB = 6.0  # the edge of such a wall, which the leak blurs: so far below the band before it
 ROUNDING_WALL_DB, ROUNDING_RANGE_DB = 5.5, 5.0  # a drop that is a wall, if no more than this over rounding follows
 ROUNDING_DB = 6.0  # 95th percentile over the mean of a smoothed bin of white noise, and its window's bandwidth
 
@@ -131,8 +134,9 @@ def read_block(x_N: np.ndarray, sample_rate: int) -> Reading:
     The upper edge of the deepest wall in the spectrum of the loud frames (95th percentile per bin, which an isolated
     click does not reach; images of a resampler may stick out above the wall), or where the spectrum has sunk into the
     floor of quantisation, whichever comes first; half the rate if there is neither. Where a gentle low-pass ends
-    clearly before that, its end. Frames with a crackle in them do not count where others are there. Of samples that
-    were only held or joined by lines, as at a higher rate than they were taken at, the samples before that are read.
+    clearly before that, its end. What a codec leaks over its wall is none of the band. Frames with a crackle in them do
+    not count where others are there. Of samples that were only held or joined by lines, as at a higher rate than they
+    were taken at, the samples before that are read.
     """
     held = _held(x_N, sample_rate)
     if held:
@@ -164,11 +168,8 @@ def read_block(x_N: np.ndarray, sample_rate: int) -> Reading:
     hz = edge * sample_rate / size
     mirror_hz = _mirror(x_N, sample_rate, hz)
     if mirror_hz:
-        mirror = int(mirror_hz * size / sample_rate)
-        band_db = np.quantile(level_K[int(0.6 * mirror) : int(0.85 * mirror)], 0.75)
-        sound = np.flatnonzero(level_K[: mirror + 1] >= band_db - EDGE_DB)[-1]
-        hz = max(0.9 * mirror_hz, float(sound * sample_rate / size))
-        return Reading(hz, hz, loud_db, True)
+        hz = max(0.9 * mirror_hz, _edge_before(level_K, int(mirror_hz * size / sample_rate)) * sample_rate / size)
+        return Reading(float(hz), float(hz), loud_db, True)
     inside = int(0.93 * edge)
     rest_K = level_K[int(0.7 * edge) : inside]
     if len(rest_K) > 8 and np.ptp(rest_K) < REST_RANGE_DB and rest_K.max() < level_K[:inside].max() - REST_DB:
@@ -176,13 +177,14 @@ def read_block(x_N: np.ndarray, sample_rate: int) -> Reading:
         rate = 2 * inside * sample_rate / size
         before, cut_before = _edge(level_K[: inside + 1], swing_K[: inside + 1], rate, rounding_db, floor=False)
         if cut_before:  # gentle filters, too, are seen down to the rests only: from the band, not from the shoulder
-            band_db = np.quantile(level_K[int(0.6 * before) : int(0.85 * before)], 0.75)
-            edge = int(np.flatnonzero(level_K[:before] >= band_db - EDGE_DB)[-1])
-            hz = edge * sample_rate / size
+            hz = _edge_before(level_K, before) * sample_rate / size
             return Reading(float(hz), _end(level_K[: inside + 1], float(hz), rate, rounding_db), loud_db, True)
     gentle_hz = rolloff(level_K, sample_rate)
     if gentle_hz and gentle_hz < CLEARLY_LOWER * hz:
         hz, filtered = gentle_hz, True
+    elif (leaking := _leaking_edge(level_K, edge, sample_rate, rounding_db)) is not None:
+        hz = leaking * sample_rate / size
+        return Reading(hz, hz, loud_db, True)
     return Reading(float(hz), _end(level_K, float(hz), sample_rate, rounding_db), loud_db, filtered)
 
 
@@ -266,6 +268,28 @@ def _falls_to_floor(level_K: np.ndarray, swing_K: np.ndarray, k: int, drop: floa
     low, high = np.quantile(level_K[above], (0.05, 0.95))
     steady = high - low <= STEADY_DB and np.quantile(swing_K[above], 0.95) <= STEADY_DB
     return bool((drop >= STEADY_WALL_DB and steady) or level_K[above].max() <= rounding_db + ROUNDING_RANGE_DB)
+
+
+def _edge_before(level_K: np.ndarray, wall: int) -> int:
+    """The last bin up to a wall's that is no more than EDGE_DB under the band of a spectrum in dB before it."""
+    band_db = np.quantile(level_K[int(0.6 * wall) : int(0.85 * wall)], 0.75)
+    return int(np.flatnonzero(level_K[: wall + 1] >= band_db - EDGE_DB)[-1])
+
+
+def _leaking_edge(level_K: np.ndarray, wall: int, sample_rate: float, rounding_db: float) -> int | None:
+    """The bin at which the band of a codec ends that leaks over its wall's bin, by transients in short blocks say: that
+    is no sound, and nothing of it stays. None for other spectra in dB: a filter's skirt falls less at once."""
+    wall_hz = wall * sample_rate / (2 * (len(level_K) - 1))
+    if wall_hz < LEAK_HZ or not LEAK * wall_hz < _end(level_K, wall_hz, sample_rate, rounding_db) < sample_rate / 2:
+        return None
+    width = int(AT_ONCE * wall)
+    mean_K = ndimage.uniform_filter1d(level_K, width, mode="nearest")
+    near = np.arange(int(0.93 * wall), math.ceil(1.04 * wall))
+    apart = width // 2 + 3  # past what the window and the smoothing blur
+    if (mean_K[near - apart] - mean_K[near + apart]).max() < AT_ONCE_DB:
+        return None
+    before_db = level_K[int(0.8 * wall) : int(0.93 * wall) + 1].mean()
+    return int(np.flatnonzero(level_K[: wall + 1] >= before_db - LEAKING_EDGE_DB)[-1])
 
 
 def _end(level_K: np.ndarray, cutoff_hz: float, sample_rate: float, rounding_db: float) -> float:

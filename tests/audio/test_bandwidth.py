@@ -9,6 +9,7 @@ import soundfile as sf
 import soxr
 
 from flashsr_jax.audio.bandwidth import read_block
+from flashsr_jax.audio.lowpass import LowpassFilter, apply_filter
 
 from helpers import RECORDINGS
 
@@ -67,3 +68,28 @@ def test_full_band_sound_has_no_mirror(row, rate):
     time = np.arange(len(x)) / rate
     ringing = (x / np.abs(x).max() * np.sin(2 * np.pi * 8000 * time) + 1e-3 * x).astype(np.float32)
     assert read_block(ringing, rate).cutoff_hz > 8500
+
+
+LEAKING = (
+    "music/lezaarth-tabla/test.flac",
+    "music/mauricio-duarte/ubports.ogg",
+    "effects/bja-pacific-kit/test.flac",
+    "effects/rumpf-kit/beats_01-32.flac",
+)
+
+
+@pytest.mark.parametrize("path", LEAKING)
+def test_what_a_codec_leaks_over_its_band_is_no_sound(path, tmp_path):
+    """Vorbis at its lowest quality ends at 15.8 kHz, and its short blocks leak at least 2 kHz further."""
+    sf.write(tmp_path / "x.ogg", recording({"path": path}, 48_000), 48_000, subtype="VORBIS", compression_level=1.0)
+    reading = read_block(sf.read(tmp_path / "x.ogg", dtype="float32")[0], 48_000)
+    assert 14_500 < reading.cutoff_hz < 15_900
+    assert reading.end_hz == reading.cutoff_hz
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row["path"])
+def test_the_skirt_of_a_steep_filter_is_kept(row):
+    """Butterworth, order 8, forward and backward: what it leaves over the cutoff is sound."""
+    reading = read_block(apply_filter(recording(row, 48_000), LowpassFilter("butter", 8, 7000.0)), 48_000)
+    assert 6500 < reading.cutoff_hz < 8500
+    assert reading.end_hz > 1.1 * reading.cutoff_hz

@@ -1,8 +1,8 @@
 /**
  * Where a recording's band ends: at the deepest wall in the spectrum of its loud moments, or where it has sunk into the
  * floor of quantisation, whichever comes first. The walls are those of `flashsr_jax.audio.bandwidth`; gentle roll-offs,
- * the rests of codecs over a band that was cut before, the images of poor resamplers, and changes within a recording are
- * left to the Python package.
+ * the rests of codecs over a band that was cut before, what they leak over their own, the images of poor resamplers, and
+ * changes within a recording are left to the Python package.
  */
 
 import { realFFT } from "./fft.js";
