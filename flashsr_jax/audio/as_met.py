@@ -15,7 +15,7 @@ import soxr
 from flashsr_jax.audio import SAMPLE_RATE
 from flashsr_jax.audio.bands import Bands, BandsByStretch
 from flashsr_jax.audio.lowpass import LowpassFilter, simulate_low_resolution
-from flashsr_jax.audio.resampling import fitted
+from flashsr_jax.audio.resampling import fitted, reach_hz
 from flashsr_jax.audio.stretches import stretches_of
 
 PEAK_DB = (-60.0, 0.0)  # of the input, full scale 0 dB
@@ -66,6 +66,7 @@ def as_met(lr_N: np.ndarray, cutoff_hz: float, rng: np.random.Generator) -> tupl
     x_N = _resampled(gain * lr_N, SAMPLE_RATE, rate)
     x_N = np.asarray(change(x_N), np.float32)
     bands, end_hz = _bands(x_N, rate, cutoff_hz)
+    bands = bands.within(reach_hz(rate))
     x_N = fitted(_resampled(x_N, rate, SAMPLE_RATE), len(lr_N))
     return bands.before(x_N[None], 0)[0] / gain, min(cutoff_hz, end_hz)
 

@@ -114,6 +114,11 @@ class Bands:
         mask_K = low_mask(x.shape[-1], self.cutoff_hz, (1.0, SHOULDER))
         return y + (np.sqrt(sound) - 1) * (y - _masked(y, mask_K)) + np.sqrt(1 - sound) * (x - _masked(x, mask_K))
 
+    def within(self, highest_hz: float) -> "Bands":
+        """The same of a band that ends at highest_hz at most: a resampler's filter took what is over that."""
+        cutoff_hz, end_hz = (min(hz, highest_hz) for hz in (self.cutoff_hz, self._end_hz))
+        return dataclasses.replace(self, cutoff_hz=cutoff_hz, end_hz=end_hz)
+
     def restored(self, channels: int, start: int, samples: int) -> np.ndarray:
         """Whether each channel (C,) needs the networks in a window."""
         return np.ones(channels, bool)
@@ -166,6 +171,14 @@ class BandsByStretch:
     def over(self, y: np.ndarray, start: int, edges: tuple[float, float]) -> np.ndarray:
         """As `Bands.over`: nothing where the input passes through."""
         return self._faded(y, start, lambda bands, c: bands.over(y[c], 0, edges) if bands else np.zeros_like(y[c]))
+
+    def within(self, highest_hz: float) -> "BandsByStretch":
+        """As `Bands.within`."""
+
+        def within(bands: Bands | None) -> Bands | None:
+            return bands and bands.within(highest_hz)
+
+        return BandsByStretch(tuple(tuple((first, within(bands)) for first, bands in parts) for parts in self.parts))
 
     def restored(self, channels: int, start: int, samples: int) -> np.ndarray:
         """As `Bands.restored`."""

@@ -16,6 +16,7 @@ from flashsr_jax.errors import UserError
 MIN_SAMPLE_RATE = 4_000
 MAX_SAMPLE_RATE = 768_000  # the highest that converters have: more is a damaged header, and memory grows with the rate
 BEST, PROMPT = "VHQ", "LQ"  # of soxr's qualities: for files, and for what is heard as it comes
+REACH = {BEST: 0.96, PROMPT: 0.86}  # of half the lower rate: where their filters have taken 10 dB
 PROBE_HZ = 1000  # pieces a second in which `held_back` feeds a resampler
 LOUDEST = 1e10  # of a sample: floats at the scale of 32-bit integers are under it, broken ones seldom
 
@@ -58,6 +59,11 @@ def resample_stream(
         position += block.shape[1]
         yield resampler.resample_chunk(np.ascontiguousarray(block.T, np.float32)).T
     yield resampler.resample_chunk(np.zeros((0, channels), np.float32), last=True).T
+
+
+def reach_hz(sample_rate: float, quality: str = BEST) -> float:
+    """How high in Hz a signal of this rate reaches after resampling to 48 kHz: to where the filter has taken 10 dB."""
+    return REACH[quality] * sample_rate / 2 if sample_rate < SAMPLE_RATE else SAMPLE_RATE / 2
 
 
 @functools.cache

@@ -19,7 +19,7 @@ from flashsr_jax.audio import HOP
 from flashsr_jax.audio.bands import Bands, BandsByStretch
 from flashsr_jax.audio.front_end import Normalisation, denormalise, normalise
 from flashsr_jax.audio.limiter import Limiter
-from flashsr_jax.audio.resampling import BEST, PROMPT, check_rate, held_back, resample_stream
+from flashsr_jax.audio.resampling import BEST, PROMPT, check_rate, held_back, reach_hz, resample_stream
 from flashsr_jax.errors import UserError
 from flashsr_jax.models.pipeline import latent_shape, phase_noise_shape, predict_latent, restored_mel, vocode
 from flashsr_jax.models.presets import ModelConfig
@@ -204,6 +204,8 @@ def upscale_stream(
     if settings.bands is None or settings.bands.anything_restored:
         _prepare(model, settings, batch, frames.window)
     quality = BEST if settings.latency_ms is None else PROMPT
+    if settings.bands:
+        settings = dataclasses.replace(settings, bands=settings.bands.within(reach_hz(sample_rate, quality)))
     resampled = resample_stream(blocks, sample_rate, channels, quality=quality)
     bands, tally = settings.bands, tally or Tally()
 
