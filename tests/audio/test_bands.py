@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import signal
 
-from flashsr_jax.audio.bands import Bands, as_resampled, low_mask
+from flashsr_jax.audio.bands import Bands, BandsByStretch, as_resampled, low_mask
 
 RATE = 48_000
 TIME = np.arange(4 * RATE) / RATE
@@ -57,6 +57,16 @@ def test_the_networks_see_a_band_end_as_that_of_their_trainings_inputs(cutoff):
 
 def band(hertz: tuple[float, float]) -> slice:
     return slice(*(round(hz * len(TIME) / RATE) for hz in hertz))
+
+
+def test_a_band_ends_no_higher_than_its_resampler_reaches():
+    kept = Bands(8000.0, lowpass=True, end_hz=RATE / 2, high_band_gain_db=1.0)
+    assert kept.within(7680.0) == dataclasses.replace(kept, cutoff_hz=7680.0, end_hz=7680.0)
+    assert kept.within(RATE / 2) == kept
+    assert Bands(4000.0).within(7680.0) == Bands(4000.0, end_hz=4000.0)
+    skirt = Bands(4000.0, end_hz=6000.0)
+    both = BandsByStretch((((0, kept), (RATE, None)), ((0, skirt),)))
+    assert both.within(7680.0).parts == (((0, kept.within(7680.0)), (RATE, None)), ((0, skirt),))
 
 
 def test_a_floor_goes_from_the_shoulder_in_pauses_and_the_sound_there_stays():

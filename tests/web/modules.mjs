@@ -5,7 +5,7 @@ import { pathToFileURL } from "node:url";
 
 const [, , page, folder] = process.argv;
 const load = (name) => import(pathToFileURL(join(page, name)).href);
-const [{ Bands }, { bandwidth }, { LogMel, resample }, { realFFT }, { anchoredNoise }, { Upscaler }, wav] = await Promise.all(
+const [{ Bands }, { bandwidth }, { LogMel, highestHz, resample }, { realFFT }, { anchoredNoise }, { Upscaler }, wav] = await Promise.all(
   ["bands.js", "bandwidth.js", "dsp.js", "fft.js", "noise.js", "upscale.js", "wav.js"].map(load),
 );
 const bufferOf = (name) => {
@@ -33,6 +33,7 @@ for (const { name, cutoff, end } of about.bands) {
   write(`before ${name}`, bands.before(read(name)));
   write(`after ${name}`, bands.after(read(name), read("window")));
 }
+said.highest = about.rates.map((rate) => highestHz(rate, 48000));
 said.bandwidth = about.cutoffs.map((cutoff) => bandwidth([read(`cut ${cutoff}`)], 48000));
 for (const bits of [16, 24, 32]) {
   const bytes = wav.writeWav([read("frame"), read("frame").map((value) => -value)], 48000, bits);

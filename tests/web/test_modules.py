@@ -16,6 +16,7 @@ import soxr
 from flashsr_jax.audio.bands import Bands
 from flashsr_jax.audio.bandwidth import BandwidthMeter
 from flashsr_jax.audio.front_end import log_mel
+from flashsr_jax.audio.resampling import reach_hz
 from flashsr_jax.exchange.graphs import contract
 from flashsr_jax.models.pipeline import phase_noise_shape
 from flashsr_jax.models.presets import preset
@@ -129,6 +130,10 @@ def test_resampling_is_that_of_soxr(folder, rate):
     assert abs(len(got) - len(expected)) <= 1
     shared = slice(min(len(got), len(expected)))
     assert decibels(got[shared] - expected[shared], expected) < -60
+
+
+def test_a_rate_reaches_as_high_as_in_the_package(folder):
+    assert said(folder)["highest"] == pytest.approx([reach_hz(rate) for rate in RATES])
 
 
 @pytest.mark.parametrize("name", BANDS)

@@ -19,6 +19,7 @@ from flashsr_jax.audio.bands import (
 )
 from flashsr_jax.audio.front_end import MEL_FLOOR, N_FFT
 from flashsr_jax.audio.mel import MEL_FMAX, MEL_FMIN
+from flashsr_jax.audio.resampling import BEST, REACH
 from flashsr_jax.files import replacing
 from flashsr_jax.models.diffusion import STEPS
 from flashsr_jax.models.pipeline import phase_noise_shape
@@ -70,6 +71,12 @@ def _contract(config: ModelConfig) -> dict[str, Any]:
             "forward": "0.5 (x - mean) / (peak + 1e-8)",
             "inverse": "2 (peak + 1e-8) y + mean",
             "silence": "a channel without any |x - mean| > 0 stays as it is",
+        },
+        "resampling": {
+            "why": "a file may fill its rate: what a resampler's filter takes is no part of the band",
+            "reach": REACH[BEST],
+            "shape": "of a file of under 48 kHz, resampled by a filter that has taken 10 dB at reach x half its rate, "
+            "the cutoff and the end of the band are that at most",
         },
         "lowpass": {
             "why": "what the input has over the end of its band, hiss or a codec's rests, keeps the high band empty",

@@ -11,6 +11,7 @@ export const hann = (size) => Float64Array.from({ length: size }, (_, i) => 0.5 
 const CUTOFF = 0.955664;
 const REACH = 132.8333;
 const KAISER = 18.4335;
+const HIGHEST = 0.96; // where it has taken 10 dB
 const MOST_PHASES = 512; // of the filter between two samples; what lies between them is interpolated, 106 dB below
 const PIECE = 1 << 16; // samples of output between two looks at the progress
 
@@ -43,6 +44,9 @@ export async function resample(x, from, to, progress = () => {}) {
   }
   return y;
 }
+
+/** How high in Hz a recording of a rate reaches at another one. */
+export const highestHz = (from, to) => (from < to ? (HIGHEST * from) / 2 : to / 2);
 
 const gcd = (a, b) => (b ? gcd(b, a % b) : a);
 

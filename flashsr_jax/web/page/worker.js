@@ -5,7 +5,7 @@
 
 import { Bands } from "./bands.js";
 import { FULL_BAND_HZ, bandwidth } from "./bandwidth.js";
-import { columns, resample } from "./dsp.js";
+import { columns, highestHz, resample } from "./dsp.js";
 import { Upscaler } from "./upscale.js";
 import { readWav, writeWav } from "./wav.js";
 
@@ -73,8 +73,9 @@ function check(channels, rate) {
 
 async function start({ cutoff, processor }) {
   const upscaler = await model(processor);
-  const { channels, band } = recording;
-  const bands = cutoff === null ? new Bands(band.cutoff, band.end) : new Bands(cutoff);
+  const { channels, band, rate } = recording;
+  const within = (hz) => Math.min(hz, highestHz(rate, RATE)); // the resampler's filter took what is over that
+  const bands = cutoff === null ? new Bands(within(band.cutoff), within(band.end)) : new Bands(within(cutoff));
   const [length, perColumn] = [channels[0].length, channels[0].length / WIDTH];
   const output = channels.map(() => new Float32Array(length));
   let final = 0;

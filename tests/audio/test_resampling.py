@@ -1,0 +1,21 @@
+"""How high what a resampler makes of a file reaches."""
+
+import numpy as np
+import pytest
+
+from flashsr_jax.audio import SAMPLE_RATE
+from flashsr_jax.audio.resampling import BEST, PROMPT, reach_hz, resample_stream
+
+
+@pytest.mark.parametrize("quality", [BEST, PROMPT])
+@pytest.mark.parametrize("rate", [8000, 11_025, 16_000, 24_000, 32_000])
+def test_the_filter_has_taken_10_db_where_a_rate_reaches(rate, quality):
+    impulse = np.zeros((1, rate), np.float32)
+    impulse[0, rate // 2] = 1
+    y = np.concatenate(list(resample_stream([impulse], rate, 1, quality=quality)), axis=1)[0]
+    level_db = 20 * np.log10(np.abs(np.fft.rfft(y, SAMPLE_RATE)))  # bins of 1 Hz
+    assert level_db[round(reach_hz(rate, quality))] - level_db[100] == pytest.approx(-10, abs=2.5)
+
+
+def test_what_is_not_resampled_reaches_the_top():
+    assert reach_hz(SAMPLE_RATE) == reach_hz(96_000) == SAMPLE_RATE / 2
