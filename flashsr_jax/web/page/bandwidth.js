@@ -1,8 +1,8 @@
 /**
  * Where a recording's band ends: at the deepest wall in the spectrum of its loud moments, or where it has sunk into the
  * floor of quantisation, whichever comes first. The walls are those of `flashsr_jax.audio.bandwidth`; gentle roll-offs,
- * the rests of codecs over a band that was cut before, what they leak over their own, the images of poor resamplers, and
- * changes within a recording are left to the Python package.
+ * the rests of codecs over a band that was cut before, the images of poor resamplers, and changes within a recording are
+ * left to the Python package.
  */
 
 import { realFFT } from "./fft.js";
@@ -20,6 +20,11 @@ const FLOOR_DB = 12; // ... if what follows is no further above the lowest level
 const EDGE_DB = 12; // the wall's edge: so far below the band before it
 const QUANTISATION_DB = -114; // level per bin under which the top of the spectrum is rounding or dither
 const END_DB = 5; // a low-pass's skirt ends so far above the floor it sinks into
+const LEAK_HZ = 6000; // a codec's wall from here on ...
+const LEAK = 1.1; // ... leaks what goes on past so much of it ...
+const AT_ONCE_DB = 14; // ... and falls so deep ...
+const AT_ONCE = 0.025; // ... from one so wide stretch to the next
+const LEAKING_EDGE_DB = 6; // the edge of such a wall, which the leak blurs: so far below the band before it
 const BLACKMAN_HARRIS = [0.35875, -0.48829, 0.14128, -0.01168]; // Harris 1978, table 1: 92 dB
 
 /** {cutoff, end} in Hz of channels: the band's end, and where its filter's skirt ends; 0 of silence. */
@@ -48,8 +53,10 @@ function readBlock(x, rate) {
   const levels = quantileOfBins(spectra, 0.95);
   const least = 1e-14 * Math.max(...levels);
   const spectrum = levels.map((power) => 10 * Math.log10(power + least));
-  const cutoff = (edge(spectrum, rate) * rate) / size;
-  return { cutoff, end: endOf(spectrum, cutoff, rate), level };
+  const wall = edge(spectrum, rate);
+  const leaking = leakingEdge(spectrum, wall, rate);
+  const cutoff = ((leaking ?? wall) * rate) / size;
+  return { cutoff, end: leaking === null ? endOf(spectrum, cutoff, rate) : cutoff, level };
 }
 
 /** The power spectra of the frames that are no further than ACTIVE_DB below the loudest, and its level in dB. */
@@ -121,6 +128,21 @@ function edge(spectrum, rate) {
   if (bottom >= QUANTISATION_DB) return bin;
   const sound = medians(spectrum, 15).findLastIndex((level) => level > bottom + 6);
   return sound >= 0 ? Math.min(bin, sound) : bin;
+}
+
+/** The bin at which the band of a codec ends that leaks over its wall's bin; null for other spectra. */
+function leakingEdge(spectrum, wall, rate) {
+  const hz = (wall * rate) / (2 * (spectrum.length - 1));
+  const end = endOf(spectrum, hz, rate);
+  if (hz < LEAK_HZ || end <= LEAK * hz || end >= rate / 2) return null;
+  const width = Math.floor(AT_ONCE * wall);
+  const half = Math.floor(width / 2);
+  const meanAround = (k) => mean(spectrum.subarray(k - half, k - half + width));
+  const apart = half + 3; // past what the window and the smoothing blur
+  const near = Array.from({ length: Math.ceil(1.04 * wall) - Math.floor(0.93 * wall) }, (_, i) => Math.floor(0.93 * wall) + i);
+  if (Math.max(...near.map((k) => meanAround(k - apart) - meanAround(k + apart))) < AT_ONCE_DB) return null;
+  const before = mean(spectrum.subarray(Math.floor(0.8 * wall), Math.floor(0.93 * wall) + 1));
+  return spectrum.subarray(0, wall + 1).findLastIndex((level) => level >= before - LEAKING_EDGE_DB);
 }
 
 /** Whole numbers at equal ratios from low to high, each once. */
