@@ -37,10 +37,11 @@ def add(commands: argparse._SubParsersAction) -> None:
     )
     evaluate.add_argument(
         "--inputs",
-        choices=("low-pass", "file"),
+        choices=("low-pass", "file", "full-file"),
         default="low-pass",
         help="low-pass: a filter at the cutoff, the protocol of the field (default); file: a file of twice the cutoff "
-        "from a good resampler, upscaled as `flashsr upscale` does it",
+        "from a good resampler, upscaled as `flashsr upscale` does it; full-file: one whose band goes up to half its "
+        "rate, as that of a voice made at this rate",
     )
     evaluate.add_argument(
         "--clips", type=integer(1, 10**6), metavar="N", help="clips a class (default: all files; 40 of a data set)"

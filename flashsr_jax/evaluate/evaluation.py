@@ -76,7 +76,7 @@ def evaluate(data: str, out: str, options: Options) -> str:
     if options.perceptual:
         check_installed()
     lowest_hz = min(options.cutoffs_hz)
-    if options.inputs == "file" and lowest_hz < MIN_SAMPLE_RATE / 2:
+    if options.inputs != "low-pass" and lowest_hz < MIN_SAMPLE_RATE / 2:
         raise UserError(
             f"{lowest_hz:g}: its file would have under {MIN_SAMPLE_RATE} Hz: give {MIN_SAMPLE_RATE // 2} or more",
             "cutoffs",

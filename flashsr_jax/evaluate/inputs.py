@@ -3,16 +3,18 @@
 Letters: N samples at 48 kHz, M at the rate of a file.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+import scipy.signal
 import soxr
 
 from flashsr_jax.audio import SAMPLE_RATE
 from flashsr_jax.audio.bands import Bands, BandsByStretch
 from flashsr_jax.audio.lowpass import LowpassFilter, simulate_low_resolution
-from flashsr_jax.audio.resampling import fitted
+from flashsr_jax.audio.resampling import fitted, reach_hz
 from flashsr_jax.audio.stretches import Stretch, stretches_of
 from flashsr_jax.evaluate.references import Reference
 from flashsr_jax.evaluate.signals import Unmeasurable
@@ -53,8 +55,22 @@ def as_file(reference: Reference, cutoff_hz: float) -> Input:
 
     Raises Unmeasurable where it reads as full band, and upscaling would let it pass.
     """
+    return _of_file(reference, cutoff_hz, soxr.resample(reference.audio, SAMPLE_RATE, round(2 * cutoff_hz), "VHQ"))
+
+
+def as_full_file(reference: Reference, cutoff_hz: float) -> Input:
+    """As a file of twice the cutoff has it whose band goes up to half its rate, as that of a voice made at this rate:
+    the original's spectrum, cut there. Raises as `as_file` does."""
     rate = round(2 * cutoff_hz)
-    file_M = soxr.resample(reference.audio, SAMPLE_RATE, rate, "VHQ")
+    whole = SAMPLE_RATE // math.gcd(rate, SAMPLE_RATE)  # samples that are a whole number of the file's, too
+    padded_N = np.pad(reference.audio, (0, -len(reference.audio) % whole))
+    file_M = scipy.signal.resample(padded_N, len(padded_N) * rate // SAMPLE_RATE).astype(np.float32)
+    file_M = file_M[: round(len(reference.audio) * rate / SAMPLE_RATE)]
+    return _of_file(reference, cutoff_hz, file_M)._replace(end_hz=reach_hz(rate))
+
+
+def _of_file(reference: Reference, cutoff_hz: float, file_M: np.ndarray) -> Input:
+    rate = round(2 * cutoff_hz)
     stretches = stretches_of(file_M[None], rate)
     ends_hz = [stretch.cutoff_hz for stretch in stretches[0] if not stretch.passes]
     if not ends_hz:
@@ -63,8 +79,13 @@ def as_file(reference: Reference, cutoff_hz: float) -> Input:
     return Input(cutoff_hz, max(ends_hz), fitted(low_N, len(reference.audio)), file_M, rate, stretches)
 
 
-INPUTS: dict[str, Callable[[Reference, float], Input]] = {"low-pass": low_passed, "file": as_file}
+INPUTS: dict[str, Callable[[Reference, float], Input]] = {
+    "low-pass": low_passed,
+    "file": as_file,
+    "full-file": as_full_file,
+}
 SAID = {
     "low-pass": f"Chebyshev I, order {ORDER}, zero-phase",
     "file": "files of twice the cutoff, resampled by soxr, upscaled as `flashsr upscale` does it",
+    "full-file": "files of twice the cutoff that fill their rate, upscaled as `flashsr upscale` does it",
 }
