@@ -66,7 +66,6 @@ def as_met(lr_N: np.ndarray, cutoff_hz: float, rng: np.random.Generator) -> tupl
     x_N = _resampled(gain * lr_N, SAMPLE_RATE, rate)
     x_N = np.asarray(change(x_N), np.float32)
     bands, end_hz = _bands(x_N, rate, cutoff_hz)
-    bands = bands.within(reach_hz(rate))
     x_N = fitted(_resampled(x_N, rate, SAMPLE_RATE), len(lr_N))
     return bands.before(x_N[None], 0)[0] / gain, min(cutoff_hz, end_hz)
 
@@ -78,9 +77,10 @@ def _bands(x_N: np.ndarray, rate: int, cutoff_hz: float) -> tuple[Bands | BandsB
     """
     stretches = stretches_of(x_N[None], rate)
     ((found, *others),) = stretches
+    reach = reach_hz(rate)
     if others or found.passes or not READ[0] <= found.cutoff_hz / cutoff_hz <= READ[1]:
-        return Bands(cutoff_hz, lowpass=True), cutoff_hz
-    return BandsByStretch.of(stretches, lowpass=True), found.end_hz
+        return Bands(cutoff_hz, lowpass=True).within(reach), min(cutoff_hz, reach)
+    return BandsByStretch.of(stretches, lowpass=True).within(reach), min(found.end_hz, reach)
 
 
 Change = Callable[[np.ndarray], np.ndarray]  # of samples at the file's rate

@@ -278,7 +278,8 @@ def _edge_before(level_K: np.ndarray, wall: int) -> int:
 
 def _leaking_edge(level_K: np.ndarray, wall: int, sample_rate: float, rounding_db: float) -> int | None:
     """The bin at which the band of a codec ends that leaks over its wall's bin, by transients in short blocks say: that
-    is no sound, and nothing of it stays. None for other spectra in dB: a filter's skirt falls less at once."""
+    is no sound, and nothing of it stays. None for other spectra in dB: of filters only the steepest, Chebyshev's say,
+    fall as deep at once, and what is over such a wall is as little."""
     wall_hz = wall * sample_rate / (2 * (len(level_K) - 1))
     if wall_hz < LEAK_HZ or not LEAK * wall_hz < _end(level_K, wall_hz, sample_rate, rounding_db) < sample_rate / 2:
         return None

@@ -34,15 +34,14 @@ RESERVED = ("original", "ceiling")  # names that no model and no other system's 
 class Options:
     """What is compared, on which originals, and how.
 
-    split, clips, seconds: as in `load_references`. cutoffs_hz: where the inputs end, which are made by
-    `inputs`, one of `INPUTS`. seeds: runs of whatever draws
-    noise. weights: the model, as `load_model` takes it. latency_ms: the model once more, as it upscales live. teacher,
-    regression: other U-Nets to put in it, as `load_network` takes them; teacher_steps, teacher_guidance: its solvers,
-    each step count with each scale, which may be by class. models: (name, file) of other models; own_low_band: of
-    those that are heard with the networks' own band under the cutoff, not the input's. outputs: (name, folder) of other
-    systems' files. noise_profiles: a file for the noise baseline. perceptual: measure Zimtohrli and ViSQOL too.
-    samples_per_class: clips to listen to. save_audio: keep every input and output. workers: processes that measure
-    (None: one a core).
+    split, clips, seconds: as in `load_references`. cutoffs_hz: where the inputs end, which are made by `inputs`, one of
+    `INPUTS`. seeds: runs of whatever draws noise. weights: the model, as `load_model` takes it. latency_ms: the model
+    once more, as it upscales live. teacher, regression: other U-Nets to put in it, as `load_network` takes them;
+    teacher_steps, teacher_guidance: its solvers, each step count with each scale, which may be by class. models: (name,
+    file) of other models; own_low_band: of those that are heard with the networks' own band under the cutoff, not the
+    input's. outputs: (name, folder) of other systems' files. noise_profiles: a file for the noise baseline. perceptual:
+    measure Zimtohrli and ViSQOL too. samples_per_class: clips to listen to. save_audio: keep every input and output.
+    workers: processes that measure (None: one a core).
     """
 
     split: str = "test"

@@ -242,6 +242,10 @@ def test_a_built_dataset_can_be_evaluated(dataset, tmp_path):
             ["--data", "DATA", "--inputs", "file", "--cutoffs", "1000,4000"],
             "--cutoffs 1000: its file would have under 4000 Hz: give 2000 or more",
         ),
+        (
+            ["--data", "DATA", "--inputs", "full-file", "--cutoffs", "1999"],
+            "--cutoffs 1999: its file would have under 4000 Hz: give 2000 or more",
+        ),
     ],
 )
 def test_mistakes_are_one_line(arguments, message, originals, weights, tmp_path, capsys, monkeypatch):

@@ -13,7 +13,9 @@ import soundfile as sf
 
 from flashsr_jax.api import FlashSR
 from flashsr_jax.audio import HOP
+from flashsr_jax.audio.bands import Bands
 from flashsr_jax.audio.pipes import BYTES, Format, encoded, read_blocks, read_wav_header, wav_header
+from flashsr_jax.audio.resampling import PROMPT, reach_hz
 from flashsr_jax.cli import main as flashsr
 from flashsr_jax.commands.live import RAW
 from flashsr_jax.errors import UserError
@@ -91,6 +93,18 @@ def test_blocks_level_offset_and_channels_are_as_in_a_file(model):
     np.testing.assert_allclose(moved_CxN[:, inside], 0.25 * y_CxN[:, inside] + 0.05, atol=0.01 * np.abs(y_CxN).max())
     np.testing.assert_allclose(live(X_CxN[::-1])[::-1], y_CxN, atol=1e-6)
     assert y_CxN.shape == (2, 3 * X_CxN.shape[1])
+
+
+def test_a_told_cutoff_is_taken_no_higher_than_the_short_resampler_reaches(model):
+    x = np.random.default_rng(0).normal(0, 0.1, (1, 16_000)).astype(np.float32)
+
+    def upscaled(cutoff_hz: float) -> np.ndarray:
+        bands = Bands(cutoff_hz, lowpass=True, keep_low_band=True)
+        blocks = model.stream([x], 16_000, channels=1, latency_ms=200, bands=bands)
+        return np.concatenate(list(blocks), axis=1)
+
+    np.testing.assert_array_equal(upscaled(8000.0), upscaled(reach_hz(16_000, PROMPT)))
+    assert np.abs(upscaled(8000.0) - upscaled(6000.0)).max() > 1e-3
 
 
 def test_a_delay_that_cannot_be_kept_is_refused(model):
