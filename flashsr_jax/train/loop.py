@@ -40,6 +40,7 @@ from flashsr_jax.train.evaluation import ClipSet, check_best_metric, evaluate
 from flashsr_jax.train.frozen import fingerprint, load, model_of
 from flashsr_jax.train.latents import cached_batches
 from flashsr_jax.train.logs import Logs
+from flashsr_jax.train.optimisers import spent_rates
 from flashsr_jax.train.profiling import Profile
 from flashsr_jax.train.stages import STAGES
 from flashsr_jax.train.state import TrainState
@@ -114,6 +115,8 @@ def _train(
     held.enter_context(_only_run(workdir))
     _check_same_model(config, workdir)
     LOGGER.info(_plan(config, data))
+    for line in spent_rates(config.optimizer, config.steps):
+        LOGGER.warning(line)
 
     checkpoints = Checkpoints(workdir, config.checkpoint.keep_last, config.best_metric)
     state, divergence = _initial_state(config, checkpoints, programs, frozen, data, key)

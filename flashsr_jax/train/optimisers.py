@@ -1,6 +1,7 @@
 """Optimizers and the schedules of learning rate, loss weights and EMA."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 import jax
@@ -14,6 +15,7 @@ from optax.contrib import MuonDimensionNumbers
 from flashsr_jax.errors import UserError
 
 Tree = TypeVar("Tree")  # of arrays
+SPENT = 0.01  # of a rate: what is left then teaches little
 ADAMW_RMS = 0.2  # typical root mean square of AdamW's updates at rate 1
 
 
@@ -50,6 +52,20 @@ def _warmup_stable_decay(config: ConfigDict, step: jax.Array, updates: int) -> j
     falling = max(config.cooldown * updates, 1.0)
     done = jnp.clip((step - (updates - falling)) / falling, 0.0, 1.0)
     return 1.0 - (1.0 - config.final) * done
+
+
+def spent_rates(config: ConfigDict, steps: int) -> Iterator[str]:
+    """A line for each role whose exponential rate is all but gone before a run of `steps` ends: a preset's fall is
+    meant for its own number of steps."""
+    for role, section in config.items():
+        if section.schedule == "exponential" and section.decay < 1.0:
+            spent = section.warmup_steps + int(section.decay_steps * math.log(SPENT) / math.log(section.decay))
+            if spent < steps:
+                yield (
+                    f"config.optimizer.{role}: from step {spent} of {steps} on its rate is under a hundredth of "
+                    f"lr={section.lr:g} (decay={section.decay:g} every {section.decay_steps} steps): a larger "
+                    "decay_steps, or schedule=cosine, which falls over the whole run"
+                )
 
 
 FACTORS = {"exponential": _exponential, "cosine": _cosine, "wsd": _warmup_stable_decay}

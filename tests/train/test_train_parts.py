@@ -14,10 +14,11 @@ from flashsr_jax.models.diffusion import schedule, velocity
 from flashsr_jax.train import losses, perceptual, starts
 from flashsr_jax.train.batch import Windows, band_weights, prepare, random_crops
 from flashsr_jax.train.loop import make_programs
-from flashsr_jax.train.optimisers import by_phase, learning_rate, make_optimizer, update_ema
+from flashsr_jax.train.optimisers import by_phase, learning_rate, make_optimizer, spent_rates, update_ema
 from flashsr_jax.train.stages import regression, student, teacher
 
 from helpers import micro
+from helpers.configs import get_config
 from helpers.steps import mesh_of
 from helpers.toy import toy_config, toy_stage
 
@@ -68,6 +69,26 @@ def test_learning_rate_warms_up_then_decays():
     config = micro.get_config("vae").optimizer.vae
     config.update(lr=1.0, warmup_steps=4, decay=0.5, decay_steps=10)
     assert at(learning_rate(config, 100), (0, 3, 4, 14)) == pytest.approx([0.25, 1.0, 1.0, 0.5])
+
+
+def test_a_rate_that_is_spent_long_before_the_run_ends_is_told():
+    """A teacher of 60 000 steps at the preset of 3600 would learn nothing after the first sixth."""
+    config = get_config("teacher", "small")
+    assert not list(spent_rates(config.optimizer, config.steps))
+    (line,) = spent_rates(config.optimizer, 60_000)
+    spent = int(line.split("from step ")[1].split()[0])
+    rate = learning_rate(config.optimizer.teacher, 60_000)
+    assert rate(spent - 10) > 0.01 * config.optimizer.teacher.lr >= rate(spent + 1)
+    assert "config.optimizer.teacher" in line and "schedule=cosine" in line
+    config.optimizer.teacher.schedule = "cosine"
+    assert not list(spent_rates(config.optimizer, 60_000))
+
+
+@pytest.mark.parametrize("stage", ["vae", "vocoder", "vocoder_tuned", "regression", "teacher", "student", "tune"])
+@pytest.mark.parametrize("preset", ["tiny", "small", "base"])
+def test_no_preset_spends_its_rate_before_its_end(stage, preset):
+    config = get_config(stage, preset)
+    assert not list(spent_rates(config.optimizer, config.steps))
 
 
 def test_a_cosine_and_a_warmup_stable_decay_end_with_the_run():
