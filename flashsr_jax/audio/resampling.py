@@ -17,6 +17,7 @@ MIN_SAMPLE_RATE = 4_000
 MAX_SAMPLE_RATE = 768_000  # the highest that converters have: more is a damaged header, and memory grows with the rate
 BEST, PROMPT = "VHQ", "LQ"  # of soxr's qualities: for files, and for what is heard as it comes
 REACH = {BEST: 0.96, PROMPT: 0.86}  # of half the lower rate: where their filters have taken 10 dB
+PASSBAND = 0.91  # of half the lower rate: up to where the best filter takes nothing
 PROBE_HZ = 1000  # pieces a second in which `held_back` feeds a resampler
 LOUDEST = 1e10  # of a sample: floats at the scale of 32-bit integers are under it, broken ones seldom
 
@@ -64,6 +65,11 @@ def resample_stream(
 def reach_hz(sample_rate: float, quality: str = BEST) -> float:
     """How high in Hz a signal of this rate reaches after resampling to 48 kHz: to where the filter has taken 10 dB."""
     return REACH[quality] * sample_rate / 2 if sample_rate < SAMPLE_RATE else SAMPLE_RATE / 2
+
+
+def passband_hz(sample_rate: float) -> float:
+    """Up to where in Hz a signal of this rate is what it was after the best resampling to 48 kHz."""
+    return PASSBAND * sample_rate / 2 if sample_rate < SAMPLE_RATE else SAMPLE_RATE / 2
 
 
 @functools.cache

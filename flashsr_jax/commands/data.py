@@ -24,7 +24,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         type=number(0, 24_000),
         default=16_000.0,
         metavar="HZ",
-        help="leave out duller recordings (default 16000)",
+        help="leave out duller recordings, and of less than twice its rate (default 16000)",
     )
     parser.add_argument("--workers", type=integer(1, 1024), metavar="N", help="decoding processes (default: all cores)")
     parser.add_argument(

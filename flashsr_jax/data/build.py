@@ -94,7 +94,8 @@ def build_dataset(
     the CSV, else it is the folder; the split from the CSV, else from a hash of the group, but so that each class has
     all three: of less than three groups the last recordings are validation and test, and of a single recording its
     last stretches. `tfds` names catalogue datasets as NAME=CLASS. Recordings that cannot be used are listed in
-    left_out.csv and do not stop the build.
+    left_out.csv and do not stop the build. So are those with less bandwidth than `min_bandwidth_hz`; of a rate under
+    44.1 kHz it ends where resampling to 48 kHz begins to take something, and the losses end there, too.
     `workers` processes do the work (default: one a core; 0: this process), or `runner`: one of Apache Beam's by name,
     and Beam's options. The records are the same. The dataset appears under its name once it is complete; until then
     what is done lies beside it, and the same call goes on from there. Called again, it finds the dataset and returns.

@@ -16,10 +16,10 @@ import soxr
 from flashsr_jax.audio import SAMPLE_RATE
 from flashsr_jax.audio import files as audio_files
 from flashsr_jax.audio.bandwidth import BandwidthMeter
-from flashsr_jax.audio.resampling import check_finite
+from flashsr_jax.audio.resampling import check_finite, passband_hz
 from flashsr_jax.errors import UserError, reason
 
-MIN_RATE = 44_100
+FULL_RATE = 44_100  # from this rate on a recording may be of full band
 MIN_SECONDS = 0.1
 SILENCE = 10 ** (-80 / 20)  # peak of a silent recording, and of a dead channel below the loudest one
 HIGH_BAND_HZ = 10_000.0
@@ -67,7 +67,7 @@ def decode(path: Path, file: Path, min_bandwidth_hz: float) -> Decoded:
     floor however quiet the recording is. Memory does not grow with the recording's length. Raises Unusable.
     """
     try:
-        sample_rate, channels, channel, fingerprint, remarks = _survey(path)
+        sample_rate, channels, channel, fingerprint, remarks = _survey(path, 2 * min_bandwidth_hz)
         meter = BandwidthMeter(sample_rate)
         unscaled = file.with_suffix(".f32")
         try:
@@ -75,6 +75,8 @@ def decode(path: Path, file: Path, min_bandwidth_hz: float) -> Decoded:
                 for piece_N in _resampled(path, sample_rate, channel, meter):
                     out.write(piece_N.tobytes())
             bandwidth_hz = meter.value()
+            if sample_rate < FULL_RATE:
+                bandwidth_hz = min(bandwidth_hz, passband_hz(sample_rate))
             if bandwidth_hz < min_bandwidth_hz:
                 raise Unusable("bandwidth too low", f"{bandwidth_hz:.0f} Hz, under {min_bandwidth_hz:.0f} Hz")
             samples = unscaled.stat().st_size // 4
@@ -119,16 +121,16 @@ def last_stretches(decoded: Decoded, splits: Sequence[str]) -> Iterator[tuple[in
     unscaled.unlink()
 
 
-def _survey(path: Path) -> tuple[int, int, int, str, tuple[str, ...]]:
+def _survey(path: Path, min_rate: float) -> tuple[int, int, int, str, tuple[str, ...]]:
     """(sample rate, channels, the channel to use, fingerprint of the decoded audio, remarks) of a usable recording.
 
-    The channel is the one with most energy above 10 kHz among those that are not dead: a downmix would cancel the
-    high band where the channels are not in phase.
+    The channel is the one with most energy in the high band among those that are not dead: a downmix would cancel it
+    where the channels are not in phase.
     """
     with audio_files.opened(path) as audio:
         sample_rate, channels, remarks = audio.sample_rate, audio.channels, tuple(audio.remarks)
-        if sample_rate < MIN_RATE:
-            raise Unusable("sample rate too low", f"{sample_rate} Hz, under {MIN_RATE} Hz")
+        if sample_rate < min_rate:
+            raise Unusable("sample rate too low", f"{sample_rate} Hz, under {min_rate:.0f} Hz")
         fingerprint = hashlib.blake2b(f"{sample_rate} {channels}".encode(), digest_size=16)
         frames, peak_C, high_C = 0, np.zeros(channels), np.zeros(channels)
         for block_CxN in audio_files.blocks(audio, BLOCK_SECONDS * sample_rate):
@@ -152,13 +154,14 @@ def _survey(path: Path) -> tuple[int, int, int, str, tuple[str, ...]]:
 
 
 def high_band_energy(x_NxC: np.ndarray, sample_rate: int) -> np.ndarray:
-    """Energy (C,) above 10 kHz of each channel."""
+    """Energy (C,) of each channel above 10 kHz, of low rates in the upper half of their band."""
     power_CxK = np.abs(np.fft.rfft(np.ascontiguousarray(x_NxC.T))) ** 2
-    return power_CxK[:, int(power_CxK.shape[1] * HIGH_BAND_HZ * 2 / sample_rate) :].sum(axis=1)
+    first_hz = min(HIGH_BAND_HZ, sample_rate / 4)
+    return power_CxK[:, int(power_CxK.shape[1] * first_hz * 2 / sample_rate) :].sum(axis=1)
 
 
 def best_channel(peak_C: np.ndarray, high_C: np.ndarray) -> int:
-    """The channel with the most energy above 10 kHz among those that are not dead, from peaks and such energies."""
+    """The channel with the most energy in the high band among those that are not dead, from peaks and such energies."""
     return int(np.where(peak_C >= peak_C.max() * SILENCE, high_C, -1).argmax())
 
 

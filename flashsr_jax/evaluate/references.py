@@ -20,7 +20,7 @@ from flashsr_jax.data import CLASSES, INPUTS
 from flashsr_jax.data.build import folder_class
 from flashsr_jax.data.clips import fixed_clips
 from flashsr_jax.data.dataset import Recordings
-from flashsr_jax.data.recording import MIN_RATE, SILENCE, best_channel, high_band_energy
+from flashsr_jax.data.recording import FULL_RATE, SILENCE, best_channel, high_band_energy
 from flashsr_jax.errors import UserError, reason
 from flashsr_jax.evaluate.metrics import NYQUIST
 from flashsr_jax.evaluate.results import Problem
@@ -137,8 +137,8 @@ def _read(path: Path, seconds: float) -> tuple[np.ndarray, float]:
     except Exception as error:
         raise Unmeasurable(reason(error)) from error
     x_NxC = x_CxN.T.astype(np.float64)
-    if sample_rate < MIN_RATE:
-        raise Unmeasurable(f"the sample rate is {sample_rate} Hz, under {MIN_RATE} Hz: no reference for 48 kHz")
+    if sample_rate < FULL_RATE:
+        raise Unmeasurable(f"the sample rate is {sample_rate} Hz, under {FULL_RATE} Hz: no reference for 48 kHz")
     if len(x_NxC) < MIN_SECONDS * sample_rate:
         raise Unmeasurable(f"lasts {len(x_NxC) / sample_rate:.2f} s, under {MIN_SECONDS:g} s")
     if np.abs(x_NxC).max() < SILENCE:

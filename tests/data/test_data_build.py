@@ -195,6 +195,20 @@ def test_lower_bandwidth_on_request(tmp_path):
     assert record["bandwidth_hz"] == pytest.approx(float(row["bandwidth_hz"]), abs=1)
 
 
+def test_recordings_of_lower_rates_teach_what_they_have(tmp_path):
+    """Speech of 22 kHz, of which there is more than of full band: up to where resampling leaves it as it was."""
+    write(tmp_path / "speech" / "22k.wav", noise(2, 22_050), 22_050)
+    write(tmp_path / "speech" / "16k.wav", noise(2, 16_000), 16_000)
+    (row,) = build_dataset([tmp_path], tmp_path / "out", min_bandwidth_hz=9000, workers=0).recordings
+    assert (Path(row["path"]).name, row["sample_rate"]) == ("22k.wav", "22050")
+    assert float(row["bandwidth_hz"]) == pytest.approx(0.91 * 11_025, abs=1)
+    assert reasons(tmp_path / "out") == {"16k.wav": "sample rate too low"}
+    loud, dull = noise(1, 16_000), noise(1, 16_000, seed=1)
+    dull = np.real(np.fft.irfft(np.fft.rfft(2 * dull) * (np.fft.rfftfreq(16_000, 1 / 16_000) < 3000)))
+    file = write(tmp_path / "two.wav", np.stack([dull, loud], axis=1), 16_000, subtype="FLOAT")
+    assert decode(file, tmp_path / "samples", 7000).channel == 1
+
+
 def test_a_channel_is_picked_not_mixed(tmp_path):
     """Of channels in opposite phase a downmix would be silence; dead and dull channels are passed over."""
     x = noise(1)
