@@ -77,12 +77,13 @@ class FlashSR:
     ) -> Iterator[np.ndarray]:
         """Upscale blocks (C, n) of any lengths as they come; yields blocks (C, m) at 48 kHz as soon as they are final.
 
-        What comes out is what `__call__` returns of the whole with the same `bands` among the options (none: with
-        cutoff_hz=None): where a stream's band will end cannot be measured at its beginning. An output lags its input by
-        at most `latency` seconds and the time to compute a window. For what is heard as it comes, `latency_ms` (200,
-        say) among the options takes short windows that look back. Raises UserError as `__call__` does.
+        What comes out is what `__call__` returns of the whole with the same `bands` among the options (None: with
+        cutoff_hz=None). Without them, where the band ends is measured as it comes (`audio.heard`). An output lags its
+        input by at most `latency` seconds and the time to compute a window. For what is heard as it comes, `latency_ms`
+        (200, say) among the options takes short windows that look back. Raises UserError as `__call__` does.
         """
-        return upscale_stream(self.model, blocks, sample_rate, channels=channels, settings=Settings.of(options))
+        settings = Settings.of({"bands": "auto"} | options)
+        return upscale_stream(self.model, blocks, sample_rate, channels=channels, settings=settings)
 
     def latency(self, sample_rate: int, **options: Any) -> float:
         """Seconds of input after a sample that have to be there at most before its output is final, with `options` as

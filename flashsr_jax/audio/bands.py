@@ -129,6 +129,11 @@ class Bands:
         return True
 
 
+def bands_of(stretch: Stretch, *, lowpass: bool, keep_low_band: bool, gain_db: float = 0.0) -> Bands | None:
+    """`Bands` for a stretch; None where it passes through."""
+    return None if stretch.passes else Bands(stretch.cutoff_hz, lowpass, keep_low_band, gain_db, stretch.end_hz)
+
+
 @dataclasses.dataclass(frozen=True)
 class BandsByStretch:
     """`Bands` by channel and stretch of time, each faded into the next; for arrays (C, N) of whole windows.
@@ -148,13 +153,8 @@ class BandsByStretch:
         high_band_gain_db: float = 0.0,
     ) -> "BandsByStretch":
         """For what `stretches` found; the rest is as in `Bands`."""
-
-        def bands(stretch: Stretch) -> Bands | None:
-            if stretch.passes:
-                return None
-            return Bands(stretch.cutoff_hz, lowpass, keep_low_band, high_band_gain_db, stretch.end_hz)
-
-        return cls(tuple(tuple((round(s.start * SAMPLE_RATE), bands(s)) for s in channel) for channel in stretches))
+        of = functools.partial(bands_of, lowpass=lowpass, keep_low_band=keep_low_band, gain_db=high_band_gain_db)
+        return cls(tuple(tuple((round(s.start * SAMPLE_RATE), of(s)) for s in channel) for channel in stretches))
 
     def before(self, x: np.ndarray, start: int) -> np.ndarray:
         """As `Bands.before`."""

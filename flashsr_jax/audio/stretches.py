@@ -50,8 +50,7 @@ def stretches(meters: Sequence[BandwidthMeter], sample_rate: int, samples: int) 
     seconds = samples / sample_rate
     readings_CxB = [meter.readings() for meter in meters]
     states = _states([reading for readings in readings_CxB for reading in readings])
-    top_hz = 0.98 * sample_rate / 2  # nothing is over it that a low-pass could take away
-    states = [s._replace(end_hz=SAMPLE_RATE / 2 if s.end_hz >= top_hz else s.end_hz) for s in states]
+    states = [without_top(state, sample_rate) for state in states]
     if not states:
         return tuple((Stretch(0.0, seconds, 0.0, 0.0),) for _ in meters)
     found: list[tuple[Stretch, ...]] = []
@@ -73,6 +72,11 @@ def stretches_of(x_CxN: np.ndarray, sample_rate: int) -> tuple[tuple[Stretch, ..
     for meter, x_N in zip(meters, x_CxN, strict=True):
         meter.update(x_N)
     return stretches(meters, sample_rate, x_CxN.shape[1])
+
+
+def without_top(reading: Reading, sample_rate: int) -> Reading:
+    """The reading, with no end where so little of the rate is over it that a low-pass could take nothing away."""
+    return reading._replace(end_hz=SAMPLE_RATE / 2) if reading.end_hz >= 0.98 * sample_rate / 2 else reading
 
 
 def _states(readings: list[Reading]) -> list[Reading]:

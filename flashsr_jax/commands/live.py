@@ -35,7 +35,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         type=cutoff,
         default="auto",
         metavar="HZ",
-        help="take away what the input has over it, and leave what it has under it (default: neither)",
+        help="where the input's band ends (default: measured as it comes)",
     )
     live.add_argument("--seed", type=integer(0, 2**32 - 1), default=0, metavar="N", help="(default 0)")
     networks = live.add_argument_group("networks")
@@ -70,8 +70,12 @@ def run(args: argparse.Namespace) -> int:
         form = Format(args.rate, args.channels, args.raw) if args.raw else read_wav_header(source)
     except NotWavError as error:
         raise UserError(f"{error}: for bare samples give --raw, --rate and --channels") from error
-    bands = Bands(args.cutoff, lowpass=True, keep_low_band=True) if args.cutoff else None
-    settings = Settings(seed=args.seed, dtype=args.dtype, latency_ms=args.latency, bands=bands)
+    settings = Settings(
+        seed=args.seed,
+        dtype=args.dtype,
+        latency_ms=args.latency,
+        bands=Bands(args.cutoff, lowpass=True, keep_low_band=True) if args.cutoff else "auto",
+    )
     restored = functools.partial(
         upscale_stream, model, sample_rate=form.sample_rate, channels=form.channels, settings=settings
     )

@@ -145,7 +145,7 @@ def _systems(options: Options) -> tuple[dict[str, System], str | None, dict[str,
         found[model] = systems.model(loaded)
         settings["weights"] = f"{options.weights} ({_made_of(loaded)})"
         if options.latency_ms is not None:
-            found[f"{model}, live"] = systems.model(loaded, latency_ms=options.latency_ms)
+            found[f"{model}, live"] = systems.model(loaded, latency_ms=options.latency_ms, bands="auto")
             settings["live"] = f"{options.latency_ms:g} ms"
         if options.teacher:
             other = _with_unet(loaded, options.teacher, "teacher")

@@ -9,7 +9,7 @@ Letters: G windows, C channels, B = items of a batch (windows x channels), N sam
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ import numpy as np
 from flashsr_jax.audio import HOP
 from flashsr_jax.audio.bands import Bands, BandsByStretch
 from flashsr_jax.audio.front_end import Normalisation, denormalise, normalise
+from flashsr_jax.audio.heard import BandsAsHeard
 from flashsr_jax.audio.limiter import Limiter
 from flashsr_jax.audio.resampling import BEST, PROMPT, check_rate, held_back, reach_hz, resample_stream
 from flashsr_jax.errors import UserError
@@ -54,7 +55,8 @@ class Settings:
     classifier-free guidance (1: none). dtype: of the networks' computation. batch: windows (of one channel) computed at
     once; None: 1 on a CPU, 4 on an accelerator. window_frames: a window in mel frames of 10 ms. latency_ms: windows of
     0.64 s instead, whose block of 0.32 s is final so many milliseconds after its last sample; None: as windows come.
-    bands: what to do to the bands on either side of the input's cutoff, if anything. ceiling: where the output's true
+    bands: what to do to the bands on either side of the input's cutoff, if anything; "auto": where the band ends is
+    measured as the stream comes (`audio.heard`), and a full band passes through. ceiling: where the output's true
     peak would exceed it, the band over the cutoff, which `bands` gives, is turned down; None: nowhere.
     """
 
@@ -65,7 +67,7 @@ class Settings:
     batch: int | None = None
     window_frames: int = WINDOW_FRAMES
     latency_ms: float | None = None
-    bands: Bands | BandsByStretch | None = None
+    bands: Bands | BandsByStretch | Literal["auto"] | None = None
     ceiling: float | None = None
 
     def __post_init__(self) -> None:
@@ -82,8 +84,8 @@ class Settings:
                 check_number(name, getattr(self, name))
         if self.latency_ms is not None and self.ceiling is not None:
             raise UserError("a ceiling looks further ahead than latency_ms lets it: leave one of them out")
-        if self.bands is not None and not isinstance(self.bands, Bands | BandsByStretch):
-            raise UserError(f"bands of type {type(self.bands).__name__}: take flashsr_jax.audio.bands.Bands, or None")
+        if self.bands not in (None, "auto") and not isinstance(self.bands, Bands | BandsByStretch):
+            raise UserError(f'bands={self.bands!r}: take flashsr_jax.audio.bands.Bands, "auto" or None')
 
     def framing(self, config: ModelConfig, sample_rate: int) -> Framing:
         """How an input of this rate is cut into windows. Raises UserError where the model or the rate does not allow
@@ -201,16 +203,21 @@ def upscale_stream(
     frames = settings.framing(model.config, sample_rate)
     (device,) = jax.tree.leaves(model.params)[0].devices()
     batch = settings.batch or (1 if device.platform == "cpu" else 4)
-    if settings.bands is None or settings.bands.anything_restored:
-        _prepare(model, settings, batch, frames.window)
     quality = BEST if settings.latency_ms is None else PROMPT
-    if settings.bands:
-        settings = dataclasses.replace(settings, bands=settings.bands.within(reach_hz(sample_rate, quality)))
+    highest_hz, heard, told = reach_hz(sample_rate, quality), None, None
+    if settings.bands == "auto":
+        heard = BandsAsHeard(sample_rate, channels, highest_hz)
+        blocks = heard.listening(blocks)
+    elif settings.bands:
+        told = settings.bands.within(highest_hz)
+    if not told or told.anything_restored:
+        _prepare(model, settings, batch, frames.window)
     resampled = resample_stream(blocks, sample_rate, channels, quality=quality)
-    bands, tally = settings.bands, tally or Tally()
+    tally = tally or Tally()
 
     def process(x_GxCxN: np.ndarray, start_G: np.ndarray) -> np.ndarray:
-        y_GxCxN = _super_resolve_windows(model, settings, batch, frames.hop, x_GxCxN, start_G)
+        bands = heard.bands(int(start_G[0])) if heard else told
+        y_GxCxN = _super_resolve_windows(model, settings, bands, batch, frames.hop, x_GxCxN, start_G)
         if not bands:
             return y_GxCxN
         for x_CxN, y_CxN, start in zip(x_GxCxN, y_GxCxN, start_G.tolist(), strict=True):
@@ -222,14 +229,19 @@ def upscale_stream(
         return np.concatenate([y_GxCxN, np.stack(added)], axis=1)
 
     outputs = process_windows(process, resampled, frames, channels=channels, group=max(1, batch // channels))
-    return tally.limited(outputs, settings.ceiling) if bands and settings.ceiling is not None else outputs
+    return tally.limited(outputs, settings.ceiling) if settings.bands and settings.ceiling is not None else outputs
 
 
 def _super_resolve_windows(
-    model: Model, settings: Settings, batch: int, hop: int, input_GxCxN: np.ndarray, start_G: np.ndarray
+    model: Model,
+    settings: Settings,
+    bands: Bands | BandsByStretch | None,
+    batch: int,
+    hop: int,
+    input_GxCxN: np.ndarray,
+    start_G: np.ndarray,
 ) -> np.ndarray:
     """(G, C, N): the networks on every channel of every window, `batch` items at a time."""
-    bands = settings.bands
     x_GxCxN, restored_GxC = input_GxCxN, np.ones(input_GxCxN.shape[:2], bool)
     if bands:
         windows = list(zip(input_GxCxN, start_G.tolist(), strict=True))

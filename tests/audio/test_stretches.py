@@ -4,25 +4,12 @@ import numpy as np
 import pytest
 import scipy.ndimage
 import scipy.signal
-import soundfile as sf
 import soxr
 
 from flashsr_jax.audio.bandwidth import BandwidthMeter, bandwidth, read_block
 from flashsr_jax.audio.stretches import Stretch, stretches
 
-from helpers import RECORDINGS
-
-RATE = 48_000
-
-
-def recording(path: str, seconds: float) -> np.ndarray:
-    x, rate = sf.read(RECORDINGS / path, dtype="float32", always_2d=True)
-    x_N = soxr.resample(x[:, 0], rate, RATE, "VHQ")
-    return np.resize(x_N / np.abs(x_N).max(), int(seconds * RATE))
-
-
-def low_passed(x_N: np.ndarray, hz: float) -> np.ndarray:
-    return scipy.signal.sosfiltfilt(scipy.signal.cheby1(10, 0.05, hz, fs=RATE, output="sos"), x_N)
+from helpers.sounds import RATE, low_passed, recording
 
 
 def found(*channels: np.ndarray, sample_rate: int = RATE) -> list[list[Stretch]]:
@@ -31,22 +18,6 @@ def found(*channels: np.ndarray, sample_rate: int = RATE) -> list[list[Stretch]]
         for piece_N in np.array_split(x_N.astype(np.float32), 7):
             meter.update(piece_N)
     return [list(channel) for channel in stretches(meters, sample_rate, len(channels[0]))]
-
-
-@pytest.fixture(scope="module")
-def speech() -> np.ndarray:
-    return recording("speech/klettres-german/letters.ogg", 42)
-
-
-@pytest.fixture(scope="module")
-def music() -> np.ndarray:
-    return recording("music/mauricio-duarte/ubports.ogg", 18)
-
-
-@pytest.fixture(scope="module")
-def dull(speech) -> np.ndarray:
-    """Speech that ends at 3.9 kHz."""
-    return low_passed(speech, 3900)
 
 
 def noise(samples: int, level_db: float) -> np.ndarray:

@@ -25,6 +25,7 @@ from flashsr_jax.upscale.windows import live_framing, process_windows
 from flashsr_jax.weights.store import save_weights
 
 from helpers.micro_model import MICRO, micro_params
+from helpers.sounds import low_passed
 
 RATE = 16_000
 X_CxN = 0.1 * np.random.default_rng(0).normal(size=(2, 3 * RATE)).astype(np.float32)
@@ -105,6 +106,25 @@ def test_a_told_cutoff_is_taken_no_higher_than_the_short_resampler_reaches(model
 
     np.testing.assert_array_equal(upscaled(8000.0), upscaled(reach_hz(16_000, PROMPT)))
     assert np.abs(upscaled(8000.0) - upscaled(6000.0)).max() > 1e-3
+
+
+def test_a_full_band_passes_through_and_a_lower_one_is_kept_under_its_end(model):
+    """What `flashsr live` does with what it hears, whatever the blocks' lengths."""
+    x_CxN = 0.1 * np.random.default_rng(3).normal(size=(1, 3 * 48_000)).astype(np.float32)
+    narrow_CxN = low_passed(x_CxN, 4000).astype(np.float32)
+
+    def live(x_CxN: np.ndarray, size: int = 7777) -> np.ndarray:
+        blocks = model.stream(blocks_of(x_CxN, size), 48_000, channels=1, latency_ms=200)
+        return np.concatenate(list(blocks), axis=1)
+
+    heard = slice(int(0.4 * 48_000), None)
+    np.testing.assert_allclose(live(x_CxN)[:, heard], x_CxN[:, heard], atol=1e-6)
+    y_CxN = live(narrow_CxN)
+    np.testing.assert_array_equal(live(narrow_CxN, 10**6), y_CxN)
+    added_CxN = (y_CxN - narrow_CxN)[:, heard]
+    assert np.abs(added_CxN).max() > 1e-3
+    inside = slice(9600, -9600)  # of the filter that looks
+    assert np.abs(low_passed(added_CxN, 3000)[:, inside]).max() < 1e-3 * np.abs(narrow_CxN).max()
 
 
 def test_a_delay_that_cannot_be_kept_is_refused(model):
