@@ -12,6 +12,8 @@ Writes under OUT, each source and the dataset once:
 unpacked/       the sources
 recordings.csv  every recording that a row of the table takes: path, class, group, split
 dataset/        the dataset of `flashsr data build`
+dataset_lower/  those for training that have too low a rate or bandwidth for it, as far as they are of use to a U-Net;
+                recordings_lower.csv lists them
 test/, validation/  48 kHz FLAC clips of 5.12 s by class, and clips.csv: what each is made of
 test_read/, validation_read/  the same of the repositories' held-out speakers, apart, so that the former never change
 manifest.csv.gz, left_out.csv.gz, licences.md, copyright/  what went in, what did not and why, and under which terms
@@ -26,6 +28,7 @@ dataset/manifest.csv.
 
 import argparse
 import csv
+import functools
 import gzip
 import io
 import itertools
@@ -58,8 +61,9 @@ GITHUB = "https://github.com"
 ARCHIVES = (".pk3", ".zip")
 NOTICES = ("copyright", "copying", "licen", "credits")  # how a file of terms begins
 # The pipeline draws cutoffs up to the recording's own bandwidth and the losses stop there, so a codec's wall at 16 kHz
-# costs the top of the band only; under it a recording has nothing to teach that the low-resolution side lacks.
+# costs the top of the band only. Under it a recording is none for a VAE or a vocoder, which would learn its end.
 MIN_BANDWIDTH_HZ = 16_000.0
+LOWER_BANDWIDTH_HZ = 6000.0  # of the second dataset: over a cutoff of 4 kHz it has the octave's half that matters most
 
 CLIP_SAMPLES = 245_760  # 5.12 s
 CLIPS = {"test": 48, "validation": 24}  # of each class, at most
@@ -279,6 +283,13 @@ def select(table: dict[str, list[Rule]], out: Path) -> tuple[dict[str, Rule], li
     return taken, left_out
 
 
+def select_lower(out: Path) -> list[dict]:
+    """Rows of recordings.csv for training that the dataset left out since their rate or bandwidth is too low."""
+    reasons = ("sample rate too low", "bandwidth too low")
+    lower = {row["path"] for row in read_csv(out / "dataset" / LEFT_OUT) if row["reason"] in reasons}
+    return [row for row in read_csv(out / "recordings.csv") if row["path"] in lower and row["split"] == "train"]
+
+
 def load(path: Path, channel: int) -> np.ndarray:
     """One channel at 48 kHz, float32."""
     x_NxC, rate = sf.read(path, dtype="float32", always_2d=True)
@@ -455,9 +466,10 @@ def read_csv(path: Path) -> list[dict]:
 
 
 def write_manifest(taken: dict[str, Rule], left_out: list[dict], out: Path) -> list[dict]:
-    """manifest.csv.gz and left_out.csv.gz; returns the manifest."""
+    """manifest.csv.gz and left_out.csv.gz of both datasets; returns the manifest."""
+    datasets = [folder for folder in (out / "dataset", out / "dataset_lower") if folder.exists()]
     rows = []
-    for row in read_csv(out / "dataset" / MANIFEST):
+    for row in itertools.chain(*(read_csv(folder / MANIFEST) for folder in datasets)):
         rule = taken[row["path"]]
         rows.append(
             {
@@ -474,7 +486,9 @@ def write_manifest(taken: dict[str, Rule], left_out: list[dict], out: Path) -> l
             }
         )
     write_csv(out / "manifest.csv.gz", rows)
-    left_out = left_out + read_csv(out / "dataset" / LEFT_OUT)
+    went_in = {f"unpacked/{folder_name(row['package'])}/{row['file']}" for row in rows}
+    last = {row["path"]: row for folder in datasets for row in read_csv(folder / LEFT_OUT)}
+    left_out = left_out + [row for path, row in last.items() if path not in went_in]
     write_csv(out / "left_out.csv.gz", left_out, ("path", "reason", "detail"))
     return rows
 
@@ -532,14 +546,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     for package, rules in table.items():
         fetch(package, rules[0].version, unpacked, arguments.recordings)
     taken, left_out = select(table, out)
-    build_dataset(
-        [],
-        out / "dataset",
-        csv=out / "recordings.csv",
-        min_bandwidth_hz=MIN_BANDWIDTH_HZ,
-        workers=arguments.workers,
-        overwrite=True,
-    )
+    build = functools.partial(build_dataset, [], workers=arguments.workers, overwrite=True)
+    build(out / "dataset", csv=out / "recordings.csv", min_bandwidth_hz=MIN_BANDWIDTH_HZ)
+    if lower := select_lower(out):
+        write_csv(out / "recordings_lower.csv", lower)
+        build(out / "dataset_lower", csv=out / "recordings_lower.csv", min_bandwidth_hz=LOWER_BANDWIDTH_HZ)
     write_licences(table, write_manifest(taken, left_out, out), out)
     held_out = held_out_recordings(table, read_csv(out / "dataset" / MANIFEST))
     repositories = {folder_name(package) for package in table if is_repository(package)}

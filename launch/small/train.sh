@@ -2,7 +2,8 @@
 # Trains the stages of the shipped model by their configurations, one process a stage: bash launch/small/train.sh STAGE...
 # Stages in their order: vocoder and vae, latents, regression, teacher, student, vocoder_tuned, tune. Run again, each goes on
 # where it stopped, or to more STEPS. `latents` encodes windows once for the next three, which otherwise encode fresh ones
-# in every step; SEED=1 and so on encodes others, which they read as well. `tune` begins with the regression's U-Net, or
+# in every step; SEED=1 and so on encodes others, which they read as well; of recordings of lower rates with
+# CORPUS=corpus/dataset_lower SEED=9 bash launch/small/train.sh latents. `tune` begins with the regression's U-Net, or
 # with that of UNET, the student's say. The student begins only if the teacher beats the regression, or with GATE=False.
 # configs/STAGE.py:small are the settings of a CPU; a stage on a GPU:
 # DTYPE=bfloat16 WORKERS=8 BATCH=64, and more STEPS, whose rate falls slower: DECAY.

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import zipfile
 from collections import defaultdict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -364,6 +365,23 @@ def test_sources_of_both_kinds_become_one_dataset_with_the_repositories_clips_ap
     corpus.main([str(out)])
     assert (tmp_path / "asked").read_text().removeprefix(asked).split()[:1] == ["apt-get"]
     assert {path: path.read_bytes() for path in out.rglob("*.flac")} == before
+
+
+def test_recordings_of_lower_rates_for_training_are_a_dataset_of_their_own(outside, tmp_path):
+    words = tmp_path / "packages/words/usr/share/words"
+    for name, rate in (("held_out", 22_050), ("low", 22_050), ("lowest", 8000)):
+        sf.write(words / f"{name}.wav", tone(0.8, rate, seed=70), rate)
+    rows = corpus.read_csv(corpus.TABLE)
+    low = rows[0] | {"pattern": "*/low*", "group": "ben", "split": "train"}
+    corpus.write_csv(corpus.TABLE, [low, *rows])
+    out = tmp_path / "out"
+    corpus.main([str(out), "--packages", "words"])
+    (row,) = corpus.read_csv(out / "dataset_lower" / "manifest.csv")
+    assert (Path(row["path"]).name, row["group"], row["split"]) == ("low.wav", "ben", "train")
+    assert 9500 < float(row["bandwidth_hz"]) < 11_025
+    assert {row["file"].rsplit("/")[-1] for row in manifest_of(out)} == {"low.wav", *(f"{i}.wav" for i in range(7))}
+    left = {Path(row["path"]).name: row["reason"] for row in corpus.read_csv(out / "left_out.csv.gz")}
+    assert left == {"held_out.wav": "sample rate too low", "lowest.wav": "sample rate too low"}
 
 
 def test_another_measure_of_the_bandwidth_does_not_change_the_clips(outside, tmp_path, monkeypatch):
