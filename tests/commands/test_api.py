@@ -246,7 +246,7 @@ def test_the_stream_is_the_whole_and_lags_no_more_than_said(model, window_frames
 
     parts, got = [], 0
     latency = model.latency(rate, window_frames=window_frames)
-    for part in model.stream(blocks(), rate, channels=2, window_frames=window_frames):
+    for part in model.stream(blocks(), rate, channels=2, bands=None, window_frames=window_frames):
         if given < x.shape[1]:
             assert (given - block) / rate - got / 48_000 <= latency
         parts.append(part)
