@@ -84,7 +84,8 @@ class Settings:
                 check_number(name, getattr(self, name))
         if self.latency_ms is not None and self.ceiling is not None:
             raise UserError("a ceiling looks further ahead than latency_ms lets it: leave one of them out")
-        if self.bands not in (None, "auto") and not isinstance(self.bands, Bands | BandsByStretch):
+        auto = isinstance(self.bands, str) and self.bands == "auto"  # an array would compare element by element
+        if not auto and not isinstance(self.bands, Bands | BandsByStretch | None):
             raise UserError(f'bands={self.bands!r}: take flashsr_jax.audio.bands.Bands, "auto" or None')
 
     def framing(self, config: ModelConfig, sample_rate: int) -> Framing:

@@ -551,6 +551,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if lower := select_lower(out):
         write_csv(out / "recordings_lower.csv", lower)
         build(out / "dataset_lower", csv=out / "recordings_lower.csv", min_bandwidth_hz=LOWER_BANDWIDTH_HZ)
+    else:
+        shutil.rmtree(out / "dataset_lower", ignore_errors=True)  # of other sources
     write_licences(table, write_manifest(taken, left_out, out), out)
     held_out = held_out_recordings(table, read_csv(out / "dataset" / MANIFEST))
     repositories = {folder_name(package) for package in table if is_repository(package)}

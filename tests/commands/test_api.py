@@ -149,6 +149,7 @@ BAD_OPTIONS = [
     ({"window_frames": 100}, "a window of 100 frames does not suit this model"),
     ({"window_frames": 10**9}, "window_frames=1000000000 is not"),
     ({"bands": 4000}, "bands=4000: take"),
+    ({"bands": np.zeros(2)}, r"bands=array\(.*: take"),
     ({"sede": 1}, "there is no option sede: is it seed?"),
     ({"frequency": 1}, "there is no option frequency: take seed, steps"),
 ]

@@ -382,6 +382,8 @@ def test_recordings_of_lower_rates_for_training_are_a_dataset_of_their_own(outsi
     assert {row["file"].rsplit("/")[-1] for row in manifest_of(out)} == {"low.wav", *(f"{i}.wav" for i in range(7))}
     left = {Path(row["path"]).name: row["reason"] for row in corpus.read_csv(out / "left_out.csv.gz")}
     assert left == {"held_out.wav": "sample rate too low", "lowest.wav": "sample rate too low"}
+    corpus.main([str(out), "--packages", "someone/voices"])  # of which none is for it
+    assert not (out / "dataset_lower").exists() and {row["package"] for row in manifest_of(out)} == {"someone/voices"}
 
 
 def test_another_measure_of_the_bandwidth_does_not_change_the_clips(outside, tmp_path, monkeypatch):
